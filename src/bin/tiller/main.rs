@@ -1,0 +1,3 @@
+//! The command `tiller`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Floor 2: sparse dictionaries over the residual stream: encode, decode, files.

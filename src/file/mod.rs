@@ -1,0 +1,1 @@
+//! Floor 1: the one memory map, GGUF, safetensors, and writing by temp file and rename.

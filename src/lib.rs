@@ -1,0 +1,34 @@
+//! tiller steers what a quantized language model says, from inside the llama.cpp process that an app already has, by
+//! features that people can read.
+//!
+//! The house has floors; a file imports only from the floors below it.
+//!
+//! | floor | modules |
+//! |---|---|
+//! | 0 | [`error`], [`progress`], [`num`] |
+//! | 1 | [`file`] |
+//! | 2 | [`model`], [`dictionary`], [`activations`] |
+//! | 3 | [`explain`], [`train`] |
+//! | 4 | [`plan`] |
+//! | 5 | [`hook`] |
+//! | 6 | [`engine`] (feature `engine`) |
+//! | 7 | [`eval`] |
+//! | 8 | `capi` and the command `tiller` |
+
+pub mod activations;
+mod capi;
+pub mod dictionary;
+#[cfg(feature = "engine")]
+pub mod engine;
+pub mod error;
+pub mod eval;
+pub mod explain;
+pub mod file;
+pub mod hook;
+pub mod model;
+pub mod num;
+pub mod plan;
+pub mod progress;
+pub mod train;
+
+pub use error::{Error, Kind, Result};

@@ -1,0 +1,1 @@
+//! Floor 2: a GGUF language model seen from outside.

@@ -1,0 +1,1 @@
+//! Floor 0: dot kernels, top-k, linear algebra, statistics, random numbers.

@@ -1,0 +1,1 @@
+//! Floor 4: what to do to the residual stream, as data.
