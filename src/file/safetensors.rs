@@ -1,0 +1,1 @@
+//! safetensors, the container of activations and of other people's dictionaries.
