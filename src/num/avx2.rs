@@ -1,0 +1,176 @@
+//! The kernels for x86-64 with AVX2, FMA and F16C: four accumulators of eight lanes, unaligned loads.
+#![cfg(target_arch = "x86_64")]
+
+use super::portable;
+use super::q8_0::{self, Q8_0_BYTES, Q8_0_LEN};
+use std::arch::x86_64::*;
+
+/// Proof that the CPU has AVX2, FMA and F16C: only [`Avx2::detect`] makes one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Avx2(());
+
+impl Avx2 {
+    #[inline]
+    pub(super) fn detect() -> Option<Self> {
+        let present =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        present.then_some(Self(()))
+    }
+}
+
+macro_rules! entries {
+    ($(fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)?;)*) => {
+        impl Avx2 {
+            $(
+                #[inline]
+                pub(super) fn $name(self, $($arg: $type),*) $(-> $out)? {
+                    // SAFETY: `self` proves that the CPU has the three features.
+                    unsafe { $name($($arg),*) }
+                }
+            )*
+        }
+    };
+}
+
+entries! {
+    fn dot(a: &[f32], x: &[f32]) -> f32;
+    fn dot_f16(a: &[u16], x: &[f32]) -> f32;
+    fn dot_bf16(a: &[u16], x: &[f32]) -> f32;
+    fn dot_q8_0(a: &[u8], x: &[f32]) -> f32;
+    fn axpy(c: f32, a: &[f32], y: &mut [f32]);
+    fn axpy_f16(c: f32, a: &[u16], y: &mut [f32]);
+    fn axpy_bf16(c: f32, a: &[u16], y: &mut [f32]);
+    fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]);
+}
+
+const LANES: usize = 8;
+const UNROLL: usize = 4;
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load(from: &[f32; LANES]) -> __m256 {
+    // SAFETY: the array is 32 readable bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_ps(from.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn store(to: &mut [f32; LANES], v: __m256) {
+    // SAFETY: the array is 32 writable bytes; the store needs no alignment.
+    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_16bit(from: &[u16; LANES]) -> __m128i {
+    // SAFETY: the array is 16 readable bytes; the load needs no alignment.
+    unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_f16(from: &[u16; LANES]) -> __m256 {
+    _mm256_cvtph_ps(load_16bit(from))
+}
+
+/// A bf16 is the upper half of an f32.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_bf16(from: &[u16; LANES]) -> __m256 {
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(load_16bit(from))))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_i8(from: &[u8; LANES]) -> __m256 {
+    // SAFETY: the array is 8 readable bytes; the load needs no alignment.
+    let bytes = unsafe { _mm_loadl_epi64(from.as_ptr().cast()) };
+    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn sum(v: __m256) -> f32 {
+    let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn sum_all(v: [__m256; UNROLL]) -> f32 {
+    sum(_mm256_add_ps(_mm256_add_ps(v[0], v[1]), _mm256_add_ps(v[2], v[3])))
+}
+
+macro_rules! dot_of {
+    ($name:ident, $type:ty, $load:ident) => {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn $name(a: &[$type], x: &[f32]) -> f32 {
+            let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+            let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+            let (a_groups, a_chunks) = a_chunks.as_chunks::<UNROLL>();
+            let (x_groups, x_chunks) = x_chunks.as_chunks::<UNROLL>();
+            let mut sums = [_mm256_setzero_ps(); UNROLL];
+            for (a, x) in a_groups.iter().zip(x_groups) {
+                for i in 0..UNROLL {
+                    sums[i] = _mm256_fmadd_ps($load(&a[i]), load(&x[i]), sums[i]);
+                }
+            }
+            for (a, x) in a_chunks.iter().zip(x_chunks) {
+                sums[0] = _mm256_fmadd_ps($load(a), load(x), sums[0]);
+            }
+            sum_all(sums) + portable::$name(a_rest, x_rest)
+        }
+    };
+}
+
+dot_of!(dot, f32, load);
+dot_of!(dot_f16, u16, load_f16);
+dot_of!(dot_bf16, u16, load_bf16);
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_q8_0(a: &[u8], x: &[f32]) -> f32 {
+    let (blocks, x_blocks) = (a.as_chunks::<Q8_0_BYTES>().0, x.as_chunks::<Q8_0_LEN>().0);
+    let mut sums = [_mm256_setzero_ps(); 2];
+    for (i, (block, x)) in blocks.iter().zip(x_blocks).enumerate() {
+        let (scale, quants) = q8_0::split(block);
+        let (quants, x) = (quants.as_chunks::<LANES>().0, x.as_chunks::<LANES>().0);
+        let first = _mm256_fmadd_ps(load_i8(&quants[1]), load(&x[1]), _mm256_mul_ps(load_i8(&quants[0]), load(&x[0])));
+        let second = _mm256_fmadd_ps(load_i8(&quants[3]), load(&x[3]), _mm256_mul_ps(load_i8(&quants[2]), load(&x[2])));
+        sums[i % 2] = _mm256_fmadd_ps(_mm256_set1_ps(scale), _mm256_add_ps(first, second), sums[i % 2]);
+    }
+    sum(_mm256_add_ps(sums[0], sums[1]))
+}
+
+macro_rules! axpy_of {
+    ($name:ident, $type:ty, $load:ident) => {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn $name(c: f32, a: &[$type], y: &mut [f32]) {
+            let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+            let (y_chunks, y_rest) = y.as_chunks_mut::<LANES>();
+            let factor = _mm256_set1_ps(c);
+            for (a, y) in a_chunks.iter().zip(y_chunks) {
+                let sum = _mm256_fmadd_ps(factor, $load(a), load(y));
+                store(y, sum);
+            }
+            portable::$name(c, a_rest, y_rest);
+        }
+    };
+}
+
+axpy_of!(axpy, f32, load);
+axpy_of!(axpy_f16, u16, load_f16);
+axpy_of!(axpy_bf16, u16, load_bf16);
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]) {
+    let (blocks, y_blocks) = (a.as_chunks::<Q8_0_BYTES>().0, y.as_chunks_mut::<Q8_0_LEN>().0);
+    for (block, y) in blocks.iter().zip(y_blocks) {
+        let (scale, quants) = q8_0::split(block);
+        let factor = _mm256_set1_ps(c * scale);
+        for (quants, y) in quants.as_chunks::<LANES>().0.iter().zip(y.as_chunks_mut::<LANES>().0) {
+            let sum = _mm256_fmadd_ps(factor, load_i8(quants), load(y));
+            store(y, sum);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The kernels in plain Rust: the oracle of the fast ones, and what runs where those do not.
+//!
+//! Sums run in 16 fixed lanes, so the compiler may keep them in vector registers (NEON, SSE, AVX) without having to
+//! reorder floating-point additions, which it is not allowed to do by itself.
+
+use super::q8_0::{self, Q8_0_BYTES, Q8_0_LEN};
+use half::{bf16, f16};
+
+const LANES: usize = 16;
+
+/// Σ decode(aᵢ)·xᵢ.
+#[inline(always)]
+fn dot_with<T: Copy>(a: &[T], x: &[f32], decode: impl Fn(T) -> f32) -> f32 {
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+    let mut lanes = [0f32; LANES];
+    for (a, x) in a_chunks.iter().zip(x_chunks) {
+        for i in 0..LANES {
+            lanes[i] += decode(a[i]) * x[i];
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(x_rest).map(|(&a, &x)| decode(a) * x).sum();
+    lanes.iter().sum::<f32>() + rest
+}
+
+#[inline(always)]
+fn axpy_with<T: Copy>(c: f32, a: &[T], y: &mut [f32], decode: impl Fn(T) -> f32) {
+    for (y, &a) in y.iter_mut().zip(a) {
+        *y += c * decode(a);
+    }
+}
+
+pub(super) fn dot(a: &[f32], x: &[f32]) -> f32 {
+    dot_with(a, x, |v| v)
+}
+
+pub(super) fn dot_f16(a: &[u16], x: &[f32]) -> f32 {
+    dot_with(a, x, |v| f16::from_bits(v).to_f32())
+}
+
+pub(super) fn dot_bf16(a: &[u16], x: &[f32]) -> f32 {
+    dot_with(a, x, |v| bf16::from_bits(v).to_f32())
+}
+
+pub(super) fn dot_q8_0(a: &[u8], x: &[f32]) -> f32 {
+    let (blocks, x_blocks) = (a.as_chunks::<Q8_0_BYTES>().0, x.as_chunks::<Q8_0_LEN>().0);
+    let mut lanes = [0f32; LANES];
+    for (block, x) in blocks.iter().zip(x_blocks) {
+        let (scale, quants) = q8_0::split(block);
+        for half in [0, LANES] {
+            for i in 0..LANES {
+                lanes[i] += scale * (f32::from(quants[half + i].cast_signed()) * x[half + i]);
+            }
+        }
+    }
+    lanes.iter().sum()
+}
+
+pub(super) fn axpy(c: f32, a: &[f32], y: &mut [f32]) {
+    axpy_with(c, a, y, |v| v);
+}
+
+pub(super) fn axpy_f16(c: f32, a: &[u16], y: &mut [f32]) {
+    axpy_with(c, a, y, |v| f16::from_bits(v).to_f32());
+}
+
+pub(super) fn axpy_bf16(c: f32, a: &[u16], y: &mut [f32]) {
+    axpy_with(c, a, y, |v| bf16::from_bits(v).to_f32());
+}
+
+pub(super) fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]) {
+    let (blocks, y_blocks) = (a.as_chunks::<Q8_0_BYTES>().0, y.as_chunks_mut::<Q8_0_LEN>().0);
+    for (block, y) in blocks.iter().zip(y_blocks) {
+        let (scale, quants) = q8_0::split(block);
+        axpy_with(c * scale, quants, y, |v| f32::from(v.cast_signed()));
+    }
+}
