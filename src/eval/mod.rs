@@ -1,1 +1,3 @@
 //! Floor 7: evaluators.
+
+pub mod concepts;

@@ -1,0 +1,182 @@
+//! What the command says and where: results to standard output (tables or JSON lines), progress and errors to
+//! standard error.
+
+use crate::interrupt;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+use tiller::progress::Step;
+use tiller::{Error, Kind, Result};
+
+/// How this run of the command talks.
+pub(crate) struct Out {
+    json: bool,
+    quiet: bool,
+}
+
+impl Out {
+    /// `json`: results as JSON lines; `quiet`: no progress bars.
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet }
+    }
+
+    /// Whether results are wanted as JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Writes `value` as one line of JSON.
+    pub(crate) fn object(&self, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string(value).map_err(|e| Error::argument(format!("cannot write as JSON: {e}")))?;
+        self.line(text)
+    }
+
+    /// Writes one line of text.
+    pub(crate) fn line(&self, text: impl AsRef<str>) -> Result<()> {
+        self.text(format!("{}\n", text.as_ref()))
+    }
+
+    /// Writes text as it is and shows it at once: for streamed tokens.
+    pub(crate) fn text(&self, text: impl AsRef<str>) -> Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout
+            .write_all(text.as_ref().as_bytes())
+            .and_then(|()| stdout.flush())
+            .map_err(|e| Error::io("write", Path::new("standard output"), e))
+    }
+
+    /// Writes a line for people that is not a result (a warning, where a file went) to standard error.
+    pub(crate) fn note(&self, text: impl AsRef<str>) {
+        if !self.quiet {
+            eprintln!("{}", text.as_ref());
+        }
+    }
+
+    /// Writes a table; cells that hold a number are aligned to the right.
+    pub(crate) fn table(&self, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Result<()> {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+        if !io::stdout().is_terminal() {
+            table.set_width(120);
+        }
+        if !header.is_empty() {
+            table.set_header(header);
+        }
+        for row in rows {
+            table.add_row(row.into_iter().map(|text| {
+                let number = text.trim_end_matches(['%', '×']).trim().parse::<f64>().is_ok();
+                Cell::new(text).set_alignment(if number { CellAlignment::Right } else { CellAlignment::Left })
+            }));
+        }
+        self.line(table.trim_fmt())
+    }
+
+    /// Writes names and values, one pair a row.
+    pub(crate) fn facts(&self, facts: &[(&str, String)]) -> Result<()> {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        if !io::stdout().is_terminal() {
+            table.set_width(120);
+        }
+        for (name, value) in facts {
+            table.add_row([name, value.as_str()]);
+        }
+        self.line(table.trim_fmt())
+    }
+
+    /// A progress bar on standard error for long work that counts in `unit`s; invisible when standard error is no
+    /// terminal. Give `&mut |step| bar.step(step)` to the library.
+    pub(crate) fn bar(&self, title: &str, unit: &'static str) -> Bar {
+        let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target).with_prefix(title.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Bar { bar, unit, total: None }
+    }
+}
+
+/// A progress bar that is fed with the library's [`Step`]s and passes Ctrl-C on to it.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    unit: &'static str,
+    total: Option<u64>,
+}
+
+impl Bar {
+    /// Shows a step; `false` once Ctrl-C was pressed.
+    pub(crate) fn step(&mut self, step: Step<'_>) -> bool {
+        if self.total != Some(step.total) {
+            self.total = Some(step.total);
+            let template = if step.total > 0 {
+                self.bar.set_length(step.total);
+                format!("{{prefix}} {{bar:30}} {{human_pos}}/{{human_len}} {} {{per_sec}} {{eta}} {{msg}}", self.unit)
+            } else {
+                format!("{{prefix}} {{spinner}} {{human_pos}} {} {{per_sec}} {{msg}}", self.unit)
+            };
+            if let Ok(style) = ProgressStyle::with_template(&template) {
+                self.bar.set_style(style);
+            }
+        }
+        self.bar.set_position(step.done);
+        self.bar.set_message(step.note.to_owned());
+        !interrupt::asked()
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Reports failed work: one line of error, one line of hint. A reader of standard output who left early is no failure.
+pub(crate) fn fail(error: &Error) -> ExitCode {
+    let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>()).map(io::Error::kind);
+    if cause == Some(io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    let hint = match (error.kind(), cause) {
+        (Kind::Argument, _) => "add --help to the command to see what it takes",
+        (Kind::Io, Some(io::ErrorKind::NotFound)) => {
+            "check the path; `tiller fetch --help` says what can be downloaded"
+        }
+        (Kind::Io, _) => "check permissions and free disk space",
+        (Kind::Format, _) => "the file may be cut short or of another kind: fetch or write it again",
+        (Kind::Unsupported, _) => "`tiller info FILE` shows what the file holds",
+        (Kind::Mismatch, _) => "`tiller info` on both files shows which model, layer and width each belongs to",
+        (Kind::Numeric, _) => "look for NaN or constant rows in the input, or lower the learning rate or strength",
+        (Kind::Cancelled, _) => "what was finished is kept; harvest --resume and train --checkpoint go on from there",
+        _ => "this is a bug in tiller: please report the command line and the files",
+    };
+    eprintln!("error: {}\nhint: {hint}", one_line(error.message()));
+    ExitCode::from(if error.kind() == Kind::Argument { 2 } else { 1 })
+}
+
+/// Reports a command line that clap refused, in the same two lines; `--help` and `--version` print and succeed.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        eprint!("{text}");
+        return ExitCode::from(2);
+    }
+    let mut parts = text.split("\n\n");
+    let message = one_line(parts.next().unwrap_or_default());
+    let hint = parts.find_map(|part| {
+        let part = part.trim();
+        part.strip_prefix("tip: ").map(one_line).or_else(|| part.starts_with("Usage:").then(|| one_line(part)))
+    });
+    eprintln!("{message}\nhint: {}", hint.as_deref().unwrap_or("add --help to see what the command takes"));
+    ExitCode::from(2)
+}
+
+/// `text` with every run of blanks and line ends made one space.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
