@@ -1,1 +1,266 @@
 //! Floor 2: sparse dictionaries over the residual stream: encode, decode, files.
+//!
+//! A dictionary writes a residual row x `[d_model]` as a few of `n_features` directions:
+//! f = encode(x), x ≈ f·D + b_dec. Both matrices lie feature-major, one contiguous row per feature, in a mapped file, as
+//! F32, F16, BF16 or Q8_0, and are decoded in registers, never copied. The mathematics that makes steering cheap: ReLU,
+//! JumpReLU and Gated features depend on their own encoder row alone, so editing a set S with the error term kept,
+//! x' = x + Σ_{i∈S} (f'ᵢ − fᵢ)·Dᵢ, reads 2·|S| rows, not 2·n_features ([`Dictionary::slice`]).
+//!
+//! | file | owns |
+//! |---|---|
+//! | `settings.rs` | what distinguishes dictionaries: activation, normalisation, origin |
+//! | `matrix.rs` | rows in a map or in memory |
+//! | `parts.rs` | a dictionary made in memory, checked |
+//! | `encode.rs`, `batch.rs`, `slice.rs` | one row, many rows, few features |
+//! | `gguf.rs` | our own files |
+//! | `saelens.rs` | SAELens directories; every other family gets a file of its own beside it |
+//!
+//! Letters: p pre-activation, θ threshold, f feature activation, E encoder, D decoder, s the normalisation of inputs.
+
+mod batch;
+mod encode;
+mod gguf;
+mod matrix;
+mod parts;
+mod settings;
+mod slice;
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use crate::error::{Error, Result};
+pub use batch::Codes;
+use matrix::{Matrix, Shared};
+pub use parts::{Gate, Parts};
+pub use settings::{Activation, FeatureStats, Info, Normalization, Settings};
+pub use slice::Slice;
+
+/// A sparse dictionary. Cloning is cheap: weights are shared.
+#[derive(Clone, Debug)]
+pub struct Dictionary {
+    info: Info,
+    settings: Settings,
+    /// E `[n_features, d_model]`.
+    encoder: Matrix,
+    /// D `[n_features, d_model]`.
+    decoder: Matrix,
+    /// Of gated dictionaries: the bias of the magnitude.
+    encoder_bias: Shared<f32>,
+    decoder_bias: Shared<f32>,
+    threshold: Option<Shared<f32>>,
+    gate: Option<SharedGate>,
+    stats: Option<SharedStats>,
+    /// ‖Dᵢ‖ of all features, computed when the settings ask for it: it reads the whole decoder.
+    norms: Arc<OnceLock<Vec<f32>>>,
+    stats_rows: Arc<OnceLock<Vec<FeatureStats>>>,
+}
+
+#[derive(Clone, Debug)]
+struct SharedGate {
+    bias: Shared<f32>,
+    log_scale: Shared<f32>,
+}
+
+#[derive(Clone, Debug)]
+struct SharedStats {
+    density: Shared<f32>,
+    max: Shared<f32>,
+    mean: Shared<f32>,
+}
+
+impl Dictionary {
+    /// Opens a dictionary: one of our GGUF files, which is mapped and costs nothing until rows are read, or a SAELens
+    /// directory (`cfg.json` and `sae_weights.safetensors`).
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::Kind::Io) if it cannot be opened; [`Kind::Format`](crate::Kind::Format) if tensors or keys
+    /// are missing, malformed or do not fit each other; [`Kind::Unsupported`](crate::Kind::Unsupported) for an
+    /// activation, architecture or type that this version does not know.
+    pub fn open(path: &Path) -> Result<Self> {
+        gguf::open(path)
+    }
+
+    /// A dictionary from weights in memory.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`](crate::Kind::Argument) if sizes do not fit each other, something that the activation needs
+    /// is missing, or a bias or threshold is NaN.
+    pub fn from_parts(parts: Parts) -> Result<Self> {
+        parts::assemble(parts)
+    }
+
+    /// Width of the residual stream.
+    pub fn d_model(&self) -> usize {
+        self.encoder.n_cols()
+    }
+
+    /// Number of features.
+    pub fn n_features(&self) -> usize {
+        self.encoder.n_rows()
+    }
+
+    /// Where the dictionary comes from and belongs to.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// How it encodes.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The activation function.
+    pub fn activation(&self) -> Activation {
+        self.settings.activation
+    }
+
+    /// The layer whose output (`l_out-L`) it was trained on, if known.
+    pub fn layer(&self) -> Option<usize> {
+        self.info.layer
+    }
+
+    /// The hook point in the naming of TransformerLens, such as `blocks.19.hook_resid_post`; empty if unknown.
+    pub fn hook_point(&self) -> &str {
+        &self.info.hook
+    }
+
+    /// How the weights are stored: `F32`, `F16`, `BF16` or `Q8_0`.
+    pub fn storage(&self) -> &'static str {
+        self.encoder.type_name()
+    }
+
+    /// b_dec `[d_model]`, in the units of s(x).
+    pub fn decoder_bias(&self) -> &[f32] {
+        &self.decoder_bias
+    }
+
+    /// θ `[n_features]`, on the pre-activation, if the dictionary has one.
+    pub fn thresholds(&self) -> Option<&[f32]> {
+        self.threshold.as_deref()
+    }
+
+    /// Writes row Dᵢ as stored to `out` `[d_model]`.
+    ///
+    /// # Panics
+    /// If there is no feature `i`, or `out` has another length.
+    pub fn decoder_row(&self, i: usize, out: &mut [f32]) {
+        self.decoder.row(i).decode(out);
+    }
+
+    /// Writes row Eᵢ as stored to `out` `[d_model]`.
+    ///
+    /// # Panics
+    /// If there is no feature `i`, or `out` has another length.
+    pub fn encoder_row(&self, i: usize, out: &mut [f32]) {
+        self.encoder.row(i).decode(out);
+    }
+
+    /// ‖Dᵢ‖ as stored; reads one row.
+    ///
+    /// # Panics
+    /// If there is no feature `i`.
+    pub fn decoder_norm(&self, i: usize) -> f32 {
+        self.decoder.norm(i)
+    }
+
+    /// Statistics of one feature; reads a few bytes.
+    pub fn stats(&self, feature: usize) -> Option<FeatureStats> {
+        let stats = self.stats.as_ref()?;
+        let at = |values: &Shared<f32>| values.get(feature).copied();
+        Some(FeatureStats { density: at(&stats.density)?, max: at(&stats.max)?, mean: at(&stats.mean)? })
+    }
+
+    /// Statistics of every feature, gathered at the first call.
+    pub fn feature_stats(&self) -> Option<&[FeatureStats]> {
+        self.stats.as_ref()?;
+        let gather = || (0..self.n_features()).filter_map(|i| self.stats(i)).collect();
+        Some(self.stats_rows.get_or_init(gather))
+    }
+
+    /// The same dictionary with other statistics, one per feature.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`](crate::Kind::Argument) if their number is another.
+    pub fn with_stats(mut self, stats: &[FeatureStats]) -> Result<Self> {
+        self.stats = Some(parts::share_stats(stats, self.n_features())?);
+        self.stats_rows = Arc::default();
+        Ok(self)
+    }
+
+    /// The same dictionary with thresholds θ `[n_features]` on the pre-activation, such as those that let a TopK
+    /// dictionary steer by slices.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`](crate::Kind::Argument) if their number is another, or one is NaN.
+    pub fn with_thresholds(mut self, thresholds: Vec<f32>) -> Result<Self> {
+        parts::check_thresholds(&thresholds, self.n_features()).map_err(Error::argument)?;
+        self.threshold = Some(thresholds.into());
+        Ok(self)
+    }
+
+    /// The same dictionary with other information on its origin.
+    #[must_use]
+    pub fn with_info(mut self, info: Info) -> Self {
+        self.info = info;
+        self
+    }
+
+    /// The same dictionary for inputs that are multiplied by `scale` first: the c of
+    /// [`Normalization::ExpectedAverage`], which SAELens keeps outside of its directories.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`](crate::Kind::Argument) if `scale` is no positive number, or the dictionary is normalised in
+    /// another way.
+    pub fn with_input_scale(mut self, scale: f32) -> Result<Self> {
+        if !(scale.is_finite() && scale > 0.0) {
+            return Err(Error::argument(format!("input scale: expected a positive number, found {scale}")));
+        }
+        match self.settings.normalization {
+            Normalization::None | Normalization::ExpectedAverage { .. } => {
+                self.settings.normalization = Normalization::ExpectedAverage { scale };
+                Ok(self)
+            }
+            other => {
+                Err(Error::argument(format!("input scale: the dictionary normalises by {} already", other.name())))
+            }
+        }
+    }
+
+    /// Checks that the dictionary belongs to a model of `n_layer` blocks and width `d_model`. A model that merely has
+    /// another `fingerprint` than the one that the dictionary was made from (another quantization, say) is worth a
+    /// warning, which is returned.
+    ///
+    /// # Errors
+    /// [`Kind::Mismatch`](crate::Kind::Mismatch) if the widths differ, or the model has no such layer.
+    pub fn check_model(&self, d_model: usize, n_layer: usize, fingerprint: &str) -> Result<Option<String>> {
+        if self.d_model() != d_model {
+            let (name, found) = (self.info.title(), self.d_model());
+            return Err(Error::mismatch(format!("{name}: expected the model's width {d_model}, found {found}")));
+        }
+        if let Some(layer) = self.info.layer.filter(|&l| l >= n_layer) {
+            let name = self.info.title();
+            return Err(Error::mismatch(format!(
+                "{name}: made for layer {layer}, the model has layers 0 to {}",
+                n_layer - 1
+            )));
+        }
+        let of = &self.info.model_fingerprint;
+        if of.is_empty() || of == fingerprint {
+            return Ok(None);
+        }
+        let (name, model) = (self.info.title(), &self.info.model_name);
+        Ok(Some(format!(
+            "{name}: made from another model, \"{model}\" (fingerprint {of}, this model's is {fingerprint})"
+        )))
+    }
+
+    /// Writes the dictionary as one of our GGUF files, its weights as `kind`: F32, F16, BF16 or Q8_0. A rescaling by
+    /// decoder norms is folded into the weights on the way, which changes no activation.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`](crate::Kind::Argument) for another type, or Q8_0 if the width is no multiple of 32;
+    /// [`Kind::Io`](crate::Kind::Io).
+    pub fn save_gguf(&self, path: &Path, kind: crate::file::gguf::GgmlType) -> Result<()> {
+        gguf::save(self, path, kind)
+    }
+}

@@ -1,0 +1,224 @@
+//! Encode and decode one row, as formats.md §2 has it:
+//! a = s(x) − \[apply\]·b_dec, p = E·a + b_enc (·‖Dᵢ‖ if rescaled), f by [`Activation`](super::Activation).
+
+use std::borrow::Cow;
+
+use super::{Activation, Dictionary, Normalization};
+use crate::num::{self, top_k};
+
+/// What layer norm adds to the standard deviation.
+const LAYER_NORM_EPSILON: f32 = 1e-5;
+
+/// How pre-activations become activations, with what the dictionary has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// Each feature for itself: [`Unit::activate`] is all.
+    Alone,
+    /// The k largest of the row.
+    TopK(usize),
+}
+
+/// What one feature needs beside its encoder row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit {
+    bias: f32,
+    /// Multiplies E·a before the bias: exp(r_mag) of gated dictionaries, else 1.
+    inner: f32,
+    /// Multiplies p after the bias: ‖Dᵢ‖ if rescaled, else 1.
+    outer: f32,
+    /// p must exceed it; 0 for ReLU.
+    threshold: f32,
+    /// Must exceed 0 when added to E·a; infinite where there is no gate.
+    gate: f32,
+}
+
+impl Unit {
+    /// p from z = Eᵢ·a.
+    #[inline]
+    fn preactivate(self, z: f32) -> f32 {
+        (self.inner * z + self.bias) * self.outer
+    }
+
+    /// f from z = Eᵢ·a. NaN is not active.
+    #[inline]
+    pub(super) fn activate(self, z: f32) -> f32 {
+        let p = self.preactivate(z);
+        if p > self.threshold && p > 0.0 && z + self.gate > 0.0 { p } else { 0.0 }
+    }
+}
+
+/// How a row's normalisation is undone: x = out·scale + shift.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Undo {
+    pub(super) scale: f32,
+    pub(super) shift: f32,
+}
+
+impl Dictionary {
+    /// f `[n_features]` of the row `x` `[d_model]`: reads the whole encoder once. A row with NaN activates nothing.
+    ///
+    /// # Panics
+    /// If a length is wrong; so do the other functions on rows.
+    pub fn encode(&self, x: &[f32], out: &mut [f32]) {
+        assert_eq!(out.len(), self.n_features(), "codes have one place for each feature");
+        let a = self.input(x).0;
+        match self.rule() {
+            Rule::Alone => {
+                for (i, f) in out.iter_mut().enumerate() {
+                    *f = self.unit(i).activate(self.encoder.row(i).dot(&a));
+                }
+            }
+            Rule::TopK(k) => {
+                self.preactivations(&a, out);
+                let mut best = Vec::new();
+                top_k(out, k, &mut best);
+                out.fill(0.0);
+                best.iter().filter(|v| v.1 > 0.0).for_each(|&(i, f)| out[i as usize] = f);
+            }
+        }
+    }
+
+    /// The active features of the row `x` `[d_model]` as (feature, activation), features ascending.
+    pub fn encode_sparse(&self, x: &[f32], out: &mut Vec<(u32, f32)>) {
+        out.clear();
+        let a = self.input(x).0;
+        match self.rule() {
+            Rule::Alone => {
+                for i in 0..self.n_features() {
+                    let f = self.unit(i).activate(self.encoder.row(i).dot(&a));
+                    if f > 0.0 {
+                        out.push((i as u32, f));
+                    }
+                }
+            }
+            Rule::TopK(k) => {
+                let mut p = vec![0.0; self.n_features()];
+                self.preactivations(&a, &mut p);
+                keep_top_k(&p, k, out);
+            }
+        }
+    }
+
+    /// f·D + b_dec, in the units of s(x): `out` `[d_model]`. Where inputs are normalised, [`Dictionary::reconstruct`]
+    /// brings it back to the residual stream.
+    pub fn decode(&self, codes: &[(u32, f32)], out: &mut [f32]) {
+        out.copy_from_slice(&self.decoder_bias);
+        for &(i, f) in codes {
+            let i = i as usize;
+            self.decoder.row(i).axpy(f / self.rescale(i), out);
+        }
+    }
+
+    /// x̂ `[d_model]`, the reconstruction of the row `x` from its codes: s⁻¹(f·D + b_dec), with x's own mean and scale.
+    pub fn reconstruct(&self, x: &[f32], codes: &[(u32, f32)], out: &mut [f32]) {
+        let undo = self.undo(x);
+        self.decode(codes, out);
+        if undo.scale != 1.0 || undo.shift != 0.0 {
+            out.iter_mut().for_each(|v| *v = *v * undo.scale + undo.shift);
+        }
+    }
+
+    /// Whether features can be encoded one by one, without the rest of their row.
+    pub(super) fn rule(&self) -> Rule {
+        match self.settings.activation {
+            Activation::TopK { k } => Rule::TopK(k),
+            Activation::BatchTopK { k } if self.threshold.is_none() => Rule::TopK(k),
+            _ => Rule::Alone,
+        }
+    }
+
+    /// What feature `i` needs beside its encoder row. TopK has its threshold in it too, for slices.
+    #[inline]
+    pub(super) fn unit(&self, i: usize) -> Unit {
+        self.unit_with(i, self.rescale(i))
+    }
+
+    /// The same, for a known factor ‖Dᵢ‖ or 1: the norms of all other features need not be computed.
+    #[inline]
+    pub(super) fn unit_with(&self, i: usize, outer: f32) -> Unit {
+        let (inner, gate) = self.gate.as_ref().map_or((1.0, f32::INFINITY), |g| (g.log_scale[i].exp(), g.bias[i]));
+        let threshold = match (self.settings.activation, &self.threshold) {
+            (Activation::Relu | Activation::Gated, _) | (_, None) => 0.0,
+            (_, Some(threshold)) => threshold[i],
+        };
+        Unit { bias: self.encoder_bias[i], inner, outer, threshold, gate }
+    }
+
+    /// ‖Dᵢ‖ where activations are rescaled by it, else 1. A zero row counts as 1: it decodes to nothing anyway.
+    #[inline]
+    pub(super) fn rescale(&self, i: usize) -> f32 {
+        if !self.settings.rescale_by_decoder_norm {
+            return 1.0;
+        }
+        self.norms.get_or_init(|| (0..self.n_features()).map(|i| safe_norm(self.decoder.norm(i))).collect())[i]
+    }
+
+    /// p of all features from a.
+    fn preactivations(&self, a: &[f32], out: &mut [f32]) {
+        for (i, p) in out.iter_mut().enumerate() {
+            *p = self.unit(i).preactivate(self.encoder.row(i).dot(a));
+        }
+    }
+
+    /// Turns z = E·a of a row, in place, into what [`Rule::TopK`] ranks: p.
+    pub(super) fn preactivate_in_place(&self, z: &mut [f32]) {
+        for (i, z) in z.iter_mut().enumerate() {
+            *z = self.unit(i).preactivate(*z);
+        }
+    }
+
+    /// a = s(x) − \[apply\]·b_dec, and how s is undone.
+    pub(super) fn input<'a>(&self, x: &'a [f32]) -> (Cow<'a, [f32]>, Undo) {
+        assert_eq!(x.len(), self.d_model(), "a row has the width of the residual stream");
+        let settings = &self.settings;
+        let undo = self.undo(x);
+        let plain = settings.normalization == Normalization::None && !settings.center_input;
+        if plain && !settings.apply_b_dec_to_input {
+            return (Cow::Borrowed(x), undo);
+        }
+        let mut a = x.to_vec();
+        if !plain {
+            // Layer norm divides by std + ε on the way in and multiplies by std on the way out.
+            let extra = if settings.normalization == Normalization::LayerNorm { LAYER_NORM_EPSILON } else { 0.0 };
+            let factor = 1.0 / (undo.scale + extra);
+            a.iter_mut().for_each(|v| *v = (*v - undo.shift) * factor);
+        }
+        if settings.apply_b_dec_to_input {
+            a.iter_mut().zip(self.decoder_bias.iter()).for_each(|(v, b)| *v -= b);
+        }
+        (Cow::Owned(a), undo)
+    }
+
+    /// How s is undone for the row `x`.
+    pub(super) fn undo(&self, x: &[f32]) -> Undo {
+        let normalization = self.settings.normalization;
+        let centered = self.settings.center_input || normalization == Normalization::LayerNorm;
+        let shift = if centered { num::stats::mean(x) as f32 } else { 0.0 };
+        let root = (x.len() as f64).sqrt();
+        let scale = match normalization {
+            Normalization::None => 1.0,
+            Normalization::LayerNorm => num::stats::variance(x).sqrt() as f32,
+            Normalization::ConstantNorm if centered => {
+                // ‖x − mean‖² = variance·(d − 1).
+                ((num::stats::variance(x) * (x.len() as f64 - 1.0)).sqrt() / root) as f32
+            }
+            Normalization::ConstantNorm => (f64::from(num::norm(x)) / root) as f32,
+            Normalization::ExpectedAverage { scale } => 1.0 / scale,
+        };
+        Undo { scale, shift }
+    }
+}
+
+/// ‖Dᵢ‖ to divide by.
+pub(super) fn safe_norm(norm: f32) -> f32 {
+    if norm > 0.0 { norm } else { 1.0 }
+}
+
+/// Appends the positive ones among the k largest, features ascending.
+pub(super) fn keep_top_k(p: &[f32], k: usize, out: &mut Vec<(u32, f32)>) {
+    let mut best = Vec::new();
+    top_k(p, k, &mut best);
+    best.retain(|v| v.1 > 0.0);
+    best.sort_unstable_by_key(|v| v.0);
+    out.append(&mut best);
+}

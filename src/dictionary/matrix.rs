@@ -1,0 +1,126 @@
+//! Rows and vectors that lie in a map or in memory.
+
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use bytemuck::Pod;
+
+use crate::file::Map;
+use crate::num::{Q8_0_BYTES, Q8_0_LEN, Row};
+
+/// A slice that somebody else keeps alive too. Cloning shares it.
+#[derive(Clone, Debug)]
+pub(super) enum Shared<T> {
+    Mapped { map: Arc<Map>, start: usize, len: usize },
+    Owned(Arc<Vec<T>>),
+}
+
+impl<T> From<Vec<T>> for Shared<T> {
+    fn from(values: Vec<T>) -> Self {
+        Self::Owned(Arc::new(values))
+    }
+}
+
+impl<T: Pod> Shared<T> {
+    /// `bytes` of the file. None if they are not whole, aligned elements of the map.
+    pub(super) fn mapped(map: &Arc<Map>, bytes: Range<usize>) -> Option<Self> {
+        let values: &[T] = bytemuck::try_cast_slice(map.bytes().get(bytes.clone())?).ok()?;
+        Some(Self::Mapped { map: map.clone(), start: bytes.start, len: values.len() })
+    }
+}
+
+impl<T: Pod> Deref for Shared<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        match self {
+            // Range and alignment were checked by `mapped`, and a map neither moves nor shrinks.
+            Self::Mapped { map, start, len } => {
+                bytemuck::cast_slice(&map.bytes()[*start..*start + *len * size_of::<T>()])
+            }
+            Self::Owned(values) => values,
+        }
+    }
+}
+
+/// `[n_rows, n_cols]`, row-major.
+#[derive(Clone, Debug)]
+pub(super) struct Matrix {
+    values: Values,
+    n_rows: usize,
+    n_cols: usize,
+}
+
+/// The values in one of the four storages of [`Row`].
+#[derive(Clone, Debug)]
+pub(super) enum Values {
+    F32(Shared<f32>),
+    F16(Shared<u16>),
+    Bf16(Shared<u16>),
+    Q8_0(Shared<u8>),
+}
+
+impl Matrix {
+    /// None if the values are not `n_rows` rows of `n_cols`.
+    pub(super) fn new(values: Values, n_rows: usize, n_cols: usize) -> Option<Self> {
+        let (len, row) = match &values {
+            Values::F32(v) => (v.len(), n_cols),
+            Values::F16(v) | Values::Bf16(v) => (v.len(), n_cols),
+            Values::Q8_0(v) if n_cols.is_multiple_of(Q8_0_LEN) => (v.len(), n_cols / Q8_0_LEN * Q8_0_BYTES),
+            Values::Q8_0(_) => return None,
+        };
+        (n_rows.checked_mul(row) == Some(len)).then_some(Self { values, n_rows, n_cols })
+    }
+
+    pub(super) fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    pub(super) fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    pub(super) fn type_name(&self) -> &'static str {
+        match self.values {
+            Values::F32(_) => "F32",
+            Values::F16(_) => "F16",
+            Values::Bf16(_) => "BF16",
+            Values::Q8_0(_) => "Q8_0",
+        }
+    }
+
+    #[inline]
+    pub(super) fn row(&self, i: usize) -> Row<'_> {
+        let n = self.n_cols;
+        match &self.values {
+            Values::F32(v) => Row::F32(&v[i * n..(i + 1) * n]),
+            Values::F16(v) => Row::F16(&v[i * n..(i + 1) * n]),
+            Values::Bf16(v) => Row::Bf16(&v[i * n..(i + 1) * n]),
+            Values::Q8_0(v) => {
+                let n = n / Q8_0_LEN * Q8_0_BYTES;
+                Row::Q8_0(&v[i * n..(i + 1) * n])
+            }
+        }
+    }
+
+    /// The rows as `f32`: where they lie if that is how they are stored, otherwise decoded into `scratch`.
+    pub(super) fn rows_f32<'a>(&'a self, rows: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+        let n = self.n_cols;
+        if let Values::F32(v) = &self.values {
+            return &v[rows.start * n..rows.end * n];
+        }
+        scratch.resize(rows.len() * n, 0.0);
+        for (i, out) in rows.zip(scratch.chunks_exact_mut(n)) {
+            self.row(i).decode(out);
+        }
+        scratch
+    }
+
+    /// ‖rowᵢ‖.
+    pub(super) fn norm(&self, i: usize) -> f32 {
+        let mut row = vec![0.0; self.n_cols];
+        self.row(i).decode(&mut row);
+        crate::num::norm(&row)
+    }
+}

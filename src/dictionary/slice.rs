@@ -1,0 +1,150 @@
+//! A few features of a dictionary: what steering works with. Only their rows are ever read.
+
+use super::encode::{Rule, Unit, safe_norm};
+use super::{Activation, Dictionary};
+use crate::error::{Error, Result};
+
+/// A set of features, in the order in which they were asked for; `j` counts within it.
+///
+/// TopK features are not alone: whether one is active depends on all others. With per-feature thresholds
+/// ([`Dictionary::with_thresholds`]) a slice approximates them by p > θᵢ, and [`Slice::is_exact`] says so; without, each
+/// [`Slice::encode`] encodes the whole row: exact, at full cost ([`Slice::is_full`]).
+#[derive(Clone, Debug)]
+pub struct Slice {
+    dictionary: Dictionary,
+    features: Vec<Feature>,
+    full: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Feature {
+    id: u32,
+    unit: Unit,
+    /// ‖Dᵢ‖ as stored.
+    norm: f32,
+    /// What one unit of activation adds to s(x), over Dᵢ: 1/‖Dᵢ‖ if rescaled, else 1.
+    amount: f32,
+}
+
+impl Dictionary {
+    /// The slice of `features`; an id may come twice. Reads one encoder and one decoder row for each.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`](crate::Kind::Argument) if the dictionary has no such feature;
+    /// [`Kind::Numeric`](crate::Kind::Numeric) if one of its rows holds NaN or infinity.
+    pub fn slice(&self, features: &[u32]) -> Result<Slice> {
+        let full = matches!(self.rule(), Rule::TopK(_)) && self.threshold.is_none();
+        let features = features.iter().map(|&id| self.sliced(id)).collect::<Result<_>>()?;
+        Ok(Slice { dictionary: self.clone(), features, full })
+    }
+
+    fn sliced(&self, id: u32) -> Result<Feature> {
+        let (i, n) = (id as usize, self.n_features());
+        if i >= n {
+            let name = self.info.title();
+            return Err(Error::argument(format!("{name}: expected features 0 to {}, found {id}", n - 1)));
+        }
+        let (encoder, norm) = (self.encoder.norm(i), self.decoder.norm(i));
+        if !(encoder.is_finite() && norm.is_finite()) {
+            let name = self.info.title();
+            return Err(Error::numeric(format!("{name}: feature {id}: expected finite rows, found NaN or infinity")));
+        }
+        let rescaled = self.settings.rescale_by_decoder_norm;
+        let amount = if rescaled { 1.0 / safe_norm(norm) } else { 1.0 };
+        let unit = self.unit_with(i, if rescaled { safe_norm(norm) } else { 1.0 });
+        Ok(Feature { id, unit, norm, amount })
+    }
+}
+
+impl Slice {
+    /// Number of features.
+    pub fn len(&self) -> usize {
+        self.features.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.features.is_empty()
+    }
+
+    /// The features' ids.
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = u32> {
+        self.features.iter().map(|f| f.id)
+    }
+
+    /// The dictionary that it is a slice of.
+    pub fn dictionary(&self) -> &Dictionary {
+        &self.dictionary
+    }
+
+    /// Whether [`Slice::encode`] gives what [`Dictionary::encode`] gives. False for TopK by thresholds.
+    pub fn is_exact(&self) -> bool {
+        self.full || !matches!(self.dictionary.activation(), Activation::TopK { .. })
+    }
+
+    /// Whether every [`Slice::encode`] costs a full encode: TopK without thresholds.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// f of the slice's features for the row `x` `[d_model]`: `out` `[len]`.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn encode(&self, x: &[f32], out: &mut [f32]) {
+        assert_eq!(out.len(), self.len(), "codes have one place for each feature of the slice");
+        let dictionary = &self.dictionary;
+        if self.full {
+            let mut codes = Vec::new();
+            dictionary.encode_sparse(x, &mut codes);
+            for (f, feature) in out.iter_mut().zip(&self.features) {
+                *f = codes.binary_search_by_key(&feature.id, |c| c.0).map_or(0.0, |at| codes[at].1);
+            }
+            return;
+        }
+        let a = dictionary.input(x).0;
+        for (f, feature) in out.iter_mut().zip(&self.features) {
+            *f = feature.unit.activate(dictionary.encoder.row(feature.id as usize).dot(&a));
+        }
+    }
+
+    /// What one unit of s(x) is in the residual stream at the row `x`: its standard deviation under layer norm, ‖x‖/√d
+    /// under constant norm, 1/c under expected average, else 1. An edit of activations must be scaled by it; take it
+    /// from the unedited row.
+    pub fn scale(&self, x: &[f32]) -> f32 {
+        self.dictionary.undo(x).scale
+    }
+
+    /// x += `amount`·Dⱼ, where `amount` counts units of activation: give δf·[`scale`](Slice::scale) to change the
+    /// activation by δf.
+    ///
+    /// # Panics
+    /// If there is no feature `j`, or `x` has another length than `d_model`.
+    pub fn add_decoder(&self, j: usize, amount: f32, x: &mut [f32]) {
+        let feature = &self.features[j];
+        self.dictionary.decoder.row(feature.id as usize).axpy(amount * feature.amount, x);
+    }
+
+    /// x += scale(x)·Σⱼ δⱼ·Dⱼ: changes activations by `deltas` `[len]` with the error term kept.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn edit(&self, deltas: &[f32], x: &mut [f32]) {
+        assert_eq!(deltas.len(), self.len(), "one change for each feature of the slice");
+        let scale = self.scale(x);
+        for (j, &delta) in deltas.iter().enumerate() {
+            if delta != 0.0 {
+                self.add_decoder(j, delta * scale, x);
+            }
+        }
+    }
+
+    /// The norm of what one unit of activation adds to s(x): ‖Dⱼ‖, or 1 where activations are rescaled by it.
+    ///
+    /// # Panics
+    /// If there is no feature `j`.
+    pub fn decoder_norm(&self, j: usize) -> f32 {
+        let feature = &self.features[j];
+        feature.norm * feature.amount
+    }
+}
