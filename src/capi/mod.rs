@@ -1,1 +1,13 @@
-//! Floor 8: the C border.
+//! Floor 8: the C ABI. Thin: check, convert, call, convert. No logic lives here.
+//!
+//! One file is one section of `include/tiller.h`, which `tests/header.rs` makes from these sources. The rules that all
+//! sections share stand at the top of that header; [`guard`] is the only panic wall.
+#![allow(non_camel_case_types)]
+// cbindgen exports what is `pub`, and C sees these items although no Rust path leads to them.
+#![allow(unreachable_pub)]
+
+mod arguments;
+mod error;
+mod guard;
+mod progress;
+mod text;

@@ -1,0 +1,58 @@
+//! The checked-in header is the one that the source makes. `TILLER_BLESS=1` rewrites it.
+
+use std::{env, fs, path::Path};
+
+/// Sections of the header in reading order: title, file of `src/capi`, macro that its functions need.
+const SECTIONS: &[(&str, &str, Option<&str>)] =
+    &[("Errors", "error", None), ("Texts and version", "text", None), ("Progress", "progress", None)];
+
+/// Files of `src/capi` that export nothing.
+const INSIDE: [&str; 3] = ["mod", "guard", "arguments"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn section(title: &str, file: &str, needs: Option<&str>) -> String {
+    let config = cbindgen::Config::from_file(root().join("include/cbindgen.toml")).expect("include/cbindgen.toml");
+    let mut part = Vec::new();
+    cbindgen::Builder::new()
+        .with_src(root().join(format!("src/capi/{file}.rs")))
+        .with_config(config)
+        .generate()
+        .unwrap_or_else(|e| panic!("src/capi/{file}.rs: {e}"))
+        .write(&mut part);
+    let part = String::from_utf8(part).expect("UTF-8");
+    let rule = format!("/* ---- {title} {} */", "-".repeat(100 - title.len()));
+    let part = part.trim();
+    match needs {
+        None => format!("\n{rule}\n\n{part}\n"),
+        Some(needs) => format!("\n{rule}\n\n#ifdef {needs}\n\n{part}\n\n#endif /* {needs} */\n"),
+    }
+}
+
+#[test]
+fn header_matches_source() {
+    let mut made = fs::read_to_string(root().join("include/tiller.h.in")).expect("include/tiller.h.in");
+    for (title, file, needs) in SECTIONS {
+        made += &section(title, file, *needs);
+    }
+    made += "\n#ifdef __cplusplus\n}\n#endif\n\n#endif /* TILLER_H */\n";
+    let path = root().join("include/tiller.h");
+    if env::var_os("TILLER_BLESS").is_some() {
+        fs::write(&path, &made).expect("write the header");
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    let line = found.lines().zip(made.lines()).take_while(|(a, b)| a == b).count() + 1;
+    assert!(found == made, "include/tiller.h:{line} is old: run TILLER_BLESS=1 cargo test --release --test header");
+}
+
+#[test]
+fn every_file_of_the_border_is_a_section() {
+    for entry in fs::read_dir(root().join("src/capi")).expect("src/capi") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let known = SECTIONS.iter().any(|(_, file, _)| *file == name) || INSIDE.contains(&name.as_str());
+        assert!(known, "src/capi/{name}.rs is not in SECTIONS of tests/header.rs");
+    }
+}
