@@ -99,7 +99,74 @@ TILLER_API bool tiller_has_engine(void);
 
 /* ---- Progress -------------------------------------------------------------------------------------------- */
 
+// How long work tells you where it is, and how you stop it.
+//
+// Called now and then, on the thread that made the call. `done` and `total` count tokens, rows or features, as the
+// call says; `total` is 0 when unknown. `note` is one line on the state, borrowed for this call, never NULL.
+// Return 0 to go on, anything else to cancel: the call then returns TILLER_E_CANCELLED.
+typedef int (*tiller_progress_fn)(void *user, uint64_t done, uint64_t total, const char *note);
 
+// A progress function and what it is called with. Pass NULL where you don't care.
+typedef struct {
+    // May be NULL.
+    tiller_progress_fn call;
+    // Given back to `call`, never looked at.
+    void *user;
+} tiller_progress;
+
+/* ---- GGUF files ------------------------------------------------------------------------------------------ */
+
+// A GGUF file, mapped read-only and checked: every offset and length that it names lies inside it.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_gguf tiller_gguf;
+
+// A tensor of a GGUF file.
+typedef struct {
+    // Set it to sizeof(tiller_tensor) before the call.
+    uint32_t size;
+    // ggml's number of the element type.
+    uint32_t dtype;
+    // Its name; valid until the file is freed.
+    const char *name;
+    // The extents, the contiguous one first; unused ones are 1.
+    uint64_t shape[4];
+    // Its bytes, inside the mapped file; valid until the file is freed. Not aligned beyond what the file says.
+    const void *data;
+    // How many bytes.
+    uint64_t n_bytes;
+} tiller_tensor;
+
+// Opens a GGUF file.
+//
+// On success `*out` owns a new object; free it with tiller_gguf_free().
+TILLER_API tiller_status tiller_gguf_open(const char *file, tiller_gguf **out, tiller_error **err);
+
+// Number of metadata keys. 0 if `gguf` is NULL.
+TILLER_API size_t tiller_gguf_n_keys(const tiller_gguf *gguf);
+
+// The `i`-th key, in the order of the file; NULL if there is none. Valid until `gguf` is freed.
+TILLER_API const char *tiller_gguf_key(const tiller_gguf *gguf, size_t i);
+
+// The value of `key` as JSON: a number, true, false, a string or an array.
+TILLER_API
+tiller_status tiller_gguf_value(const tiller_gguf *gguf,
+                                const char *key,
+                                tiller_text **out,
+                                tiller_error **err);
+
+// Number of tensors. 0 if `gguf` is NULL.
+TILLER_API size_t tiller_gguf_n_tensors(const tiller_gguf *gguf);
+
+// The `i`-th tensor, in the order of the file.
+TILLER_API
+tiller_status tiller_gguf_tensor(const tiller_gguf *gguf,
+                                 size_t i,
+                                 tiller_tensor *out,
+                                 tiller_error **err);
+
+// Frees `gguf`. What was read from it by address is gone. NULL is a no-op.
+TILLER_API void tiller_gguf_free(tiller_gguf *gguf);
 
 #ifdef __cplusplus
 }

@@ -4,7 +4,7 @@ use std::{env, fs, path::Path};
 
 /// Sections of the header in reading order: title, file of `src/capi`, macro that its functions need.
 const SECTIONS: &[(&str, &str, Option<&str>)] =
-    &[("Errors", "error", None), ("Texts and version", "text", None), ("Progress", "progress", None)];
+    &[("Errors", "error", None), ("Texts and version", "text", None), ("Progress", "progress", None), ("GGUF files", "gguf", None)];
 
 /// Files of `src/capi` that export nothing.
 const INSIDE: [&str; 3] = ["mod", "guard", "arguments"];
@@ -13,11 +13,26 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The source with the aliases of `guard.rs` spelled out: cbindgen reads one file at a time.
+fn spell_out(source: &str) -> String {
+    let source = source.replace("ErrorOut<'_>", "Out<'_, tiller_error>");
+    let mut parts = source.split("Out<'_, ");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (name, rest) = part.split_once('>').expect("Out<'_, T>");
+        plain += &format!("Option<&mut MaybeUninit<Option<Box<{name}>>>>{rest}");
+    }
+    plain
+}
+
 fn section(title: &str, file: &str, needs: Option<&str>) -> String {
+    let source = fs::read_to_string(root().join(format!("src/capi/{file}.rs"))).expect("a source file");
+    let plain = tempfile::Builder::new().suffix(".rs").tempfile().expect("a temporary file");
+    fs::write(plain.path(), spell_out(&source)).expect("write a temporary file");
     let config = cbindgen::Config::from_file(root().join("include/cbindgen.toml")).expect("include/cbindgen.toml");
     let mut part = Vec::new();
     cbindgen::Builder::new()
-        .with_src(root().join(format!("src/capi/{file}.rs")))
+        .with_src(plain.path())
         .with_config(config)
         .generate()
         .unwrap_or_else(|e| panic!("src/capi/{file}.rs: {e}"))

@@ -150,6 +150,39 @@ pub(super) unsafe fn options<T: Options>(pointer: *const T) -> Result<T> {
     Ok(options)
 }
 
+/// A result struct of the header, which the caller owns: starts with `uint32_t size`, and only ever grows.
+///
+/// # Safety
+/// The type is `repr(C)` and starts with a `u32`, which is its size.
+pub(super) unsafe trait Report: Copy {
+    /// Its name in the header.
+    const NAME: &'static str;
+}
+
+/// Writes as much of `value` as the caller's struct, which may be of an older header, has room for.
+///
+/// # Safety
+/// If `out` is not NULL, it points to as many writable bytes as its first field, `size`, says.
+pub(super) unsafe fn report<T: Report>(out: *mut T, value: T) -> Result<()> {
+    if out.is_null() {
+        return Err(Error::argument(format!("{} is NULL", T::NAME)));
+    }
+    if !out.is_aligned() {
+        return Err(Error::argument(format!("{} is not aligned to {} bytes", T::NAME, align_of::<T>())));
+    }
+    // SAFETY: a `Report` type starts with a `u32`; aligned and not NULL by the checks above.
+    let size = unsafe { out.cast::<u32>().read() } as usize;
+    if size < size_of::<u32>() {
+        return Err(Error::argument(format!("{0}.size is {size}; set it to sizeof({0})", T::NAME)));
+    }
+    let known = size.min(size_of::<T>());
+    let (from, to) = ((&raw const value).cast::<u8>(), out.cast::<u8>());
+    let head = size_of::<u32>();
+    // SAFETY: the caller promises `size` writable bytes; `known` fits both, and is not less than the size field.
+    unsafe { std::ptr::copy_nonoverlapping(from.add(head), to.add(head), known - head) };
+    Ok(())
+}
+
 /// Zero as "not given".
 pub(super) fn nonzero(value: u32) -> Option<usize> {
     (value != 0).then_some(value as usize)

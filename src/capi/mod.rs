@@ -8,6 +8,7 @@
 
 mod arguments;
 mod error;
+mod gguf;
 mod guard;
 mod progress;
 mod text;

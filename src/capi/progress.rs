@@ -15,8 +15,8 @@ pub type tiller_progress_fn =
 #[derive(Clone, Copy)]
 pub struct tiller_progress {
     /// May be NULL.
-    pub fn_: tiller_progress_fn,
-    /// Given back to `fn`, never looked at.
+    pub call: tiller_progress_fn,
+    /// Given back to `call`, never looked at.
     pub user: *mut c_void,
 }
 
@@ -27,7 +27,7 @@ pub struct tiller_progress {
 pub(super) unsafe fn reporter(progress: Option<&tiller_progress>) -> impl FnMut(Step<'_>) -> bool {
     let progress = progress.copied();
     move |step| {
-        let Some(tiller_progress { fn_: Some(call), user }) = progress else { return true };
+        let Some(tiller_progress { call: Some(call), user }) = progress else { return true };
         let note = super::text::c_string(step.note);
         // SAFETY: the caller of `reporter` promises that the function may be called with `user`.
         unsafe { call(user, step.done, step.total, note.as_ptr()) == 0 }
