@@ -3,6 +3,7 @@
 //! Results go to standard output: tables for people, with `--json` one JSON object a line for machines. Progress bars
 //! and errors go to standard error. Exit codes: 0 done, 1 the work failed, 2 the command line was wrong.
 
+mod fetch;
 mod interrupt;
 mod output;
 
@@ -24,7 +25,9 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Fetch(fetch::Args),
+}
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -33,8 +36,9 @@ fn main() -> ExitCode {
     };
     interrupt::install();
     let out = Out::new(cli.json, cli.quiet);
-    let result: tiller::Result<()> = match cli.command {};
-    #[allow(unreachable_code)]
+    let result = match cli.command {
+        Command::Fetch(args) => fetch::run(args, &out),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output::fail(&error),
