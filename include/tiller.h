@@ -168,6 +168,268 @@ tiller_status tiller_gguf_tensor(const tiller_gguf *gguf,
 // Frees `gguf`. What was read from it by address is gone. NULL is a no-op.
 TILLER_API void tiller_gguf_free(tiller_gguf *gguf);
 
+/* ---- Dictionaries ---------------------------------------------------------------------------------------- */
+
+// A dictionary of features over one point of the residual stream, mapped read-only: opening one of a gigabyte costs
+// milliseconds, and only the rows that are used are read.
+//
+// Its life: tiller_dictionary_open(); tiller_dictionary_check_model(); use it in tiller_plan_compile(), or encode with
+// it; tiller_dictionary_free().
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_dictionary tiller_dictionary;
+
+// What a feature did on the data that the dictionary was trained or measured on.
+typedef struct {
+    // Share of rows in which it was active.
+    float density;
+    // Largest activation.
+    float max;
+    // Mean of its positive activations.
+    float mean;
+} tiller_stats;
+
+// A dictionary in memory. Matrices are row-major, one row of `d_model` floats a feature. Everything is copied.
+typedef struct {
+    // sizeof(tiller_dictionary_parts).
+    uint32_t size;
+    // 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated.
+    uint32_t activation;
+    // Width of the residual stream.
+    uint64_t d_model;
+    // Number of features.
+    uint64_t n_features;
+    // Features a row, of TopK and BatchTopK.
+    uint64_t k;
+    // n_features * d_model floats.
+    const float *encoder;
+    // n_features * d_model floats.
+    const float *decoder;
+    // n_features floats; of gated dictionaries the bias of the magnitude. NULL means zeros.
+    const float *encoder_bias;
+    // d_model floats. NULL means zeros.
+    const float *decoder_bias;
+    // n_features floats, or NULL: JumpReLU needs thresholds, TopK may bring them for slices.
+    const float *threshold;
+    // n_features floats, of gated dictionaries.
+    const float *gate_bias;
+    // n_features floats, of gated dictionaries: magnitudes are scaled by exp() of them.
+    const float *gate_log_scale;
+    // n_features structs, or NULL.
+    const tiller_stats *stats;
+    // 1 leaves the decoder bias in the input instead of subtracting it.
+    uint32_t keep_decoder_bias;
+    // 1 if `layer` is given.
+    uint32_t has_layer;
+    // The block whose output it reads.
+    uint32_t layer;
+    // Always 0.
+    uint32_t reserved;
+    // A name for people, or NULL; so are the others.
+    const char *name;
+    // The model that it belongs to.
+    const char *model_name;
+    // That model's fingerprint.
+    const char *model_fingerprint;
+    // The hook point.
+    const char *hook_point;
+    // How it was trained.
+    const char *recipe;
+} tiller_dictionary_parts;
+
+// What a dictionary is.
+typedef struct {
+    // Set it to sizeof(tiller_dictionary_info) before the call.
+    uint32_t size;
+    // 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated.
+    uint32_t activation;
+    // Width of the residual stream.
+    uint64_t d_model;
+    // Number of features.
+    uint64_t n_features;
+    // Features a row, of TopK and BatchTopK; else 0.
+    uint64_t k;
+    // The block whose output it reads; -1 if unknown.
+    int32_t layer;
+    // 1 if it has statistics of its features.
+    uint32_t has_stats;
+    // How its weights are stored: "F32", "F16", "BF16" or "Q8_0". Static.
+    const char *storage;
+    // A name for people. Valid, like those below, until the dictionary is freed; "" if unknown.
+    const char *name;
+    // The model it was trained on.
+    const char *model_name;
+    // That model's fingerprint.
+    const char *model_fingerprint;
+    // The hook point in the naming of TransformerLens, such as "blocks.19.hook_resid_post".
+    const char *hook_point;
+    // How it was trained.
+    const char *recipe;
+    // What a reader should know about an import, a line each.
+    const char *notes;
+} tiller_dictionary_info;
+
+// Opens a dictionary: one of our GGUF files, or the directory or file of another program.
+//
+// On success `*out` owns a new dictionary; free it with tiller_dictionary_free().
+TILLER_API
+tiller_status tiller_dictionary_open(const char *file,
+                                     tiller_dictionary **out,
+                                     tiller_error **err);
+
+// Makes a dictionary from weights in memory.
+TILLER_API
+tiller_status tiller_dictionary_new(const tiller_dictionary_parts *parts,
+                                    tiller_dictionary **out,
+                                    tiller_error **err);
+
+// What the dictionary is.
+TILLER_API
+tiller_status tiller_dictionary_get_info(const tiller_dictionary *dictionary,
+                                         tiller_dictionary_info *out,
+                                         tiller_error **err);
+
+// Number of features. 0 if `dictionary` is NULL.
+TILLER_API size_t tiller_dictionary_n_features(const tiller_dictionary *dictionary);
+
+// Width of the residual stream. 0 if `dictionary` is NULL.
+TILLER_API size_t tiller_dictionary_d_model(const tiller_dictionary *dictionary);
+
+// What a feature did on data. TILLER_E_UNSUPPORTED if the dictionary has no statistics.
+TILLER_API
+tiller_status tiller_dictionary_stats(const tiller_dictionary *dictionary,
+                                      uint32_t feature,
+                                      tiller_stats *out,
+                                      tiller_error **err);
+
+// Writes the dictionary as one of our GGUF files, its weights as `storage`: "F32", "F16", "BF16" or "Q8_0".
+TILLER_API
+tiller_status tiller_dictionary_save(const tiller_dictionary *dictionary,
+                                     const char *file,
+                                     const char *storage,
+                                     tiller_error **err);
+
+// Frees `dictionary`. What was made from it stays valid. NULL is a no-op.
+TILLER_API void tiller_dictionary_free(tiller_dictionary *dictionary);
+
+/* ---- Encoding and decoding ------------------------------------------------------------------------------- */
+
+// The active features of each of many rows.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_codes tiller_codes;
+
+// A few features of a dictionary, to encode and edit them at the cost of their own rows.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_slice tiller_slice;
+
+// An active feature of a row.
+typedef struct {
+    // Its number.
+    uint32_t feature;
+    // Its activation, above 0.
+    float activation;
+} tiller_code;
+
+// Encodes one row of `n_row` = d_model floats to `n_activations` = n_features activations.
+TILLER_API
+tiller_status tiller_dictionary_encode(const tiller_dictionary *dictionary,
+                                       const float *row,
+                                       size_t n_row,
+                                       float *activations,
+                                       size_t n_activations,
+                                       tiller_error **err);
+
+// Encodes `n_data` / d_model rows, row by row in `data`, on `threads` threads (0 means 1).
+//
+// On success `*out` owns a new object; free it with tiller_codes_free().
+TILLER_API
+tiller_status tiller_dictionary_encode_rows(const tiller_dictionary *dictionary,
+                                            const float *data,
+                                            size_t n_data,
+                                            uint32_t threads,
+                                            tiller_codes **out,
+                                            tiller_error **err);
+
+// Number of rows. 0 if `codes` is NULL.
+TILLER_API size_t tiller_codes_n_rows(const tiller_codes *codes);
+
+// The active features of row `i`, ascending, and their number in `*n`; NULL and 0 if there is no such row. Valid until
+// `codes` is freed.
+TILLER_API
+const tiller_code *tiller_codes_row(const tiller_codes *codes,
+                                    size_t i,
+                                    size_t *n);
+
+// Frees `codes`. NULL is a no-op.
+TILLER_API void tiller_codes_free(tiller_codes *codes);
+
+// Decodes `n_codes` active features to `n_row` = d_model floats, in the units of the dictionary's input.
+TILLER_API
+tiller_status tiller_dictionary_decode(const tiller_dictionary *dictionary,
+                                       const tiller_code *codes,
+                                       size_t n_codes,
+                                       float *row,
+                                       size_t n_row,
+                                       tiller_error **err);
+
+// The encoder row of a feature, as `n_row` = d_model floats.
+TILLER_API
+tiller_status tiller_dictionary_encoder_row(const tiller_dictionary *dictionary,
+                                            uint32_t feature,
+                                            float *row,
+                                            size_t n_row,
+                                            tiller_error **err);
+
+// The decoder row of a feature, its direction, as `n_row` = d_model floats.
+TILLER_API
+tiller_status tiller_dictionary_decoder_row(const tiller_dictionary *dictionary,
+                                            uint32_t feature,
+                                            float *row,
+                                            size_t n_row,
+                                            tiller_error **err);
+
+// Takes `n_features` features out of the dictionary. Keeps its own reference.
+//
+// On success `*out` owns a new slice; free it with tiller_slice_free().
+TILLER_API
+tiller_status tiller_dictionary_slice(const tiller_dictionary *dictionary,
+                                      const uint32_t *features,
+                                      size_t n_features,
+                                      tiller_slice **out,
+                                      tiller_error **err);
+
+// Number of features. 0 if `slice` is NULL.
+TILLER_API size_t tiller_slice_length(const tiller_slice *slice);
+
+// Whether tiller_slice_encode() gives exactly what tiller_dictionary_encode() gives. False for TopK dictionaries, whose
+// slices go by a threshold for each feature.
+TILLER_API
+bool tiller_slice_is_exact(const tiller_slice *slice);
+
+// Encodes one row of `n_row` = d_model floats to the activations of the slice's features, in their order.
+TILLER_API
+tiller_status tiller_slice_encode(const tiller_slice *features,
+                                  const float *row,
+                                  size_t n_row,
+                                  float *activations,
+                                  size_t n_activations,
+                                  tiller_error **err);
+
+// Changes the activations of the slice's features in a row by `n_deltas` = tiller_slice_length() amounts, and keeps what
+// the dictionary does not explain: row += sum of deltas[j] * decoder row of feature j.
+TILLER_API
+tiller_status tiller_slice_edit(const tiller_slice *features,
+                                const float *deltas,
+                                size_t n_deltas,
+                                float *row,
+                                size_t n_row,
+                                tiller_error **err);
+
+// Frees `slice`. NULL is a no-op.
+TILLER_API void tiller_slice_free(tiller_slice *slice);
+
 #ifdef __cplusplus
 }
 #endif

@@ -89,7 +89,9 @@ fn violations(path: &str, code: &str, floors: &BTreeMap<String, i32>) -> Vec<Str
             Some(&other) if name != own && other >= floor => {
                 bad.push(format!("src/{path}:{line}: {own} (floor {floor}) imports {name} (floor {other})"));
             }
-            None if !bin && name != "tests" => bad.push(format!("src/{path}:{line}: {name} is on no floor of src/lib.rs")),
+            None if !bin && name != "tests" => {
+                bad.push(format!("src/{path}:{line}: {name} is on no floor of src/lib.rs"))
+            }
             _ => {}
         }
     }

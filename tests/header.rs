@@ -3,8 +3,14 @@
 use std::{env, fs, path::Path};
 
 /// Sections of the header in reading order: title, file of `src/capi`, macro that its functions need.
-const SECTIONS: &[(&str, &str, Option<&str>)] =
-    &[("Errors", "error", None), ("Texts and version", "text", None), ("Progress", "progress", None), ("GGUF files", "gguf", None)];
+const SECTIONS: &[(&str, &str, Option<&str>)] = &[
+    ("Errors", "error", None),
+    ("Texts and version", "text", None),
+    ("Progress", "progress", None),
+    ("GGUF files", "gguf", None),
+    ("Dictionaries", "dictionary", None),
+    ("Encoding and decoding", "encode", None),
+];
 
 /// Files of `src/capi` that export nothing.
 const INSIDE: [&str; 3] = ["mod", "guard", "arguments"];

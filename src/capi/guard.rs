@@ -71,8 +71,7 @@ pub(super) fn catch<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn describe(payload: &(dyn Any + Send)) -> String {
-    let text =
-        payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     format!("internal error{}: {}", PLACE.take(), text.unwrap_or("panic"))
 }
 
@@ -93,7 +92,10 @@ mod tests {
     fn out_is_written_on_success_only_and_never_dropped() {
         let mut out = MaybeUninit::<Option<Box<u32>>>::uninit();
         let mut err = MaybeUninit::uninit();
-        assert_eq!(make(Some(&mut out), Some(&mut err), || Err(Error::argument("no"))), tiller_status::TILLER_E_ARGUMENT);
+        assert_eq!(
+            make(Some(&mut out), Some(&mut err), || Err(Error::argument("no"))),
+            tiller_status::TILLER_E_ARGUMENT
+        );
         // SAFETY: the call above failed, so it wrote the error.
         let error = unsafe { err.assume_init() }.expect("an error");
         assert_eq!(error.status, tiller_status::TILLER_E_ARGUMENT);

@@ -7,6 +7,8 @@
 #![allow(unreachable_pub)]
 
 mod arguments;
+mod dictionary;
+mod encode;
 mod error;
 mod gguf;
 mod guard;
