@@ -57,7 +57,8 @@ impl TopAct {
     pub fn row(&mut self, text: Text<'_>, row: usize, codes: &[(u32, f32)]) -> Result<()> {
         let n_rows = text.tokens.len();
         let document = text.documents.partition_point(|&bound| bound <= row);
-        let (Some(&start), Some(&end)) = (text.documents.get(document.wrapping_sub(1)), text.documents.get(document)) else {
+        let (Some(&start), Some(&end)) = (text.documents.get(document.wrapping_sub(1)), text.documents.get(document))
+        else {
             return Err(Error::argument(format!("spans: row {row} of {n_rows}")));
         };
         let tokens = row.saturating_sub(BEFORE).max(start)..(row + AFTER + 1).min(end);
@@ -74,7 +75,8 @@ impl TopAct {
             }
             // Within a document a row is as far from another as their numbers are.
             let near = |span: &Span| {
-                place.abs_diff(span.row) < (BEFORE + AFTER + 1) as u64 && span.row >= self.n_rows + start as u64
+                place.abs_diff(span.row) < (BEFORE + AFTER + 1) as u64
+                    && span.row >= self.n_rows + start as u64
                     && span.row < self.n_rows + end as u64
             };
             if spans.iter().any(|span| near(span) && span.activation >= activation) {

@@ -132,12 +132,17 @@ mod tests {
     #[test]
     fn information_is_what_the_formula_says() {
         let entropy = Entropy::new(1000);
-        for (n, a, b, both) in [(1000u32, 100u32, 50u32, 40u32), (10, 5, 5, 5), (1000, 3, 3, 3), (8, 4, 2, 1), (7, 7, 3, 3)] {
+        for (n, a, b, both) in
+            [(1000u32, 100u32, 50u32, 40u32), (10, 5, 5, 5), (1000, 3, 3, 3), (8, 4, 2, 1), (7, 7, 3, 3)]
+        {
             let cell = |count: u32, row: u32, column: u32| {
-                let (p, pq) = (f64::from(count) / f64::from(n), f64::from(row) * f64::from(column) / f64::from(n).powi(2));
+                let (p, pq) =
+                    (f64::from(count) / f64::from(n), f64::from(row) * f64::from(column) / f64::from(n).powi(2));
                 if count == 0 { 0.0 } else { p * (p / pq).ln() }
             };
-            let expected = cell(both, a, b) + cell(a - both, a, n - b) + cell(b - both, n - a, b)
+            let expected = cell(both, a, b)
+                + cell(a - both, a, n - b)
+                + cell(b - both, n - a, b)
                 + cell(n + both - a - b, n - a, n - b);
             let found = entropy.information(n, a, b, both);
             assert!((found - expected).abs() < 1e-10, "{n} {a} {b} {both}: {found} {expected}");

@@ -193,7 +193,8 @@ impl Explanations {
         let mut all = Self { header, list: Vec::with_capacity(list.len()), places: HashMap::with_capacity(list.len()) };
         for explanation in list {
             let feature = explanation.feature;
-            all.push(explanation).map_err(|what| Error::argument(format!("explanation of feature {feature}: {what}")))?;
+            all.push(explanation)
+                .map_err(|what| Error::argument(format!("explanation of feature {feature}: {what}")))?;
         }
         Ok(all)
     }
@@ -233,7 +234,8 @@ impl Explanations {
     /// [`Argument`](crate::Kind::Argument) if the feature has no explanation.
     pub fn set_label(&mut self, feature: u32, label: Option<String>) -> Result<()> {
         let explanation = self.places.get(&feature).and_then(|&at| self.list.get_mut(at));
-        let explanation = explanation.ok_or_else(|| Error::argument(format!("label: no explanation of feature {feature}")))?;
+        let explanation =
+            explanation.ok_or_else(|| Error::argument(format!("label: no explanation of feature {feature}")))?;
         explanation.label = label;
         Ok(())
     }
@@ -285,7 +287,11 @@ impl Explanations {
             if std::mem::take(&mut first) && has_kind(text) {
                 let header: Header = serde_json::from_str(text).map_err(|e| syntax(path, number, &e))?;
                 if header.version != VERSION {
-                    return Err(wrong(path, number, format_args!("version: expected {VERSION}, found {}", header.version)));
+                    return Err(wrong(
+                        path,
+                        number,
+                        format_args!("version: expected {VERSION}, found {}", header.version),
+                    ));
                 }
                 all.header = header;
                 return Ok(());
@@ -294,7 +300,10 @@ impl Explanations {
             all.push(explanation).map_err(|what| wrong(path, number, what))
         })?;
         if all.list.is_empty() {
-            return Err(Error::format(path, format_args!("expected explanations ({KIND}), one feature a line, found none")));
+            return Err(Error::format(
+                path,
+                format_args!("expected explanations ({KIND}), one feature a line, found none"),
+            ));
         }
         Ok(all)
     }
@@ -330,7 +339,11 @@ mod tests {
         let mut header = Header::new(Estimator::Tuned);
         header.n_features = Some(9);
         let list = vec![
-            Explanation { density: Some(0.25), mean: Some(3.5), ..explanation(3, &[("war", 0.123_456), ("sea", -1e-9)]) },
+            Explanation {
+                density: Some(0.25),
+                mean: Some(3.5),
+                ..explanation(3, &[("war", 0.123_456), ("sea", -1e-9)])
+            },
             Explanation { label: Some("a \"quoted\"\nlabel".into()), ..explanation(8, &[]) },
         ];
         let all = Explanations::new(header, list).unwrap();

@@ -235,10 +235,17 @@ mod tests {
 
     #[test]
     fn stems_fold_plurals_and_possessives_only() {
-        for (a, b) in [("armies", "army"), ("soldiers", "soldier"), ("king's", "kings"), ("churches", "church"), ("ships", "ship's")] {
+        for (a, b) in [
+            ("armies", "army"),
+            ("soldiers", "soldier"),
+            ("king's", "kings"),
+            ("churches", "church"),
+            ("ships", "ship's"),
+        ] {
             assert!(same_stem(a, b), "{a} {b}");
         }
-        for (a, b) in [("bus", "bu"), ("glass", "glas"), ("crisis", "crisi"), ("war", "wars's"), ("fight", "fighting")] {
+        for (a, b) in [("bus", "bu"), ("glass", "glas"), ("crisis", "crisi"), ("war", "wars's"), ("fight", "fighting")]
+        {
             assert!(!same_stem(a, b) || a == "war", "{a} {b}");
         }
     }

@@ -35,10 +35,15 @@ pub(super) fn for_each_line(path: &Path, mut take: impl FnMut(usize, &str) -> Re
             break;
         }
         if bytes.len() as u64 > LONGEST_LINE {
-            return Err(wrong(path, number, format_args!("expected a line of at most {LONGEST_LINE} bytes, found more")));
+            return Err(wrong(
+                path,
+                number,
+                format_args!("expected a line of at most {LONGEST_LINE} bytes, found more"),
+            ));
         }
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|e| wrong(path, number, format_args!("expected UTF-8, found other bytes at byte {}", e.valid_up_to())))?;
+        let text = std::str::from_utf8(&bytes).map_err(|e| {
+            wrong(path, number, format_args!("expected UTF-8, found other bytes at byte {}", e.valid_up_to()))
+        })?;
         if !text.trim().is_empty() {
             take(number, text)?;
         }

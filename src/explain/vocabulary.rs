@@ -45,7 +45,8 @@ pub fn scan(text: &str, mut found: impl FnMut(Range<usize>, &str)) {
             n_chars += 1;
         } else if inner && is_combining(c) {
             normal.push(c);
-        } else if inner && matches!(c, '\'' | '\u{2019}') && chars.peek().is_some_and(|(_, next)| next.is_alphabetic()) {
+        } else if inner && matches!(c, '\'' | '\u{2019}') && chars.peek().is_some_and(|(_, next)| next.is_alphabetic())
+        {
             normal.push('\'');
             n_chars += 1;
         } else if let Some(start) = begin.take() {

@@ -100,6 +100,16 @@ impl Windows {
         self.fired.len()
     }
 
+    /// The features that fire in `window`, each once, in no order.
+    pub fn features_of(&self, window: usize) -> &[u32] {
+        self.features.list(window)
+    }
+
+    /// The ranks of the words that occur in `window`, each once, in the order of the text.
+    pub fn words_of(&self, window: usize) -> &[u32] {
+        self.words.list(window)
+    }
+
     /// What each feature did, `[n_features]`.
     pub fn fired(&self) -> &[Fired] {
         &self.fired
