@@ -1,0 +1,294 @@
+//! Generating text, a token at a time or for many prompts side by side.
+
+use std::ptr::NonNull;
+
+use ggml_sys as sys;
+
+use super::Engine;
+use crate::error::{Error, Result};
+use crate::plan::RowMeta;
+
+/// How text is generated.
+#[derive(Clone, Debug)]
+pub struct Generate {
+    /// Tokens to generate at most.
+    pub max_tokens: usize,
+    /// 0 takes the likeliest token each time (greedy).
+    pub temperature: f32,
+    /// Keeps the likeliest tokens that hold this much of the probability; 1 keeps all. Only with a temperature.
+    pub top_p: f32,
+    /// Seed of the sampler. Prompt number i of a batch uses `seed + i`.
+    pub seed: u32,
+    /// Goes on when the model wants to end; for measurements over a fixed length.
+    pub ignore_end: bool,
+}
+
+impl Default for Generate {
+    fn default() -> Self {
+        Self { max_tokens: 128, temperature: 0.0, top_p: 1.0, seed: 0, ignore_end: false }
+    }
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The model ended its answer.
+    End,
+    /// `max_tokens` were generated.
+    Length,
+    /// The caller's function asked to stop.
+    Caller,
+}
+
+/// A generation under way: made by [`Engine::begin`], moved on by [`Engine::step`].
+pub struct Generation {
+    sampler: Sampler,
+    options: Generate,
+    epoch: u64,
+    sequence: i32,
+    prompt: Vec<i32>,
+    tokens: Vec<i32>,
+    /// Bytes of a character that is not complete yet.
+    partial: Vec<u8>,
+    text: String,
+    stop: Option<Stop>,
+}
+
+impl Generation {
+    /// The tokens of the prompt.
+    pub fn prompt(&self) -> &[i32] {
+        &self.prompt
+    }
+
+    /// The tokens generated so far, without the end token.
+    pub fn tokens(&self) -> &[i32] {
+        &self.tokens
+    }
+
+    /// The text generated so far.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Why it ended; `None` while it goes on.
+    pub fn stop(&self) -> Option<Stop> {
+        self.stop
+    }
+
+    /// Takes a token in; the text that it completes.
+    fn accept(&mut self, token: i32, bytes: &[u8], end: bool) -> usize {
+        let before = self.text.len();
+        if end && !self.options.ignore_end {
+            self.stop = Some(Stop::End);
+        } else {
+            self.tokens.push(token);
+            self.partial.extend_from_slice(bytes);
+            if self.tokens.len() >= self.options.max_tokens {
+                self.stop = Some(Stop::Length);
+            }
+        }
+        while let Some((text, rest)) = complete(&self.partial, self.stop.is_some()) {
+            self.text.push_str(&text);
+            self.partial.drain(..rest);
+        }
+        before
+    }
+}
+
+/// The complete characters in front of `bytes`, and how many bytes they are; `all` gives up waiting for the rest.
+fn complete(bytes: &[u8], all: bool) -> Option<(String, usize)> {
+    let (valid, broken) = match std::str::from_utf8(bytes) {
+        Ok(_) => (bytes.len(), false),
+        // A byte that no continuation can save, or the end: becomes U+FFFD.
+        Err(e) => (e.valid_up_to(), e.error_len().is_some() || all),
+    };
+    let taken = if valid == 0 && broken { 1 } else { valid };
+    (taken > 0).then(|| (String::from_utf8_lossy(bytes.get(..taken).unwrap_or_default()).into_owned(), taken))
+}
+
+impl Engine {
+    /// Reads `prompt` into an empty cache and gets ready to generate. Any generation under way ends.
+    pub fn begin(&mut self, prompt: &str, options: &Generate) -> Result<Generation> {
+        let tokens = self.tokenize(prompt, true)?;
+        let mut generations = self.begin_many(std::slice::from_ref(&tokens), options)?;
+        generations.pop().ok_or_else(|| Error::argument("the prompt is empty"))
+    }
+
+    /// Generates one token; the text that it completes (it may be empty), or `None` when the generation has ended.
+    ///
+    /// The plan may be changed between steps.
+    pub fn step<'g>(&mut self, generation: &'g mut Generation) -> Result<Option<&'g str>> {
+        if generation.stop.is_some() {
+            return Ok(None);
+        }
+        self.check_epoch(generation)?;
+        // The first token is sampled from the prompt's logits, each later one after its predecessor has been computed.
+        if let Some(&last) = generation.tokens.last() {
+            let position = generation.prompt.len() + generation.tokens.len() - 1;
+            let row = RowMeta { position: self.position(position)?, sequence: generation.sequence, generated: true };
+            self.decode(&mut [last], &[row], &mut [1])?;
+        }
+        let token = generation.sampler.sample(self, -1);
+        let before = generation.accept(token, &self.token_bytes(token, false), self.is_end(token));
+        Ok(Some(generation.text.get(before..).unwrap_or_default()))
+    }
+
+    /// Generates a continuation of `prompt`. `on_text` gets each piece of text as it comes; false ends the generation.
+    pub fn generate(
+        &mut self,
+        prompt: &str,
+        options: &Generate,
+        on_text: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Generation> {
+        let mut generation = self.begin(prompt, options)?;
+        while let Some(piece) = self.step(&mut generation)? {
+            if !piece.is_empty() && !on_text(piece) {
+                generation.stop.get_or_insert(Stop::Caller);
+            }
+        }
+        Ok(generation)
+    }
+
+    /// Generates a continuation of every prompt, as many side by side as the engine has sequences. All get the same plan.
+    pub fn generate_many(&mut self, prompts: &[String], options: &Generate) -> Result<Vec<Generation>> {
+        let tokens: Vec<Vec<i32>> = prompts.iter().map(|prompt| self.tokenize(prompt, true)).collect::<Result<_>>()?;
+        let mut all = Vec::with_capacity(tokens.len());
+        for wave in tokens.chunks(self.options.sequences.max(1)) {
+            let shifted = Generate { seed: options.seed.wrapping_add(all.len() as u32), ..options.clone() };
+            let mut generations = self.begin_many(wave, &shifted)?;
+            while generations.iter().any(|g| g.stop.is_none()) {
+                self.step_many(&mut generations)?;
+            }
+            all.append(&mut generations);
+        }
+        Ok(all)
+    }
+
+    /// Reads prompts into an empty cache, one sequence each, and samples the first token of each.
+    fn begin_many(&mut self, prompts: &[Vec<i32>], options: &Generate) -> Result<Vec<Generation>> {
+        if !(options.temperature >= 0.0 && options.temperature.is_finite()) {
+            return Err(Error::argument(format!("temperature is {}, expected 0 or more", options.temperature)));
+        }
+        if !(options.top_p > 0.0 && options.top_p <= 1.0) {
+            return Err(Error::argument(format!("top_p is {}, expected more than 0 and at most 1", options.top_p)));
+        }
+        if prompts.iter().any(Vec::is_empty) {
+            return Err(Error::argument("the prompt has no tokens"));
+        }
+        self.forget();
+        self.epoch += 1;
+        let many = prompts.len() > 1;
+        let mut generations = Vec::with_capacity(prompts.len());
+        for (sequence, prompt) in (0_i32..).zip(prompts) {
+            let mut generation = Generation {
+                sampler: Sampler::new(options, options.seed.wrapping_add(sequence.unsigned_abs()))?,
+                options: options.clone(),
+                epoch: self.epoch,
+                sequence,
+                prompt: prompt.clone(),
+                tokens: Vec::new(),
+                partial: Vec::new(),
+                text: String::new(),
+                stop: (options.max_tokens == 0).then_some(Stop::Length),
+            };
+            self.read(prompt, sequence)?;
+            if many && generation.stop.is_none() {
+                let token = generation.sampler.sample(self, -1);
+                generation.accept(token, &self.token_bytes(token, false), self.is_end(token));
+            }
+            generations.push(generation);
+        }
+        Ok(generations)
+    }
+
+    /// Reads `tokens` as `sequence`, leaving the logits of the last one.
+    fn read(&mut self, tokens: &[i32], sequence: i32) -> Result<()> {
+        let mut done = 0;
+        for chunk in tokens.chunks(self.options.batch.max(1)) {
+            let mut meta = Vec::with_capacity(chunk.len());
+            for i in 0..chunk.len() {
+                meta.push(RowMeta { position: self.position(done + i)?, sequence, generated: false });
+            }
+            done += chunk.len();
+            let mut logits = vec![0_i8; chunk.len()];
+            if let Some(last) = logits.last_mut() {
+                *last = i8::from(done == tokens.len());
+            }
+            self.decode(&mut chunk.to_vec(), &meta, &mut logits)?;
+        }
+        Ok(())
+    }
+
+    /// One token more for each generation that goes on.
+    fn step_many(&mut self, generations: &mut [Generation]) -> Result<()> {
+        let (mut tokens, mut meta) = (Vec::new(), Vec::new());
+        for g in generations.iter().filter(|g| g.stop.is_none()) {
+            let Some(&last) = g.tokens.last() else { continue };
+            let position = self.position(g.prompt.len() + g.tokens.len() - 1)?;
+            tokens.push(last);
+            meta.push(RowMeta { position, sequence: g.sequence, generated: true });
+        }
+        let n = tokens.len();
+        self.decode(&mut tokens, &meta, &mut vec![1; n])?;
+        for (i, g) in (0_i32..).zip(generations.iter_mut().filter(|g| g.stop.is_none())) {
+            let token = g.sampler.sample(self, i);
+            g.accept(token, &self.token_bytes(token, false), self.is_end(token));
+        }
+        Ok(())
+    }
+
+    fn check_epoch(&self, generation: &Generation) -> Result<()> {
+        if generation.epoch == self.epoch {
+            return Ok(());
+        }
+        Err(Error::argument("this generation ended when the engine read something else"))
+    }
+
+    pub(super) fn position(&self, position: usize) -> Result<i32> {
+        i32::try_from(position).ok().filter(|_| position < self.options.context).ok_or_else(|| {
+            Error::argument(format!(
+                "the text passes the context of {} tokens; open the model with a larger one",
+                self.options.context
+            ))
+        })
+    }
+}
+
+/// llama.cpp's own sampler chain, so that a program on its own llama.cpp draws the same tokens for the same seed.
+struct Sampler(NonNull<sys::llama_sampler>);
+
+// SAFETY: a sampler has no thread affinity and one owner.
+unsafe impl Send for Sampler {}
+
+impl Sampler {
+    fn new(options: &Generate, seed: u32) -> Result<Self> {
+        // SAFETY: plain constructors; the chain owns what is added to it.
+        let chain = unsafe {
+            let chain = sys::llama_sampler_chain_init(sys::llama_sampler_chain_default_params());
+            if !chain.is_null() {
+                if options.temperature > 0.0 {
+                    sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_top_p(options.top_p, 1));
+                    sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_temp(options.temperature));
+                    sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_dist(seed));
+                } else {
+                    sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_greedy());
+                }
+            }
+            chain
+        };
+        NonNull::new(chain).map(Self).ok_or_else(|| Error::unsupported("llama.cpp cannot make a sampler"))
+    }
+
+    /// Draws from the logits of the `i`-th output of the last batch; −1 is the last one.
+    fn sample(&mut self, engine: &Engine, i: i32) -> i32 {
+        // SAFETY: the last batch asked for these logits; both objects live.
+        unsafe { sys::llama_sampler_sample(self.0.as_ptr(), engine.context.as_ptr(), i) }
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        // SAFETY: made once, freed once.
+        unsafe { sys::llama_sampler_free(self.0.as_ptr()) }
+    }
+}

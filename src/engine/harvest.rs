@@ -1,0 +1,294 @@
+//! Harvesting: text in, shards of residual rows out.
+//!
+//! Documents are cut into windows, windows are packed side by side into batches, and each graph ends after the last wanted
+//! layer: a dictionary at a third of the depth costs a third of the forward pass.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::{Engine, Message};
+use crate::activations::{Meta, RowType, Writer};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::plan::RowMeta;
+use crate::progress::{Progress, report};
+
+/// What is harvested.
+#[derive(Clone, Debug)]
+pub struct Harvest {
+    /// Blocks after which rows are read. One layer goes to the directory itself, several to `layer-L` inside it.
+    pub layers: Vec<usize>,
+    /// How rows are stored.
+    pub dtype: RowType,
+    /// Longest window, in tokens; a longer document becomes several windows.
+    pub window: usize,
+    /// Stop after this many tokens; 0 takes all the text.
+    pub max_tokens: u64,
+    /// Rows a shard.
+    pub shard_rows: usize,
+    /// Ends each graph after the last wanted layer. Off only to measure what that saves.
+    pub early_stop: bool,
+}
+
+impl Default for Harvest {
+    fn default() -> Self {
+        Self {
+            layers: Vec::new(),
+            dtype: RowType::F16,
+            window: 512,
+            max_tokens: 0,
+            shard_rows: 65_536,
+            early_stop: true,
+        }
+    }
+}
+
+/// What a harvest made.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Harvested {
+    /// Rows a layer, earlier sessions included.
+    pub n_rows: u64,
+    /// Tokens computed by this call.
+    pub n_tokens: u64,
+    /// Seconds that this call took.
+    pub seconds: f64,
+}
+
+/// One piece of text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// Plain text.
+    Text(String),
+    /// A conversation, to be written by the model's own chat template.
+    Chat(Vec<Message>),
+}
+
+/// The documents of text files, in order.
+///
+/// A `.jsonl` file holds one document a line, `{"text": …}` or `{"messages": [{"role": …, "content": …}, …]}`, other keys
+/// are ignored. Any other file is one document.
+pub fn documents(files: &[PathBuf]) -> Result<Vec<Document>> {
+    let mut all = Vec::new();
+    for path in files {
+        if path.extension().is_some_and(|e| e == "jsonl") {
+            let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
+            for (number, line) in (1..).zip(BufReader::new(file).lines()) {
+                let line = line.map_err(|e| Error::io("read", path, e))?;
+                if !line.trim().is_empty() {
+                    all.push(
+                        document(&line).map_err(|what| Error::format(path, format_args!("line {number}: {what}")))?,
+                    );
+                }
+            }
+        } else {
+            let bytes = std::fs::read(path).map_err(|e| Error::io("open", path, e))?;
+            all.push(Document::Text(String::from_utf8_lossy(&bytes).into_owned()));
+        }
+    }
+    Ok(all)
+}
+
+fn document(line: &str) -> std::result::Result<Document, String> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        text: Option<String>,
+        messages: Option<Vec<Message>>,
+    }
+    let line: Line = serde_json::from_str(line).map_err(|e| e.to_string())?;
+    match (line.text, line.messages) {
+        (Some(text), None) => Ok(Document::Text(text)),
+        (None, Some(messages)) => Ok(Document::Chat(messages)),
+        _ => Err("expected \"text\" or \"messages\"".into()),
+    }
+}
+
+/// Windows that are computed together.
+#[derive(Default)]
+struct Batch {
+    tokens: Vec<i32>,
+    meta: Vec<RowMeta>,
+    /// Where each window ends.
+    ends: Vec<usize>,
+}
+
+impl Engine {
+    /// Harvests `text` into `directory`. What is there already (of the same text, model and layers) is kept and not
+    /// computed again.
+    ///
+    /// Progress counts tokens of this call; its total is [`Harvest::max_tokens`].
+    pub fn harvest(
+        &mut self,
+        text: &[Document],
+        directory: &Path,
+        options: &Harvest,
+        progress: &mut Progress<'_>,
+    ) -> Result<Harvested> {
+        let Some(&last) = options.layers.iter().max() else { return Err(Error::argument("no layer to harvest")) };
+        if last >= self.n_layer() {
+            return Err(Error::argument(format!(
+                "layer {last} does not exist; the model has 0 to {}",
+                self.n_layer() - 1
+            )));
+        }
+        if options.window < 2 {
+            return Err(Error::argument(format!("a window of {} tokens is too short", options.window)));
+        }
+        let mut writers = self.writers(text, directory, options)?;
+        let started = std::time::Instant::now();
+        let done = writers.first().map_or(0, |(_, writer)| writer.meta().documents_done);
+        let before = writers.first().map_or(0, |(_, writer)| writer.meta().n_rows);
+        // A batch is computed at once, so that each row of the last block is there, and stays within one graph.
+        let room = self.options().batch.min(self.options().context);
+        let window = options.window.min(room);
+        let all_outputs = last + 1 == self.n_layer();
+        self.hook_mut().capture(options.layers.iter().copied());
+        self.hook_mut().stop_after((options.early_stop && !all_outputs).then_some(last));
+        let mut work = || -> Result<(u64, u64, bool)> {
+            let (mut batch, mut n_tokens, mut documents) = (Batch::default(), 0_u64, done);
+            for document in text.iter().skip(usize::try_from(done).unwrap_or(usize::MAX)) {
+                if options.max_tokens > 0 && before + n_tokens >= options.max_tokens {
+                    break;
+                }
+                let tokens = self.document_tokens(document)?;
+                for part in tokens.chunks(window).filter(|part| part.len() > 1) {
+                    if batch.tokens.len() + part.len() > room || batch.ends.len() >= self.options().sequences.max(1) {
+                        n_tokens += self.harvest_batch(&mut batch, all_outputs, &mut writers)?;
+                        report(progress, n_tokens, options.max_tokens.saturating_sub(before), "")?;
+                    }
+                    batch.push(part)?;
+                }
+                documents += 1;
+                // Shards end with a document, so that a resumed harvest starts with one.
+                if writers.iter().any(|(_, writer)| writer.is_full()) {
+                    n_tokens += self.harvest_batch(&mut batch, all_outputs, &mut writers)?;
+                    writers.iter_mut().try_for_each(|(_, writer)| writer.flush(documents))?;
+                }
+            }
+            n_tokens += self.harvest_batch(&mut batch, all_outputs, &mut writers)?;
+            Ok((n_tokens, documents, documents == text.len() as u64))
+        };
+        let worked = work();
+        self.hook_mut().capture([]);
+        self.hook_mut().stop_after(None);
+        let (n_tokens, documents, complete) = worked?;
+        let mut n_rows = 0;
+        for (_, writer) in writers {
+            n_rows = writer.finish(documents, complete)?.n_rows;
+        }
+        Ok(Harvested { n_rows, n_tokens, seconds: started.elapsed().as_secs_f64() })
+    }
+
+    /// One writer a layer.
+    fn writers(&self, text: &[Document], directory: &Path, options: &Harvest) -> Result<Vec<(usize, Writer)>> {
+        let model = Model::open(self.path())?;
+        let identity = identity(text);
+        let mut layers = options.layers.clone();
+        layers.sort_unstable();
+        layers.dedup();
+        let one = layers.len() == 1;
+        let mut writers = Vec::new();
+        for layer in layers {
+            let meta = Meta {
+                format: 0,
+                model: model.name().to_owned(),
+                model_fingerprint: model.fingerprint().to_owned(),
+                layer,
+                hook: "resid_post".into(),
+                d_model: self.d_model(),
+                dtype: options.dtype,
+                window: options.window,
+                n_rows: 0,
+                shards: Vec::new(),
+                documents_done: 0,
+                text: identity.clone(),
+                complete: false,
+            };
+            let place = if one { directory.to_owned() } else { directory.join(format!("layer-{layer}")) };
+            writers.push((layer, Writer::open(&place, meta, options.shard_rows)?));
+        }
+        // A kill between two layers' shards leaves one layer ahead of another.
+        let done: Vec<u64> = writers.iter().map(|(_, writer)| writer.meta().documents_done).collect();
+        if done.windows(2).any(|w| w[0] != w[1]) {
+            return Err(Error::mismatch(format!(
+                "{}: the layers stand at different documents ({done:?}); harvest them again into an empty directory",
+                directory.display()
+            )));
+        }
+        Ok(writers)
+    }
+
+    fn document_tokens(&self, document: &Document) -> Result<Vec<i32>> {
+        match document {
+            Document::Text(text) => self.tokenize(text, true),
+            Document::Chat(messages) => self.tokenize(&self.chat(messages, false)?, true),
+        }
+    }
+
+    /// Computes a batch, empties it and hands the rows on; the number of its tokens.
+    fn harvest_batch(&mut self, batch: &mut Batch, outputs: bool, writers: &mut [(usize, Writer)]) -> Result<u64> {
+        let n = batch.tokens.len();
+        if n == 0 {
+            return Ok(0);
+        }
+        self.forget();
+        self.epoch += 1;
+        // The graph needs one output at least; rows of the last block are outputs.
+        let mut logits = vec![i8::from(outputs); n];
+        if let Some(last) = logits.last_mut() {
+            *last = 1;
+        }
+        self.decode(&mut batch.tokens, &batch.meta, &mut logits)?;
+        for (layer, writer) in writers {
+            let captured = self.hook_mut().take_captured(*layer);
+            if captured.meta != batch.meta {
+                return Err(self.finish().err().unwrap_or_else(|| {
+                    Error::mismatch(format!("layer {layer} gave {} rows for {n} tokens", captured.meta.len()))
+                }));
+            }
+            let width = captured.rows.len() / n;
+            let mut start = 0;
+            for &end in &batch.ends {
+                let rows = captured.rows.get(start * width..end * width).unwrap_or_default();
+                writer.window(rows, batch.tokens.get(start..end).unwrap_or_default())?;
+                start = end;
+            }
+        }
+        self.finish()?;
+        *batch = Batch::default();
+        Ok(n as u64)
+    }
+}
+
+impl Batch {
+    fn push(&mut self, window: &[i32]) -> Result<()> {
+        let number = |n: usize| i32::try_from(n).map_err(|_| Error::argument("the batch is too large"));
+        let sequence = number(self.ends.len())?;
+        for (i, &token) in window.iter().enumerate() {
+            self.tokens.push(token);
+            self.meta.push(RowMeta { position: number(i)?, sequence, generated: false });
+        }
+        self.ends.push(self.tokens.len());
+        Ok(())
+    }
+}
+
+/// A hash of the text.
+fn identity(text: &[Document]) -> String {
+    let mut hash = Sha256::new();
+    let mut add = |part: &str| {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    };
+    for document in text {
+        match document {
+            Document::Text(text) => add(text),
+            Document::Chat(messages) => messages.iter().for_each(|m| {
+                add(&m.role);
+                add(&m.content);
+            }),
+        }
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,92 @@
+//! How likely the model finds a text: negative log-likelihood and perplexity.
+
+use super::Engine;
+use crate::error::{Error, Result};
+use crate::plan::RowMeta;
+
+/// Floats of logits held at once while scoring; bounds memory for large vocabularies (128 MB).
+const LOGITS: usize = 32 << 20;
+
+/// How likely a text was.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Score {
+    /// Sum of the negative log-likelihoods, in nats.
+    pub nll: f64,
+    /// Tokens scored.
+    pub n_tokens: usize,
+}
+
+impl Score {
+    /// Mean negative log-likelihood: the cross-entropy, in nats a token.
+    pub fn cross_entropy(&self) -> f64 {
+        self.nll / self.n_tokens as f64
+    }
+
+    /// exp of the cross-entropy.
+    pub fn perplexity(&self) -> f64 {
+        self.cross_entropy().exp()
+    }
+}
+
+impl Engine {
+    /// Perplexity of `text`, read in windows of at most `window` tokens (0: the whole context), each from an empty cache.
+    /// The first token of each window is given, not scored. The plan in force applies.
+    pub fn perplexity(&mut self, text: &str, window: usize) -> Result<Score> {
+        let tokens = self.tokenize(text, true)?;
+        let window = if window == 0 { self.options.context } else { window.min(self.options.context) };
+        if tokens.len() < 2 || window < 2 {
+            return Err(Error::argument("a perplexity needs at least two tokens"));
+        }
+        let mut score = Score::default();
+        for part in tokens.chunks(window).filter(|part| part.len() > 1) {
+            let one = self.score(part, 1)?;
+            score.nll += one.nll;
+            score.n_tokens += one.n_tokens;
+        }
+        Ok(score)
+    }
+
+    /// Scores `tokens[from..]` given what stands in front of each. `from` is at least 1. The plan in force applies.
+    pub fn score(&mut self, tokens: &[i32], from: usize) -> Result<Score> {
+        self.score_each(tokens, from, &mut |_, _| {})
+    }
+
+    /// As [`Engine::score`]; `each` also gets the index of every scored token and the logits that predicted it.
+    pub fn score_each(&mut self, tokens: &[i32], from: usize, each: &mut dyn FnMut(usize, &[f32])) -> Result<Score> {
+        if from == 0 || from >= tokens.len() {
+            return Err(Error::argument(format!("cannot score from token {from} of {}", tokens.len())));
+        }
+        self.forget();
+        self.epoch += 1;
+        let size = self.options.batch.min(LOGITS / self.n_vocab().max(1)).max(1);
+        let mut score = Score::default();
+        for (start, chunk) in (0..).step_by(size).zip(tokens.chunks(size)) {
+            let mut meta = Vec::with_capacity(chunk.len());
+            for i in 0..chunk.len() {
+                meta.push(RowMeta { position: self.position(start + i)?, sequence: 0, generated: false });
+            }
+            // Token i is predicted by the logits of token i − 1.
+            let predicts = |i: usize| start + i + 1 >= from && start + i + 1 < tokens.len();
+            let mut wanted: Vec<i8> = (0..chunk.len()).map(|i| i8::from(predicts(i))).collect();
+            self.decode(&mut chunk.to_vec(), &meta, &mut wanted)?;
+            for i in (0..chunk.len()).filter(|&i| predicts(i)) {
+                let logits = self.logits(i)?;
+                let next = tokens.get(start + i + 1).copied().unwrap_or(-1);
+                score.nll += f64::from(nll(logits, next)?);
+                score.n_tokens += 1;
+                each(start + i + 1, logits);
+            }
+        }
+        Ok(score)
+    }
+}
+
+/// −log softmax(logits)[token].
+fn nll(logits: &[f32], token: i32) -> Result<f32> {
+    let wanted = usize::try_from(token).ok().and_then(|token| logits.get(token));
+    let wanted = wanted.ok_or_else(|| Error::argument(format!("token {token} is not in the vocabulary")))?;
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f32 = logits.iter().map(|&logit| (logit - max).exp()).sum();
+    let nll = max + sum.ln() - wanted;
+    if nll.is_finite() { Ok(nll) } else { Err(Error::numeric("the model's logits are not finite")) }
+}
