@@ -250,25 +250,27 @@ impl<'a> Cursor<'a> {
 
     /// Walks `n` strings; returns where each one ends, counted from the first.
     fn string_ends(&mut self, n: usize, key: &str) -> Result<Vec<u32>> {
-        let start = self.at;
+        let bytes = self.map.bytes().get(self.at..).unwrap_or_default();
         let mut ends = Vec::with_capacity(n);
+        let mut at = 0usize;
         for i in 0..n {
-            let at = self.at;
-            let length = self.u64(format_args!("the length of string {i} of key \"{key}\""))?;
-            let length = usize::try_from(length).ok().filter(|&n| n <= MAX_STRING).ok_or_else(|| {
-                let what =
-                    format_args!("string {i} of key \"{key}\": expected at most {MAX_STRING} bytes, found {length}");
-                self.error(at, what)
-            })?;
-            self.take(length, format_args!("string {i} of key \"{key}\""))?;
-            let end = u32::try_from(self.at.saturating_sub(start)).map_err(|_| {
-                let what =
-                    format_args!("strings of key \"{key}\": expected at most {MAX_STRING_ARRAY_BYTES} bytes in all");
-                self.error(at, what)
-            })?;
+            let Some(end) = string_end(bytes, at) else { return Err(self.bad_string(at, i, key)) };
             ends.push(end);
+            at = usize::try_from(end).unwrap_or(usize::MAX);
         }
+        self.at = self.at.saturating_add(at);
         Ok(ends)
+    }
+
+    /// Why string `i`, `at` bytes from here, has no end: the slow way, which words the error.
+    fn bad_string(&mut self, at: usize, i: usize, key: &str) -> Error {
+        self.at = self.at.saturating_add(at);
+        let what = format_args!("string {i} of key \"{key}\"");
+        let read = self.count(&format!("the length of {what}"), MAX_STRING).and_then(|n| self.take(n, what));
+        let total = format_args!(
+            "strings of key \"{key}\": expected at most {MAX_STRING_ARRAY_BYTES} bytes in all, found more"
+        );
+        read.err().unwrap_or_else(|| self.error(self.at, total))
     }
 
     fn alignment(&self, value: Option<&Value>) -> Result<usize> {
@@ -382,6 +384,14 @@ impl<'a> Cursor<'a> {
         }
         Ok(())
     }
+}
+
+/// Where the string at `at` ends, its length in front; none if it does not end in `bytes` or is longer than any may be.
+fn string_end(bytes: &[u8], at: usize) -> Option<u32> {
+    let length = u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?);
+    let length = usize::try_from(length).ok().filter(|&n| n <= MAX_STRING)?;
+    let end = at.checked_add(8)?.checked_add(length).filter(|&end| end <= bytes.len())?;
+    u32::try_from(end).ok()
 }
 
 /// Bytes of a tensor, or what is wrong with its shape.
