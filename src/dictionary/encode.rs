@@ -19,17 +19,17 @@ pub(super) enum Rule {
 }
 
 /// What one feature needs beside its encoder row.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unit {
-    bias: f32,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Unit {
+    pub(crate) bias: f32,
     /// Multiplies E·a before the bias: exp(r_mag) of gated dictionaries, else 1.
-    inner: f32,
+    pub(crate) inner: f32,
     /// Multiplies p after the bias: ‖Dᵢ‖ if rescaled, else 1.
-    outer: f32,
+    pub(crate) outer: f32,
     /// p must exceed it; 0 for ReLU.
-    threshold: f32,
+    pub(crate) threshold: f32,
     /// Must exceed 0 when added to E·a; infinite where there is no gate.
-    gate: f32,
+    pub(crate) gate: f32,
 }
 
 impl Unit {
@@ -41,17 +41,18 @@ impl Unit {
 
     /// f from z = Eᵢ·a. NaN is not active.
     #[inline]
-    pub(super) fn activate(self, z: f32) -> f32 {
+    pub(crate) fn activate(self, z: f32) -> f32 {
         let p = self.preactivate(z);
         if p > self.threshold && p > 0.0 && z + self.gate > 0.0 { p } else { 0.0 }
     }
 }
 
-/// How a row's normalisation is undone: x = out·scale + shift.
+/// How a row is normalised, s(x) = (x − shift)·factor, and how that is undone: x = out·scale + shift.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Undo {
-    pub(super) scale: f32,
-    pub(super) shift: f32,
+pub(crate) struct Undo {
+    pub(crate) scale: f32,
+    pub(crate) shift: f32,
+    pub(crate) factor: f32,
 }
 
 impl Dictionary {
@@ -178,10 +179,7 @@ impl Dictionary {
         }
         let mut a = x.to_vec();
         if !plain {
-            // Layer norm divides by std + ε on the way in and multiplies by std on the way out.
-            let extra = if settings.normalization == Normalization::LayerNorm { LAYER_NORM_EPSILON } else { 0.0 };
-            let factor = 1.0 / (undo.scale + extra);
-            a.iter_mut().for_each(|v| *v = (*v - undo.shift) * factor);
+            a.iter_mut().for_each(|v| *v = (*v - undo.shift) * undo.factor);
         }
         if settings.apply_b_dec_to_input {
             a.iter_mut().zip(self.decoder_bias.iter()).for_each(|(v, b)| *v -= b);
@@ -190,7 +188,7 @@ impl Dictionary {
     }
 
     /// How s is undone for the row `x`.
-    pub(super) fn undo(&self, x: &[f32]) -> Undo {
+    pub(crate) fn undo(&self, x: &[f32]) -> Undo {
         let normalization = self.settings.normalization;
         let centered = self.settings.center_input || normalization == Normalization::LayerNorm;
         let shift = if centered { num::stats::mean(x) as f32 } else { 0.0 };
@@ -205,7 +203,9 @@ impl Dictionary {
             Normalization::ConstantNorm => (f64::from(num::norm(x)) / root) as f32,
             Normalization::ExpectedAverage { scale } => 1.0 / scale,
         };
-        Undo { scale, shift }
+        // Layer norm divides by std + ε on the way in and multiplies by std on the way out.
+        let extra = if normalization == Normalization::LayerNorm { LAYER_NORM_EPSILON } else { 0.0 };
+        Undo { scale, shift, factor: 1.0 / (scale + extra) }
     }
 }
 

@@ -30,6 +30,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 pub use batch::Codes;
+pub(crate) use encode::{Undo, Unit};
 use matrix::{Matrix, Shared};
 pub use parts::{Gate, Parts};
 pub use settings::{Activation, FeatureStats, Info, Normalization, Settings};

@@ -72,6 +72,11 @@ impl Slice {
         self.features.iter().map(|f| f.id)
     }
 
+    /// What feature `j` needs beside its encoder row.
+    pub(crate) fn unit(&self, j: usize) -> Unit {
+        self.features[j].unit
+    }
+
     /// The dictionary that it is a slice of.
     pub fn dictionary(&self) -> &Dictionary {
         &self.dictionary
