@@ -1,47 +1,233 @@
 //! Floor 4: what to do to the residual stream, as data.
-#![allow(missing_docs)]
-use std::collections::BTreeMap;
+//!
+//! A [`Plan`] is a short JSON file that people read, diff and edit by hand; [`Plan::compile`] turns it, with the
+//! dictionaries it speaks of, into [`Compiled`]: per layer the rows and vectors that the hot path needs, and nothing else.
+//!
+//! ```json
+//! {
+//!   "version": 1,
+//!   "note": "speak of the sea, but only once ships came up",
+//!   "rules": [
+//!     {
+//!       "op": "min_clamp",
+//!       "features": [812, {"id": 3301, "weight": 0.5}],
+//!       "strength": {"value": 2.0, "unit": "activation"},
+//!       "select": {"phase": "generated"},
+//!       "gate": {"features": [77], "threshold": 0.5, "unit": "activation", "scope": "sequence"}
+//!     }
+//!   ]
+//! }
+//! ```
+//!
+//! # Keys
+//!
+//! | key | value | default |
+//! |---|---|---|
+//! | `version` | 1 | required |
+//! | `note` | any text; changes nothing | none |
+//! | `rules` | list of rules; an empty list is an empty plan | required |
+//!
+//! A rule:
+//!
+//! | key | value | default |
+//! |---|---|---|
+//! | `op` | one of the operators below | required |
+//! | `features` | list of `id` or `{"id": n, "weight": w}`; the weight multiplies the strength for that feature | one of `features`, `vector` |
+//! | `vector` | a direction for `add`: `[numbers]`, or `{"file": "v.gguf", "shift": 0}`, a llama.cpp control vector (see [`ControlVector`]) | |
+//! | `dictionary` | the name under which the caller gives the dictionary | the only one, if there is one |
+//! | `layer` | residual stream after this block (`l_out-L`), counted from 0 | the dictionary's layer; for a vector file, each direction at its own |
+//! | `strength` | `{"value": v, "unit": "raw"}`, or a plain number (raw) | required, except for `ablate` |
+//! | `norm_preserve` | rescale the row to its norm before the rule | `false` |
+//! | `select` | which rows, see below | every row but the first |
+//! | `gate` | only where a condition holds, see below | none |
+//! | `note` | any text; changes nothing | none |
+//!
+//! Operators, for each feature i of the rule with code `f` of the live row, decoder row `d_i` and strength `s`; the row moves
+//! by `Σ (f' − f) d_i`, so that what the dictionary does not explain stays (the error term is kept):
+//!
+//! | `op` | effect | strength |
+//! |---|---|---|
+//! | `add` | `x + s d_i` | any unit |
+//! | `scale` | `f' = s f` | a plain factor |
+//! | `clamp` | `f' = s` | any unit |
+//! | `min_clamp` | `f' = max(f, s)` | any unit, not negative |
+//! | `max_clamp` (`cap`) | `f' = min(f, s)` | any unit, not negative |
+//! | `ablate` | `f' = 0` | none |
+//! | `amplify` | `f' = f + s f` (arXiv 2502.15576) | a plain factor |
+//! | `calibrate` | `f' = f + relu(s − f)` (arXiv 2502.15576; the same edit as `min_clamp`) | any unit, not negative |
+//! | `calibrate_spread` | `v_i = relu(s_i − f_i)`, `x1 = x + Σ s_i (v_i/Σv) d_i`, `x' = x1 ‖x‖/‖x1‖`; identity where `Σv = 0` | any unit, not negative |
+//!
+//! Units of strength: `raw`, the numbers of the dictionary's codes; `activation`, multiples of the feature's own mean positive
+//! activation, which the dictionary's statistics hold; `norm`, relative to the row: at strength s the feature contributes a
+//! vector of length `s‖x‖` (so the code is `s‖x‖/‖d_i‖`).
+//!
+//! `select`:
+//!
+//! | key | value | default |
+//! |---|---|---|
+//! | `phase` | `all`, `prompt` or `generated` | `all` |
+//! | `from`, `to` | positions `from ≤ p < to` | no bounds |
+//! | `include_first` | also edit position 0 | see below |
+//! | `sequences` | `"all"` or a list of sequence ids | `"all"` |
+//!
+//! Position 0 is the model's attention sink, with a norm far from all others: rules spare it. The one exception is an
+//! *unconditional add* (`add` in `raw` or `activation` units with no gate, no norm preservation and nothing else selected),
+//! which acts on every row, the first too, as llama.cpp's control vectors do; so the same plan does the same thing whether it
+//! runs as a control vector or as a callback. `"include_first": false` spares the first row there too (and takes the
+//! callback); `true` includes it anywhere.
+//!
+//! `gate`, the mean `(1/|C|) Σ relu(f_c)` over condition features C must reach the threshold:
+//!
+//! | key | value | default |
+//! |---|---|---|
+//! | `features` | list of ids | required |
+//! | `threshold` | number, not negative | required |
+//! | `unit` | `raw`, or `activation`: each code is divided by its feature's mean positive activation first | `raw` |
+//! | `dictionary` | name | the rule's |
+//! | `scope` | `row`: a row is edited if it meets the condition itself; `sequence`: if it or an earlier row of its sequence did | `row` |
+//!
+//! A `sequence` gate listens to every row of the sequence at this layer, also to those that `select` leaves alone (a condition
+//! read on the prompt can steer what is generated); no gate listens to position 0 unless `include_first` is true.
+//! When a sequence goes back to a position before the row that opened the gate, the gate closes again.
+//!
+//! # Order
+//!
+//! Rules on the same layer act in the order of the list; each rule, gate and norm included, reads the row as the rules before
+//! it left it. A row whose edit is not finite is put back as the model wrote it, and counted.
 
-use crate::error::Result;
+mod apply;
+mod check;
+mod compile;
+mod control_vector;
+mod digest;
+mod encoder;
+mod json;
+mod rule;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RowMeta {
-    pub position: i32,
-    pub sequence: i32,
-    pub generated: bool,
+pub use apply::{Edited, Fault, LayerOps, RowMeta, Scratch};
+pub use compile::{Compiled, Route};
+pub use control_vector::ControlVector;
+pub use rule::{Feature, Gate, Op, Phase, Rule, Scope, Selector, Sequences, Strength, Unit, Vector};
+
+use crate::error::{Error, Kind, Result};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The version of the plan schema that this library reads and writes.
+pub const VERSION: u32 = 1;
+
+/// Largest plan file that is read: a thousand inline vectors of width 4,096 fit.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// What to do to the residual stream: a list of rules. See the [module](self) for the schema.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Free text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// What to do; rules on the same layer act in this order.
+    pub rules: Vec<Rule>,
+    /// The file that the plan was read from: errors name it, and relative paths in rules start beside it.
+    #[serde(skip)]
+    source: Option<PathBuf>,
 }
-#[derive(Default)]
-pub struct Scratch;
-impl Scratch {
-    pub fn take_fault(&mut self) -> Option<String> {
-        None
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { version: VERSION, note: None, rules: Vec::new(), source: None }
     }
 }
-#[derive(Clone)]
-pub struct ControlVector;
-impl ControlVector {
-    pub fn data(&self, _n_layer: usize) -> Result<Vec<f32>> {
-        Ok(Vec::new())
+
+/// Plans are equal if they say the same, wherever they were read from.
+impl PartialEq for Plan {
+    fn eq(&self, other: &Self) -> bool {
+        (self.version, &self.note, &self.rules) == (other.version, &other.note, &other.rules)
     }
 }
-#[derive(Clone)]
-pub struct Compiled {
-    pub layers: BTreeMap<usize, LayerOps>,
-    pub control_vector: Option<ControlVector>,
-    pub n_layer: usize,
-    pub d_model: usize,
-}
-pub struct Edited {
-    pub edited: u64,
-    pub failed: u64,
-}
-#[derive(Clone)]
-pub struct LayerOps;
-impl LayerOps {
-    pub fn d_model(&self) -> usize {
-        0
+
+impl Plan {
+    /// A plan of these rules.
+    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
+        Self { rules: rules.into_iter().collect(), ..Self::default() }
     }
-    pub fn apply(&self, _r: &mut [f32], _m: &[RowMeta], _s: &mut Scratch) -> Edited {
-        Edited { edited: 0, failed: 0 }
+
+    /// Reads and checks a plan file. Paths in it are relative to the file's directory.
+    ///
+    /// # Errors
+    /// [`Kind::Io`]; [`Kind::Format`] with file, line, column, the key's path, what was expected and what was found;
+    /// [`Kind::Unsupported`] for a version that this library does not know.
+    pub fn open(path: &Path) -> Result<Self> {
+        let size = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?.len();
+        if size > MAX_BYTES {
+            return Err(Error::format(path, format!("a plan has at most {MAX_BYTES} bytes, found {size}")));
+        }
+        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+        let text = std::str::from_utf8(&bytes).map_err(|e| {
+            Error::format(path, format!("expected UTF-8 text, found other bytes at {}", e.valid_up_to()))
+        })?;
+        Self::parse(text, &path.display().to_string(), Some(path.to_path_buf()))
+    }
+
+    /// Reads and checks a plan from JSON text. Paths in it are relative to the working directory.
+    ///
+    /// # Errors
+    /// As [`Plan::open`], with `plan` in place of the file's name.
+    pub fn from_json(text: &str) -> Result<Self> {
+        Self::parse(text, "plan", None)
+    }
+
+    fn parse(text: &str, name: &str, source: Option<PathBuf>) -> Result<Self> {
+        json::check_version(text, name)?;
+        let mut plan: Self = serde_json::from_str(text).map_err(|e| json::error(&e, text, name))?;
+        check::plan(&plan).map_err(|e| Error::new(Kind::Format, format!("{name}: {}", e.message())))?;
+        plan.source = source;
+        Ok(plan)
+    }
+
+    /// The plan as JSON, indented, ending in a newline.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// Writes the plan as JSON, by temporary file and rename.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`] if the plan does not pass [`Plan::check`]; [`Kind::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        self.check()?;
+        crate::file::write_atomic(path, |out| {
+            out.write_all(self.to_json().as_bytes()).map_err(|e| Error::io("write", path, e))
+        })
+    }
+
+    /// Checks everything that can be known without a dictionary or a model: numbers are finite and not negative where that
+    /// means nothing, no feature is named twice in a rule, every rule has what its operator needs and nothing else.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`] with the path of the key, what was expected and what was found.
+    pub fn check(&self) -> Result<()> {
+        check::plan(self).map_err(|e| self.named(e))
+    }
+
+    /// The error with the plan's file in front, if it has one.
+    fn named(&self, error: Error) -> Error {
+        match &self.source {
+            Some(path) => error.context(path.display()),
+            None => error,
+        }
+    }
+
+    /// Where a path in a rule leads.
+    fn resolve(&self, file: &Path) -> PathBuf {
+        match self.source.as_ref().and_then(|s| s.parent()) {
+            Some(directory) => directory.join(file),
+            None => file.to_path_buf(),
+        }
     }
 }

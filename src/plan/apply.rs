@@ -1,0 +1,455 @@
+//! The hot path: rows of one layer in, the same rows steered out.
+//!
+//! Rows are taken in blocks that fit the L1 cache, and every encoder and decoder row is read once a block. What a row
+//! becomes does not depend on the rows beside it: prefill in one batch or token by token gives the same bits. After the
+//! first call with a batch of some size nothing is allocated.
+
+use super::encoder::Encoder;
+use super::rule::Phase;
+use crate::dictionary::{Dictionary, Undo};
+use crate::num::{axpy, norm};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Bytes of residual rows in a block.
+const BLOCK_BYTES: usize = 24 << 10;
+/// More rows than this in a block save no more traffic.
+const BLOCK_ROWS: usize = 16;
+
+/// Where a row stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowMeta {
+    /// Position in its sequence, from 0.
+    pub position: i32,
+    /// Which sequence.
+    pub sequence: i32,
+    /// The row's token was written by the model, not given.
+    pub generated: bool,
+}
+
+/// What [`LayerOps::apply`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Edited {
+    /// Rows seen.
+    pub rows: u64,
+    /// Rows that were changed.
+    pub edited: u64,
+    /// Rows that no rule had to change.
+    pub skipped: u64,
+    /// Rows put back as the model wrote them, because their edit was not finite. See [`Scratch::take_fault`].
+    pub failed: u64,
+}
+
+impl std::ops::AddAssign for Edited {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.edited += other.edited;
+        self.skipped += other.skipped;
+        self.failed += other.failed;
+    }
+}
+
+/// Why rows were put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A rule's edit had a NaN or an infinity.
+    NotFinite {
+        /// Index of the rule in the plan.
+        rule: usize,
+        /// The layer.
+        layer: usize,
+        /// The row.
+        row: RowMeta,
+    },
+    /// The caller's rows do not fit: nothing was edited.
+    Shape {
+        /// Floats that `meta.len()` rows have.
+        expected: usize,
+        /// Floats given.
+        found: usize,
+    },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Fault::NotFinite { rule, layer, row } => write!(
+                f,
+                "rules[{rule}]: the edit at layer {layer}, sequence {}, position {} is not finite; the row was left as the model wrote it",
+                row.sequence, row.position
+            ),
+            Fault::Shape { expected, found } => {
+                write!(f, "rows: expected {expected} floats, found {found}; nothing was edited")
+            }
+        }
+    }
+}
+
+/// Working memory of [`LayerOps::apply`], and what sequence gates remember. One per context; use it with every layer.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// The block as the model wrote it. `[rows, d_model]`
+    original: Vec<f32>,
+    /// `[rows, features of a rule]`
+    codes: Vec<f32>,
+    active: Vec<usize>,
+    state: Vec<State>,
+    norms: Vec<f32>,
+    frames: Vec<Undo>,
+    latches: Latches,
+    fault: Option<Fault>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Untouched,
+    Edited,
+    Failed,
+}
+
+impl Scratch {
+    /// Empty: the first use allocates.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The first fault since the last call.
+    pub fn take_fault(&mut self) -> Option<Fault> {
+        self.fault.take()
+    }
+
+    /// Closes the sequence gates of a sequence. Needed only where a sequence starts anew at a position after the one that
+    /// opened a gate (a restored state): going back closes gates by itself.
+    pub fn forget_sequence(&mut self, sequence: i32) {
+        self.latches.opened.retain(|&(_, _, s), _| s != sequence);
+    }
+
+    /// Closes every sequence gate.
+    pub fn forget(&mut self) {
+        self.latches.opened.clear();
+    }
+}
+
+/// Which sequence gates are open, and since which position.
+#[derive(Debug, Default)]
+struct Latches {
+    /// The plan that the gates belong to: another plan starts with closed gates.
+    plan: u64,
+    /// (layer, rule, sequence) → position of the first row that met the condition.
+    opened: HashMap<(usize, usize, i32), i32>,
+}
+
+impl Latches {
+    /// Tells a gate of a row; returns whether the gate is open for it.
+    fn hear(&mut self, layer: usize, rule: usize, row: RowMeta, met: bool) -> bool {
+        let key = (layer, rule, row.sequence);
+        match self.opened.get(&key) {
+            Some(&since) if since < row.position => true,
+            Some(_) if !met => {
+                self.opened.remove(&key);
+                false
+            }
+            _ if met => {
+                self.opened.insert(key, row.position);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Which rows a rule edits, every default resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Rows {
+    pub(super) phase: Phase,
+    pub(super) from: i32,
+    pub(super) to: i32,
+    pub(super) first: bool,
+    /// Sorted; `None` is all.
+    pub(super) sequences: Option<Vec<i32>>,
+}
+
+impl Rows {
+    fn admits(&self, row: RowMeta) -> bool {
+        let phase = match self.phase {
+            Phase::All => true,
+            Phase::Prompt => !row.generated,
+            Phase::Generated => row.generated,
+        };
+        phase && self.hears(row) && row.position >= self.from && row.position < self.to
+    }
+
+    /// Whether a sequence gate may listen to the row.
+    fn hears(&self, row: RowMeta) -> bool {
+        (self.first || row.position != 0) && self.concerns(row.sequence)
+    }
+
+    fn concerns(&self, sequence: i32) -> bool {
+        self.sequences.as_ref().is_none_or(|ids| ids.binary_search(&sequence).is_ok())
+    }
+}
+
+/// A condition, ready to be evaluated: `Σ share_c relu(f_c) ≥ threshold`.
+#[derive(Clone, Debug)]
+pub(super) struct Condition {
+    pub(super) encoder: Encoder,
+    /// `1/|C|`, or `1/(|C| mean_c)`.
+    pub(super) share: Vec<f32>,
+    pub(super) threshold: f32,
+    pub(super) sequence: bool,
+}
+
+/// How a code f changes to f', given the feature's strength s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// `f' = f + s f`: scale by m is s = m − 1, ablate is s = −1.
+    Times,
+    /// `f' = s`
+    To,
+    /// `f' = max(f, s)`
+    AtLeast,
+    /// `f' = min(f, s)`
+    AtMost,
+    /// Toward s, one budget shared by all features; keeps the norm.
+    Spread,
+}
+
+/// What to do to a row.
+#[derive(Clone, Debug)]
+pub(super) enum Edit {
+    /// `x' = x + v`. `[d_model]`
+    Constant(Vec<f32>),
+    /// `x' = x + ‖x‖ v`. `[d_model]`
+    Relative(Vec<f32>),
+    /// `x' = x + scale(x) v`, for dictionaries that normalise every row by itself. `[d_model]`
+    Normalized(Vec<f32>, Arc<Dictionary>),
+    /// `x' = x + scale(x) Σ (f'_i − f_i) d_i`; the scale is 1 unless the dictionary normalises rows.
+    Codes {
+        encoder: Encoder,
+        /// `[n_features, d_model]`
+        decoder: Vec<f32>,
+        change: Change,
+        /// `[n_features]`
+        strengths: Vec<f32>,
+        /// Strengths are multiplied by ‖x‖ / scale(x).
+        relative: bool,
+    },
+}
+
+impl Edit {
+    pub(super) fn is_constant(&self) -> bool {
+        matches!(self, Edit::Constant(_))
+    }
+}
+
+/// One compiled rule.
+#[derive(Clone, Debug)]
+pub(super) struct Action {
+    /// Index in the plan.
+    pub(super) rule: usize,
+    pub(super) rows: Rows,
+    pub(super) condition: Option<Condition>,
+    pub(super) edit: Edit,
+    pub(super) norm_preserve: bool,
+}
+
+/// Everything a plan does at one layer.
+#[derive(Clone, Debug)]
+pub struct LayerOps {
+    pub(super) layer: usize,
+    pub(super) d_model: usize,
+    pub(super) actions: Vec<Action>,
+    /// The head of the plan's fingerprint.
+    pub(super) plan: u64,
+}
+
+impl LayerOps {
+    /// The layer.
+    pub fn layer(&self) -> usize {
+        self.layer
+    }
+
+    /// Width of a row.
+    pub fn d_model(&self) -> usize {
+        self.d_model
+    }
+
+    /// Number of rules at this layer.
+    pub fn n_rules(&self) -> usize {
+        self.actions.len()
+    }
+
+    /// Steers `rows` `[meta.len(), d_model]` in place.
+    ///
+    /// Never fails: rows whose edit is not finite are put back and counted, and [`Scratch::take_fault`] says why.
+    pub fn apply(&self, rows: &mut [f32], meta: &[RowMeta], scratch: &mut Scratch) -> Edited {
+        let n = meta.len();
+        let mut total = Edited { rows: n as u64, ..Edited::default() };
+        if rows.len() != n * self.d_model {
+            scratch.fault.get_or_insert(Fault::Shape { expected: n * self.d_model, found: rows.len() });
+            total.failed = total.rows;
+            return total;
+        }
+        if scratch.latches.plan != self.plan {
+            scratch.latches.opened.clear();
+            scratch.latches.plan = self.plan;
+        }
+        let block_rows = (BLOCK_BYTES / (4 * self.d_model).max(1)).clamp(1, BLOCK_ROWS);
+        for (block, meta) in rows.chunks_mut(block_rows * self.d_model).zip(meta.chunks(block_rows)) {
+            self.apply_block(block, meta, scratch);
+            for state in &scratch.state {
+                match state {
+                    State::Untouched => total.skipped += 1,
+                    State::Edited => total.edited += 1,
+                    State::Failed => total.failed += 1,
+                }
+            }
+        }
+        total
+    }
+
+    fn apply_block(&self, block: &mut [f32], meta: &[RowMeta], scratch: &mut Scratch) {
+        scratch.state.clear();
+        scratch.state.resize(meta.len(), State::Untouched);
+        scratch.original.clear();
+        scratch.original.extend_from_slice(block);
+        for action in &self.actions {
+            self.select(action, block, meta, scratch);
+            if !scratch.active.is_empty() {
+                self.edit(action, block, meta, scratch);
+            }
+        }
+    }
+
+    /// Leaves in `scratch.active` the rows that the action edits.
+    fn select(&self, action: &Action, block: &[f32], meta: &[RowMeta], scratch: &mut Scratch) {
+        let Scratch { active, codes, state, frames, latches, .. } = scratch;
+        let alive = |r: usize| state[r] != State::Failed;
+        active.clear();
+        let listens = action.condition.as_ref().is_some_and(|c| c.sequence);
+        let heard = |m: RowMeta| if listens { action.rows.hears(m) } else { action.rows.admits(m) };
+        active.extend((0..meta.len()).filter(|&r| alive(r) && heard(meta[r])));
+        let Some(condition) = &action.condition else { return };
+        if active.is_empty() && !listens {
+            return;
+        }
+        let n_features = condition.encoder.len();
+        codes.resize((active.len() * n_features).max(codes.len()), 0.0);
+        condition.encoder.encode(block, self.d_model, active, codes, frames);
+        let met = |k: usize| {
+            let codes = &codes[k * n_features..][..n_features];
+            codes.iter().zip(&condition.share).map(|(f, share)| f * share).sum::<f32>() >= condition.threshold
+        };
+        if !listens {
+            let mut rows = 0..;
+            active.retain(|_| rows.next().is_some_and(met));
+            return;
+        }
+        // Every row of the sequence is told to its gate, in order; the ones that no gate may listen to as "not met".
+        let mut k = 0;
+        let mut kept = 0;
+        for (r, &row) in meta.iter().enumerate() {
+            let listened = active.get(k) == Some(&r);
+            let is_met = listened && met(k);
+            k += usize::from(listened);
+            let open = action.rows.concerns(row.sequence) && latches.hear(self.layer, action.rule, row, is_met);
+            if open && alive(r) && action.rows.admits(row) {
+                active[kept] = r;
+                kept += 1;
+            }
+        }
+        active.truncate(kept);
+    }
+
+    /// Edits the rows in `scratch.active`.
+    fn edit(&self, action: &Action, block: &mut [f32], meta: &[RowMeta], scratch: &mut Scratch) {
+        let d = self.d_model;
+        let Scratch { original, codes, active, state, norms, frames, fault, .. } = scratch;
+        let spread = matches!(action.edit, Edit::Codes { change: Change::Spread, .. });
+        let preserve = action.norm_preserve || spread;
+        let relative = matches!(action.edit, Edit::Relative(_) | Edit::Codes { relative: true, .. });
+        norms.clear();
+        norms.extend(active.iter().map(|&r| if preserve || relative { norm(&block[r * d..][..d]) } else { 1.0 }));
+
+        match &action.edit {
+            Edit::Constant(v) => active.iter().for_each(|&r| axpy(1.0, v, &mut block[r * d..][..d])),
+            Edit::Relative(v) => {
+                active.iter().zip(&*norms).for_each(|(&r, &norm)| axpy(norm, v, &mut block[r * d..][..d]));
+            }
+            Edit::Normalized(v, dictionary) => {
+                for &r in &*active {
+                    let row = &mut block[r * d..][..d];
+                    axpy(dictionary.undo(row).scale, v, row);
+                }
+            }
+            Edit::Codes { encoder, decoder, change, strengths, relative } => {
+                let n_features = encoder.len();
+                codes.resize((active.len() * n_features).max(codes.len()), 0.0);
+                encoder.encode(block, d, active, codes, frames);
+                let mut kept = 0;
+                for k in 0..active.len() {
+                    let scale = if *relative { norms[k] / frames[k].scale } else { 1.0 };
+                    let codes_k = &mut codes[k * n_features..][..n_features];
+                    if change.deltas(codes_k, strengths, scale) {
+                        codes.copy_within(k * n_features..(k + 1) * n_features, kept * n_features);
+                        (active[kept], norms[kept], frames[kept]) = (active[k], norms[k], frames[k]);
+                        kept += 1;
+                    }
+                }
+                active.truncate(kept);
+                for (i, decoder_row) in decoder.chunks_exact(d).enumerate() {
+                    for (k, &r) in active.iter().enumerate() {
+                        let delta = codes[k * n_features + i];
+                        if delta != 0.0 {
+                            axpy(delta * frames[k].scale, decoder_row, &mut block[r * d..][..d]);
+                        }
+                    }
+                }
+            }
+        }
+
+        for (&r, &before) in active.iter().zip(&*norms) {
+            let row = &mut block[r * d..][..d];
+            let after = norm(row);
+            let ratio = if preserve { before / after } else { 1.0 };
+            if after.is_finite() && ratio.is_finite() {
+                if preserve {
+                    row.iter_mut().for_each(|v| *v *= ratio);
+                }
+                state[r] = State::Edited;
+            } else {
+                row.copy_from_slice(&original[r * d..][..d]);
+                state[r] = State::Failed;
+                fault.get_or_insert(Fault::NotFinite { rule: action.rule, layer: self.layer, row: meta[r] });
+            }
+        }
+    }
+}
+
+impl Change {
+    /// Replaces the codes of one row by what is to be added of each decoder row; `false` if that is nothing.
+    /// Strengths are multiplied by `scale`.
+    fn deltas(self, codes: &mut [f32], strengths: &[f32], scale: f32) -> bool {
+        let mut any = false;
+        let mut lacking = 0.0;
+        for (f, &s) in codes.iter_mut().zip(strengths) {
+            let s = s * scale;
+            *f = match self {
+                Change::Times => s * *f,
+                Change::To => s - *f,
+                Change::AtLeast | Change::Spread => (s - *f).max(0.0),
+                Change::AtMost => (s - *f).min(0.0),
+            };
+            any |= *f != 0.0;
+            lacking += *f;
+        }
+        if self == Change::Spread && any {
+            for (v, &s) in codes.iter_mut().zip(strengths) {
+                *v *= s * scale / lacking;
+            }
+        }
+        any
+    }
+}

@@ -1,0 +1,143 @@
+//! What can be wrong with a plan before any dictionary or model is known.
+
+use super::rule::{Feature, Gate, Op, Rule, Selector, Sequences, Strength, Unit, Vector};
+use super::{Plan, VERSION};
+use crate::error::{Error, Result};
+use std::collections::HashSet;
+
+/// Checks a whole plan; see [`Plan::check`].
+pub(super) fn plan(plan: &Plan) -> Result<()> {
+    if plan.version != VERSION {
+        return Err(Error::unsupported(format!("version: expected {VERSION}, found {}", plan.version)));
+    }
+    for (index, r) in plan.rules.iter().enumerate() {
+        rule(r).map_err(|e| e.context(format!("rules[{index}]")))?;
+    }
+    Ok(())
+}
+
+fn rule(rule: &Rule) -> Result<()> {
+    match (&rule.vector, rule.features.is_empty()) {
+        (None, true) => {
+            return Err(Error::argument("features: expected at least one feature or a `vector`, found none"));
+        }
+        (Some(_), false) => return Err(Error::argument("expected `features` or `vector`, found both")),
+        (Some(v), true) => vector(rule, v)?,
+        (None, false) => features(rule)?,
+    }
+    match (rule.strength, rule.op) {
+        (Some(_), Op::Ablate) => {
+            return Err(Error::argument("strength: `ablate` takes none; use `scale` or `clamp` for a partial edit"));
+        }
+        (None, Op::Ablate) => {}
+        (None, op) => return Err(Error::argument(format!("strength: `{}` needs one, found none", op.name()))),
+        (Some(s), op) => strength(op, s)?,
+    }
+    selector(&rule.select).map_err(|e| e.context("select"))?;
+    match &rule.gate {
+        Some(g) => gate(g).map_err(|e| e.context("gate")),
+        None => Ok(()),
+    }
+}
+
+fn vector(rule: &Rule, vector: &Vector) -> Result<()> {
+    if rule.op != Op::Add {
+        return Err(Error::argument(format!("vector: only `add` takes a vector, found op `{}`", rule.op.name())));
+    }
+    if rule.dictionary.is_some() && rule.gate.is_none() {
+        return Err(Error::argument("dictionary: a vector needs none; name a gate's dictionary in the gate"));
+    }
+    if rule.strength.is_some_and(|s| s.unit == Unit::Activation) {
+        return Err(Error::argument(
+            "strength.unit: expected `raw` or `norm`, found `activation`: a vector has no activation",
+        ));
+    }
+    let Vector::Values(values) = vector else { return Ok(()) };
+    if rule.layer.is_none() {
+        return Err(Error::argument("layer: an inline vector needs one, found none"));
+    }
+    if values.is_empty() {
+        return Err(Error::argument("vector: expected the model's width of numbers, found none"));
+    }
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(i) => Err(Error::argument(format!("vector[{i}]: expected a finite number, found {}", values[i]))),
+        None => Ok(()),
+    }
+}
+
+fn features(rule: &Rule) -> Result<()> {
+    let mut seen = HashSet::new();
+    for (index, &Feature { id, weight }) in rule.features.iter().enumerate() {
+        let place = || format!("features[{index}]");
+        if !seen.insert(id) {
+            return Err(Error::argument(format!("{}: feature {id} is listed twice", place())));
+        }
+        if !weight.is_finite() {
+            return Err(Error::argument(format!("{}.weight: expected a finite number, found {weight}", place())));
+        }
+        if rule.op == Op::Ablate && weight != 1.0 {
+            return Err(Error::argument(format!("{}.weight: `ablate` has no strength to weigh; use `scale`", place())));
+        }
+        if rule.op.refuses_negative() && weight < 0.0 {
+            let name = rule.op.name();
+            return Err(Error::argument(format!("{}.weight: `{name}` needs 0 or more, found {weight}", place())));
+        }
+    }
+    Ok(())
+}
+
+fn strength(op: Op, strength: Strength) -> Result<()> {
+    let Strength { value, unit } = strength;
+    if !value.is_finite() {
+        return Err(Error::argument(format!("strength.value: expected a finite number, found {value}")));
+    }
+    if op.takes_factor() && unit != Unit::Raw {
+        let name = op.name();
+        return Err(Error::argument(format!(
+            "strength.unit: `{name}` takes a plain factor without a unit, found {unit:?}"
+        )));
+    }
+    if op.refuses_negative() && value < 0.0 {
+        let why = if op == Op::MaxClamp { "use `clamp` to set a negative code" } else { "codes are never negative" };
+        return Err(Error::argument(format!("strength.value: `{}` needs 0 or more ({why}), found {value}", op.name())));
+    }
+    Ok(())
+}
+
+fn selector(select: &Selector) -> Result<()> {
+    if let (from, Some(to)) = (select.from.unwrap_or(0), select.to)
+        && from >= to
+    {
+        return Err(Error::argument(format!(
+            "to: expected a position after {from} (`to` is not included), found {to}"
+        )));
+    }
+    let Sequences::Only(ids) = &select.sequences else { return Ok(()) };
+    if ids.is_empty() {
+        return Err(Error::argument("sequences: expected \"all\" or at least one id, found an empty list"));
+    }
+    match ids.iter().position(|&id| id < 0) {
+        Some(i) => Err(Error::argument(format!("sequences[{i}]: expected 0 or more, found {}", ids[i]))),
+        None => Ok(()),
+    }
+}
+
+fn gate(gate: &Gate) -> Result<()> {
+    if gate.features.is_empty() {
+        return Err(Error::argument("features: expected at least one, found none"));
+    }
+    let mut seen = HashSet::new();
+    if let Some(index) = gate.features.iter().position(|&id| !seen.insert(id)) {
+        return Err(Error::argument(format!("features[{index}]: feature {} is listed twice", gate.features[index])));
+    }
+    if !gate.threshold.is_finite() || gate.threshold < 0.0 {
+        return Err(Error::argument(format!(
+            "threshold: expected a finite number of 0 or more, found {}",
+            gate.threshold
+        )));
+    }
+    if gate.unit == Unit::Norm {
+        return Err(Error::argument("unit: expected `raw` or `activation`, found `norm`"));
+    }
+    Ok(())
+}

@@ -1,0 +1,433 @@
+//! From a plan and its dictionaries to what each layer's hot path needs.
+//!
+//! Every name, default and unit is resolved here, once: a rule becomes an [`Action`] with its own dense rows. Adds of any
+//! number of features collapse to one vector. Cost: one pass over the rows of the features that are named, and a hash.
+
+use super::apply::{Action, Change, Condition, Edit, LayerOps, Rows};
+use super::control_vector::ControlVector;
+use super::encoder::Encoder;
+use super::rule::{Gate, Op, Rule, Scope, Sequences, Unit, Vector};
+use super::{Plan, digest};
+use crate::dictionary::{Dictionary, Normalization};
+use crate::error::{Error, Result};
+use crate::num::{axpy, norm};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+/// Which way a plan takes into the graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// Unconditional adds on layers from 1 become a control vector, unless another rule stands in front of them on their
+    /// layer; everything else goes to the callback.
+    #[default]
+    Auto,
+    /// Everything goes to the callback.
+    Callback,
+    /// Everything becomes a control vector; a rule that cannot is an error.
+    ControlVector,
+}
+
+/// A plan, ready for the hot path.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// What the callback does, by layer; layers without rules are absent.
+    pub layers: BTreeMap<usize, LayerOps>,
+    /// What the graph adds by itself.
+    pub control_vector: Option<ControlVector>,
+    /// SHA-256, in hex, of everything that decides what the plan does to the residual stream: two plans with equal
+    /// fingerprints may share KV and prefix caches, whatever their names, notes, key order, dictionary files or route.
+    pub fingerprint: String,
+    /// What the caller should know, such as codes that are approximated; one sentence each, naming the rule.
+    pub warnings: Vec<String>,
+    /// Layers of the model that the plan was compiled for.
+    pub n_layer: usize,
+    /// Width of that model's residual stream.
+    pub d_model: usize,
+}
+
+impl Compiled {
+    /// The plan does nothing.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty() && self.control_vector.is_none()
+    }
+}
+
+/// What rules may refer to.
+struct World<'a> {
+    dictionaries: &'a [(&'a str, Arc<Dictionary>)],
+    n_layer: usize,
+    d_model: usize,
+}
+
+impl Plan {
+    /// Resolves the plan against dictionaries, by the names that its rules use, and a model of `n_layer` blocks and width
+    /// `d_model`.
+    ///
+    /// # Errors
+    /// What [`Plan::check`] finds; [`Kind::Argument`](crate::Kind::Argument) for two dictionaries of one name;
+    /// [`Kind::Mismatch`](crate::Kind::Mismatch) for names, features, layers and widths that do not exist or do not fit, units
+    /// of activation without statistics, and rules that a forced control vector cannot carry; what reading a vector's file
+    /// gives. All name the plan's file and the rule.
+    pub fn compile(
+        &self,
+        dictionaries: &[(&str, Arc<Dictionary>)],
+        n_layer: usize,
+        d_model: usize,
+        route: Route,
+    ) -> Result<Compiled> {
+        self.check()?;
+        let mut names = HashSet::new();
+        if let Some((name, _)) = dictionaries.iter().find(|(name, _)| !names.insert(name)) {
+            return Err(Error::argument(format!("dictionaries: the name \"{name}\" is given twice")));
+        }
+        let world = World { dictionaries, n_layer, d_model };
+        let mut actions: BTreeMap<usize, Vec<Action>> = BTreeMap::new();
+        for (index, rule) in self.rules.iter().enumerate() {
+            let resolved = self.resolve_rule(index, rule, &world);
+            for (layer, action) in resolved.map_err(|e| self.named(e.context(format!("rules[{index}]"))))? {
+                actions.entry(layer).or_default().push(action);
+            }
+        }
+        let warnings = warnings(&actions);
+        let fingerprint = digest::fingerprint(&actions);
+        let (actions, control_vector) = self.route(actions, d_model, route).map_err(|e| self.named(e))?;
+        let plan = digest::head(&fingerprint);
+        let layers =
+            actions.into_iter().map(|(layer, actions)| (layer, LayerOps { layer, d_model, actions, plan })).collect();
+        Ok(Compiled { layers, control_vector, fingerprint, warnings, n_layer, d_model })
+    }
+
+    /// Moves into a control vector what `route` wants there.
+    fn route(
+        &self,
+        mut actions: BTreeMap<usize, Vec<Action>>,
+        d_model: usize,
+        route: Route,
+    ) -> Result<(BTreeMap<usize, Vec<Action>>, Option<ControlVector>)> {
+        if route == Route::Callback {
+            return Ok((actions, None));
+        }
+        let mut vector = ControlVector::new(d_model);
+        for (&layer, list) in &mut actions {
+            // The graph adds before the callback sees the row, so only adds at the head of the list keep their order.
+            let fits = |a: &&Action| layer > 0 && self.rules[a.rule].is_unconditional_add() && a.edit.is_constant();
+            let head = list.iter().take_while(fits).count();
+            for action in list.drain(..head) {
+                if let Edit::Constant(direction) = &action.edit {
+                    vector.add(layer, direction).map_err(|e| e.context(format!("rules[{}]", action.rule)))?;
+                }
+            }
+            if let (Route::ControlVector, Some(left)) = (route, list.first()) {
+                return Err(self.not_a_control_vector(layer, left));
+            }
+        }
+        actions.retain(|_, list| !list.is_empty());
+        let any = vector.layers().is_some();
+        Ok((actions, any.then_some(vector)))
+    }
+
+    /// Why a rule cannot be carried by a control vector.
+    fn not_a_control_vector(&self, layer: usize, action: &Action) -> Error {
+        let index = action.rule;
+        let rule = &self.rules[index];
+        let why = match rule {
+            _ if rule.op != Op::Add => format!("`{}` reads the row", rule.op.name()),
+            _ if layer == 0 => "it is on layer 0".into(),
+            _ if rule.gate.is_some() => "it has a gate".into(),
+            _ if rule.norm_preserve => "it preserves the norm".into(),
+            _ if rule.strength.is_some_and(|s| s.unit == Unit::Norm) => {
+                "its strength is relative to the row's norm".into()
+            }
+            _ if matches!(action.edit, Edit::Normalized(..)) => "its dictionary normalises every row".into(),
+            _ if rule.select.include_first == Some(false) => "it spares the first row".into(),
+            _ => "it selects rows".into(),
+        };
+        Error::mismatch(format!(
+            "rules[{index}]: a control vector carries only unconditional adds on layers from 1, and {why}; leave the route to the library"
+        ))
+    }
+
+    /// The actions of one rule: one, or one a direction of a vector file.
+    fn resolve_rule(&self, index: usize, rule: &Rule, world: &World) -> Result<Vec<(usize, Action)>> {
+        let edits = match &rule.vector {
+            Some(vector) => self.vector_edits(rule, vector, world)?,
+            None => vec![feature_edit(rule, world)?],
+        };
+        let constant = rule.is_unconditional_add() && edits.iter().all(|(_, edit)| edit.is_constant());
+        let first = rule.select.include_first.unwrap_or(constant);
+        let rows = Rows {
+            phase: rule.select.phase,
+            from: position(rule.select.from.unwrap_or(0)),
+            to: rule.select.to.map_or(i32::MAX, position),
+            first,
+            sequences: match &rule.select.sequences {
+                Sequences::All => None,
+                Sequences::Only(ids) => {
+                    let mut ids = ids.clone();
+                    ids.sort_unstable();
+                    ids.dedup();
+                    Some(ids)
+                }
+            },
+        };
+        let mut actions = Vec::with_capacity(edits.len());
+        for (layer, edit) in edits {
+            let condition = match &rule.gate {
+                Some(gate) => Some(condition(gate, rule, layer, world).map_err(|e| e.context("gate"))?),
+                None => None,
+            };
+            let norm_preserve = rule.norm_preserve || rule.op == Op::CalibrateSpread;
+            actions.push((layer, Action { rule: index, rows: rows.clone(), condition, edit, norm_preserve }));
+        }
+        Ok(actions)
+    }
+
+    /// What a rule on a plain direction adds, and where.
+    fn vector_edits(&self, rule: &Rule, vector: &Vector, world: &World) -> Result<Vec<(usize, Edit)>> {
+        let strength = rule.strength.unwrap_or(super::Strength::raw(0.0));
+        let edit = |layer: usize, direction: &[f32]| {
+            world.check_layer(layer)?;
+            if direction.len() != world.d_model {
+                let (expected, found) = (world.d_model, direction.len());
+                return Err(Error::mismatch(format!("vector: the model's width is {expected}, found {found} numbers")));
+            }
+            let mut scaled = vec![0.0; direction.len()];
+            match strength.unit {
+                Unit::Norm => {
+                    axpy(1.0 / length(direction, "vector")?, direction, &mut scaled);
+                    scaled.iter_mut().for_each(|v| *v *= strength.value);
+                    Ok((layer, Edit::Relative(finite(scaled)?)))
+                }
+                Unit::Raw | Unit::Activation => {
+                    axpy(strength.value, direction, &mut scaled);
+                    Ok((layer, Edit::Constant(finite(scaled)?)))
+                }
+            }
+        };
+        match (vector, rule.layer) {
+            (Vector::Values(values), Some(layer)) => Ok(vec![edit(layer, values)?]),
+            (Vector::Values(_), None) => Err(Error::argument("layer: an inline vector needs one, found none")),
+            (Vector::File { file, shift }, layer) => {
+                let path = self.resolve(file);
+                let file = ControlVector::open(&path)?;
+                let mut edits = Vec::new();
+                for (&from, direction) in file.directions() {
+                    let to = i64::try_from(from).ok().and_then(|n| n.checked_add(i64::from(*shift)));
+                    let to = to.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| {
+                        Error::mismatch(format!("vector.shift: {shift} moves direction.{from} in front of layer 0"))
+                    })?;
+                    if layer.is_none_or(|layer| layer == to) {
+                        edits.push(edit(to, direction).map_err(|e| e.context(path.display()))?);
+                    }
+                }
+                match layer {
+                    Some(layer) if edits.is_empty() => {
+                        Err(Error::mismatch(format!("layer: {} has no direction for layer {layer}", path.display())))
+                    }
+                    _ => Ok(edits),
+                }
+            }
+        }
+    }
+}
+
+/// What a rule on features does, and where.
+fn feature_edit(rule: &Rule, world: &World) -> Result<(usize, Edit)> {
+    let (name, dictionary) = world.dictionary(rule.dictionary.as_deref())?;
+    let layer = match (rule.layer, dictionary.layer()) {
+        (None, None) => {
+            return Err(Error::mismatch(format!(
+                "layer: dictionary \"{name}\" does not say its layer, so the rule must"
+            )));
+        }
+        // A direction may be added anywhere, but codes are only codes where the encoder was trained.
+        (Some(layer), Some(own)) if layer != own && rule.op != Op::Add => {
+            let op = rule.op.name();
+            return Err(Error::mismatch(format!(
+                "layer: `{op}` needs dictionary \"{name}\" on its layer {own}, found {layer}"
+            )));
+        }
+        (Some(layer), _) | (None, Some(layer)) => layer,
+    };
+    world.check_layer(layer)?;
+    let ids: Vec<u32> = rule.features.iter().map(|f| f.id).collect();
+    world.check_features(name, dictionary, &ids, "features")?;
+
+    let d = world.d_model;
+    let mut decoder = vec![0.0; ids.len() * d];
+    let slice = dictionary.slice(&ids)?;
+    decoder.chunks_exact_mut(d).enumerate().for_each(|(j, row)| slice.add_decoder(j, 1.0, row));
+    let strength = rule.strength.unwrap_or(super::Strength::raw(0.0));
+    let means = match strength.unit {
+        Unit::Activation => means(name, dictionary, &ids, "strength.unit", "features")?,
+        Unit::Raw | Unit::Norm => vec![1.0; ids.len()],
+    };
+    let mut strengths = Vec::with_capacity(ids.len());
+    for (i, feature) in rule.features.iter().enumerate() {
+        let row = &decoder[i * d..][..d];
+        let unit = match strength.unit {
+            Unit::Norm => 1.0 / length(row, &format!("features[{i}]: the decoder row of feature {}", feature.id))?,
+            Unit::Raw | Unit::Activation => means[i],
+        };
+        let s = strength.value * feature.weight;
+        strengths.push(match rule.op {
+            Op::Scale => s - 1.0,
+            Op::Ablate => -1.0,
+            _ => s * unit,
+        });
+    }
+    let strengths = finite(strengths)?;
+    let relative = strength.unit == Unit::Norm;
+    let change = match rule.op {
+        Op::Add => {
+            let mut sum = vec![0.0; d];
+            // Where one unit of a code is the same in every row, any row tells it.
+            let unit = if relative || !is_uniform(dictionary) { 1.0 } else { dictionary.undo(&sum).scale };
+            decoder.chunks_exact(d).zip(&strengths).for_each(|(row, &s)| axpy(s * unit, row, &mut sum));
+            let sum = finite(sum)?;
+            return Ok((
+                layer,
+                match relative {
+                    true => Edit::Relative(sum),
+                    false if is_uniform(dictionary) => Edit::Constant(sum),
+                    false => Edit::Normalized(sum, dictionary.clone()),
+                },
+            ));
+        }
+        Op::Scale | Op::Amplify | Op::Ablate => Change::Times,
+        Op::Clamp => Change::To,
+        Op::MinClamp | Op::Calibrate => Change::AtLeast,
+        Op::MaxClamp => Change::AtMost,
+        Op::CalibrateSpread => Change::Spread,
+    };
+    let encoder = Encoder::of(dictionary, &ids)?;
+    Ok((layer, Edit::Codes { encoder, decoder, change, strengths, relative }))
+}
+
+fn condition(gate: &Gate, rule: &Rule, layer: usize, world: &World) -> Result<Condition> {
+    let (name, dictionary) = world.dictionary(gate.dictionary.as_deref().or(rule.dictionary.as_deref()))?;
+    if let Some(own) = dictionary.layer()
+        && own != layer
+    {
+        return Err(Error::mismatch(format!(
+            "dictionary: \"{name}\" is for layer {own}, the rule acts on layer {layer}"
+        )));
+    }
+    world.check_features(name, dictionary, &gate.features, "features")?;
+    let n = gate.features.len() as f32;
+    let share = match gate.unit {
+        Unit::Activation => {
+            let means = means(name, dictionary, &gate.features, "unit", "features")?;
+            means.iter().map(|mean| 1.0 / (n * mean)).collect()
+        }
+        Unit::Raw | Unit::Norm => vec![1.0 / n; gate.features.len()],
+    };
+    let encoder = Encoder::of(dictionary, &gate.features)?;
+    let sequence = gate.scope == Scope::Sequence;
+    Ok(Condition { encoder, share: finite(share)?, threshold: gate.threshold, sequence })
+}
+
+impl<'a> World<'a> {
+    /// A dictionary by the name that a rule gives, or the only one.
+    fn dictionary(&self, name: Option<&str>) -> Result<(&'a str, &'a Arc<Dictionary>)> {
+        let (found, dictionary) = match (name, self.dictionaries) {
+            (Some(name), all) => all.iter().find(|(n, _)| *n == name).ok_or_else(|| {
+                let names = all.iter().map(|(n, _)| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+                let names = if names.is_empty() { "none".into() } else { names };
+                Error::mismatch(format!("dictionary: \"{name}\" is not among the given ones ({names})"))
+            })?,
+            (None, [only]) => only,
+            (None, []) => return Err(Error::mismatch("dictionary: the rule needs one, none was given")),
+            (None, all) => {
+                return Err(Error::mismatch(format!(
+                    "dictionary: {} were given, so the rule must name one",
+                    all.len()
+                )));
+            }
+        };
+        if dictionary.d_model() != self.d_model {
+            let (expected, width) = (self.d_model, dictionary.d_model());
+            return Err(Error::mismatch(format!(
+                "dictionary: the model's width is {expected}, \"{found}\" has width {width}"
+            )));
+        }
+        Ok((found, dictionary))
+    }
+
+    fn check_layer(&self, layer: usize) -> Result<()> {
+        if layer < self.n_layer {
+            return Ok(());
+        }
+        Err(Error::mismatch(format!("layer: the model has {} (from 0), found {layer}", self.n_layer)))
+    }
+
+    fn check_features(&self, name: &str, dictionary: &Dictionary, ids: &[u32], key: &str) -> Result<()> {
+        let n = dictionary.n_features();
+        match ids.iter().position(|&id| id as usize >= n) {
+            None => Ok(()),
+            Some(i) => Err(Error::mismatch(format!(
+                "{key}[{i}]: dictionary \"{name}\" has {n} features (from 0), found {}",
+                ids[i]
+            ))),
+        }
+    }
+}
+
+/// What callers should know of the actions, in the order of rules.
+fn warnings(actions: &BTreeMap<usize, Vec<Action>>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for action in actions.values().flatten() {
+        let edit = match &action.edit {
+            Edit::Codes { encoder, .. } => encoder.warning(),
+            _ => None,
+        };
+        let gate = action.condition.as_ref().and_then(|c| c.encoder.warning());
+        warnings.extend(edit.map(|w| (action.rule, format!("rules[{}]: {w}", action.rule))));
+        warnings.extend(gate.map(|w| (action.rule, format!("rules[{}]: gate: {w}", action.rule))));
+    }
+    warnings.sort_by_key(|w| w.0);
+    warnings.dedup();
+    warnings.into_iter().map(|w| w.1).collect()
+}
+
+/// Whether one unit of a code is the same length in every row.
+fn is_uniform(dictionary: &Dictionary) -> bool {
+    matches!(dictionary.settings().normalization, Normalization::None | Normalization::ExpectedAverage { .. })
+}
+
+/// The mean positive activations of features.
+fn means(name: &str, dictionary: &Dictionary, ids: &[u32], unit_key: &str, key: &str) -> Result<Vec<f32>> {
+    let stats = dictionary.feature_stats().ok_or_else(|| {
+        Error::mismatch(format!(
+            "{unit_key}: dictionary \"{name}\" has no statistics of its features, which `activation` needs; use `raw` or `norm`"
+        ))
+    })?;
+    let mean = |(i, &id): (usize, &u32)| match stats.get(id as usize) {
+        Some(s) if s.mean.is_finite() && s.mean > 0.0 => Ok(s.mean),
+        other => Err(Error::mismatch(format!(
+            "{key}[{i}]: feature {id} of dictionary \"{name}\" has no mean activation ({}): it never fired where statistics were taken",
+            other.map_or(0.0, |s| s.mean)
+        ))),
+    };
+    ids.iter().enumerate().map(mean).collect()
+}
+
+fn length(direction: &[f32], what: &str) -> Result<f32> {
+    match norm(direction) {
+        n if n.is_finite() && n > 0.0 => Ok(n),
+        n => Err(Error::mismatch(format!("{what} has length {n}, so no strength relative to the norm can be given"))),
+    }
+}
+
+fn finite(values: Vec<f32>) -> Result<Vec<f32>> {
+    match values.iter().find(|v| !v.is_finite()) {
+        None => Ok(values),
+        Some(v) => {
+            Err(Error::numeric(format!("strength.value: it is out of range for 32-bit numbers here (gives {v})")))
+        }
+    }
+}
+
+fn position(p: u32) -> i32 {
+    i32::try_from(p).unwrap_or(i32::MAX)
+}

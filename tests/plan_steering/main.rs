@@ -1,0 +1,6 @@
+//! Plans at work: operators against a dense reference, which rows they reach, and how they compile.
+
+mod compile;
+mod fixtures;
+mod operators;
+mod selection;
