@@ -1,0 +1,3 @@
+module tiller
+
+go 1.19
