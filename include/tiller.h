@@ -77,7 +77,8 @@ TILLER_API void tiller_error_free(tiller_error *error);
 
 /* ---- Texts and version ----------------------------------------------------------------------------------- */
 
-// A text that a call made: UTF-8, followed by a NUL. Owned by the caller; free with tiller_text_free().
+// A text that a call made: UTF-8, unless the call says otherwise, followed by a NUL. Owned by the caller; free with
+// tiller_text_free().
 //
 // Thread safety: immutable; may be read from any thread.
 typedef struct tiller_text tiller_text;
@@ -429,6 +430,273 @@ tiller_status tiller_slice_edit(const tiller_slice *features,
 
 // Frees `slice`. NULL is a no-op.
 TILLER_API void tiller_slice_free(tiller_slice *slice);
+
+/* ---- Models ---------------------------------------------------------------------------------------------- */
+
+// A GGUF language model seen from outside: sizes, vocabulary, unembedding. It is mapped, not run.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_model tiller_model;
+
+// Opens a GGUF model.
+//
+// On success `*out` owns a new object; free it with tiller_model_free().
+TILLER_API tiller_status tiller_model_open(const char *file, tiller_model **out, tiller_error **err);
+
+// Its architecture, such as "llama". Valid, like the three below, until `model` is freed.
+TILLER_API const char *tiller_model_architecture(const tiller_model *model);
+
+// Its own name.
+TILLER_API const char *tiller_model_name(const tiller_model *model);
+
+// The name of its quantization, such as "Q4_K_M".
+TILLER_API const char *tiller_model_quantization(const tiller_model *model);
+
+// What binds dictionaries to it: 64 hexadecimal digits from its architecture, sizes, vocabulary and weights.
+TILLER_API const char *tiller_model_fingerprint(const tiller_model *model);
+
+// Number of blocks. 0 if `model` is NULL.
+TILLER_API size_t tiller_model_n_layer(const tiller_model *model);
+
+// Width of the residual stream. 0 if `model` is NULL.
+TILLER_API size_t tiller_model_d_model(const tiller_model *model);
+
+// Number of tokens of the vocabulary. 0 if `model` is NULL.
+TILLER_API size_t tiller_model_n_vocab(const tiller_model *model);
+
+// Tokens that it was trained to see at once. 0 if `model` is NULL.
+TILLER_API size_t tiller_model_context_length(const tiller_model *model);
+
+// Whether the unembedding is the embedding.
+TILLER_API bool tiller_model_tied_unembedding(const tiller_model *model);
+
+// The token that begins a text; -1 if there is none.
+TILLER_API int32_t tiller_model_bos(const tiller_model *model);
+
+// The token that ends a text; -1 if there is none.
+TILLER_API int32_t tiller_model_eos(const tiller_model *model);
+
+// Whether tokenizing puts tiller_model_bos() in front.
+TILLER_API bool tiller_model_add_bos(const tiller_model *model);
+
+// The text of a token as the file holds it.
+TILLER_API
+tiller_status tiller_model_token_text(const tiller_model *model,
+                                      int32_t token,
+                                      tiller_text **out,
+                                      tiller_error **err);
+
+// The bytes that a token adds to a text. They may be a part of a character, or hold a NUL: go by tiller_text_length().
+TILLER_API
+tiller_status tiller_model_token_bytes(const tiller_model *model,
+                                       int32_t token,
+                                       tiller_text **out,
+                                       tiller_error **err);
+
+// The weight of the final norm, as `n` = d_model floats, and what it adds to the mean square before the root in
+// `*epsilon` (may be NULL).
+TILLER_API
+tiller_status tiller_model_output_norm(const tiller_model *model,
+                                       float *weight,
+                                       size_t n,
+                                       float *epsilon,
+                                       tiller_error **err);
+
+// The row of the unembedding for a token, dequantized, as `n` = d_model floats.
+TILLER_API
+tiller_status tiller_model_unembedding_row(const tiller_model *model,
+                                           int32_t token,
+                                           float *row,
+                                           size_t n,
+                                           tiller_error **err);
+
+// Checks that `dictionary` belongs to `model`: another width or a missing layer is TILLER_E_MISMATCH. Another
+// fingerprint, as of another quantization, is a warning: then `*warning` (if `warning` is not NULL) owns its text,
+// which is empty if there is nothing to warn of.
+TILLER_API
+tiller_status tiller_model_check(const tiller_model *model,
+                                 const tiller_dictionary *dictionary,
+                                 tiller_text **warning,
+                                 tiller_error **err);
+
+// Frees `model`. NULL is a no-op.
+TILLER_API void tiller_model_free(tiller_model *model);
+
+/* ---- Explanations ---------------------------------------------------------------------------------------- */
+
+// What the features of a dictionary mean, in words: a JSONL file with one feature a line.
+//
+// Thread safety: one thread at a time.
+typedef struct tiller_explanations tiller_explanations;
+
+// Features that a search found, best first.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_matches tiller_matches;
+
+// The words that explanations are made of: the most frequent ones of the training text, each once.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_vocabulary tiller_vocabulary;
+
+// How to search. Zero means the default.
+typedef struct {
+    // sizeof(tiller_find).
+    uint32_t size;
+    // Features that fire on a larger share of the tokens are left out; 0 means 0.1.
+    float max_density;
+    // What a word counts that a feature's explanation lacks, above 0 and below 1; 0 means 0.02.
+    float floor;
+} tiller_find;
+
+// One of them.
+typedef struct {
+    // Set it to sizeof(tiller_match) before the call.
+    uint32_t size;
+    // Its number in the dictionary.
+    uint32_t feature;
+    // How well it means all the words, above 0 and at most 1.
+    float score;
+    // Its score relative to the best match: its weight in a plan.
+    float weight;
+    // The share of tokens on which it fires; negative if unknown.
+    float density;
+    // Its mean activation where it fires; negative if unknown.
+    float mean;
+    // Its best words, parted by spaces. Valid, like the others, until the matches are freed.
+    const char *words;
+    // The words of the query that are among them, parted by spaces.
+    const char *matched;
+    // Its label, or "".
+    const char *label;
+} tiller_match;
+
+// The `n_words` most frequent words of `n_texts` texts.
+//
+// On success `*out` owns a new object; free it with tiller_vocabulary_free().
+TILLER_API
+tiller_status tiller_vocabulary_new(const char *const *strings,
+                                    size_t n_texts,
+                                    size_t n_words,
+                                    tiller_vocabulary **out,
+                                    tiller_error **err);
+
+// Reads what tiller_vocabulary_save() wrote.
+TILLER_API
+tiller_status tiller_vocabulary_open(const char *file,
+                                     tiller_vocabulary **out,
+                                     tiller_error **err);
+
+// Number of words. 0 if `vocabulary` is NULL.
+TILLER_API size_t tiller_vocabulary_n_words(const tiller_vocabulary *vocabulary);
+
+// The word of `rank`, the most frequent one being 0.
+TILLER_API
+tiller_status tiller_vocabulary_word(const tiller_vocabulary *vocabulary,
+                                     size_t rank,
+                                     tiller_text **out,
+                                     tiller_error **err);
+
+// Writes the words with their counts, as JSON.
+TILLER_API
+tiller_status tiller_vocabulary_save(const tiller_vocabulary *vocabulary,
+                                     const char *file,
+                                     tiller_error **err);
+
+// Frees `vocabulary`. NULL is a no-op.
+TILLER_API void tiller_vocabulary_free(tiller_vocabulary *vocabulary);
+
+// Reads explanations.
+//
+// On success `*out` owns a new object; free it with tiller_explanations_free().
+TILLER_API
+tiller_status tiller_explanations_open(const char *file,
+                                       tiller_explanations **out,
+                                       tiller_error **err);
+
+// Writes explanations; `file` is the old one or the new one, never half of it.
+TILLER_API
+tiller_status tiller_explanations_save(const tiller_explanations *explanations,
+                                       const char *file,
+                                       tiller_error **err);
+
+// Number of features that have an explanation. 0 if `explanations` is NULL.
+TILLER_API size_t tiller_explanations_length(const tiller_explanations *explanations);
+
+// The number of the `i`-th feature that has one, in the order of the file; UINT32_MAX if there is none.
+TILLER_API uint32_t tiller_explanations_feature(const tiller_explanations *explanations, size_t i);
+
+// The best `n_words` words of a feature, parted by spaces.
+TILLER_API
+tiller_status tiller_explanations_words(const tiller_explanations *explanations,
+                                        uint32_t feature,
+                                        size_t n_words,
+                                        tiller_text **out,
+                                        tiller_error **err);
+
+// All that is known of a feature, as JSON: feature, density, mean, label, words with their scores.
+TILLER_API
+tiller_status tiller_explanations_json(const tiller_explanations *explanations,
+                                       uint32_t feature,
+                                       tiller_text **out,
+                                       tiller_error **err);
+
+// Gives a feature a label, in place of any before; NULL takes it away.
+TILLER_API
+tiller_status tiller_explanations_set_label(tiller_explanations *explanations,
+                                            uint32_t feature,
+                                            const char *label,
+                                            tiller_error **err);
+
+// Writes the labels as JSONL, `{"feature": 7, "label": "the sea"}` a line.
+TILLER_API
+tiller_status tiller_explanations_save_labels(const tiller_explanations *explanations,
+                                              const char *file,
+                                              tiller_error **err);
+
+// Reads labels, from people or another program; `*n_labels` is how many (may be NULL). If the file is wrong, nothing
+// changes.
+TILLER_API
+tiller_status tiller_explanations_load_labels(tiller_explanations *explanations,
+                                              const char *file,
+                                              size_t *n_labels,
+                                              tiller_error **err);
+
+// Frees `explanations`. NULL is a no-op.
+TILLER_API void tiller_explanations_free(tiller_explanations *explanations);
+
+// The at most `n_features` features that mean all of `n_words` words, best first.
+//
+// On success `*out` owns a new object, which may be empty; free it with tiller_matches_free().
+TILLER_API
+tiller_status tiller_explanations_find(const tiller_explanations *explanations,
+                                       const char *const *words,
+                                       size_t n_words,
+                                       size_t n_features,
+                                       const tiller_find *find,
+                                       tiller_matches **out,
+                                       tiller_error **err);
+
+// The words of a query that no explanation holds, parted by spaces.
+TILLER_API
+tiller_status tiller_explanations_unknown_words(const tiller_explanations *explanations,
+                                                const char *const *words,
+                                                size_t n_words,
+                                                tiller_text **out,
+                                                tiller_error **err);
+
+// How many were found. 0 if `matches` is NULL.
+TILLER_API size_t tiller_matches_length(const tiller_matches *matches);
+
+// The `i`-th match, the best one being 0.
+TILLER_API
+tiller_status tiller_matches_get(const tiller_matches *matches,
+                                 size_t i,
+                                 tiller_match *out,
+                                 tiller_error **err);
+
+// Frees `matches`. NULL is a no-op.
+TILLER_API void tiller_matches_free(tiller_matches *matches);
 
 #ifdef __cplusplus
 }

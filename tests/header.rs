@@ -10,6 +10,8 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("GGUF files", "gguf", None),
     ("Dictionaries", "dictionary", None),
     ("Encoding and decoding", "encode", None),
+    ("Models", "model", None),
+    ("Explanations", "explanations", None),
 ];
 
 /// Files of `src/capi` that export nothing.

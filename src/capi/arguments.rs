@@ -183,11 +183,6 @@ pub(super) unsafe fn report<T: Report>(out: *mut T, value: T) -> Result<()> {
     Ok(())
 }
 
-/// Zero as "not given".
-pub(super) fn nonzero(value: u32) -> Option<usize> {
-    (value != 0).then_some(value as usize)
-}
-
 /// A finite number, for fields where C could store anything.
 pub(super) fn finite(value: f32, name: &str) -> Result<f32> {
     if value.is_finite() { Ok(value) } else { Err(Error::argument(format!("{name} is {value}; it must be finite"))) }

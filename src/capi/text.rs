@@ -1,9 +1,10 @@
 use std::ffi::{CString, c_char};
 
-/// A text that a call made: UTF-8, followed by a NUL. Owned by the caller; free with tiller_text_free().
+/// A text that a call made: UTF-8, unless the call says otherwise, followed by a NUL. Owned by the caller; free with
+/// tiller_text_free().
 ///
 /// Thread safety: immutable; may be read from any thread.
-pub struct tiller_text(CString);
+pub struct tiller_text(Vec<u8>);
 
 /// A NUL cannot stand inside a C string: it becomes U+FFFD.
 pub(super) fn c_string(text: &str) -> CString {
@@ -12,20 +13,27 @@ pub(super) fn c_string(text: &str) -> CString {
 
 impl From<&str> for tiller_text {
     fn from(text: &str) -> Self {
-        Self(c_string(text))
+        Self(c_string(text).into_bytes_with_nul())
+    }
+}
+
+impl From<Vec<u8>> for tiller_text {
+    fn from(mut bytes: Vec<u8>) -> Self {
+        bytes.push(0);
+        Self(bytes)
     }
 }
 
 /// The text. "" if `text` is NULL. Borrowed: valid until `text` is freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_text_data(text: Option<&tiller_text>) -> *const c_char {
-    text.map_or(c"".as_ptr(), |t| t.0.as_ptr())
+    text.map_or(c"".as_ptr(), |t| t.0.as_ptr().cast())
 }
 
 /// Its length in bytes, without the NUL. 0 if `text` is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_text_length(text: Option<&tiller_text>) -> usize {
-    text.map_or(0, |t| t.0.count_bytes())
+    text.map_or(0, |t| t.0.len() - 1)
 }
 
 /// Frees `text`. NULL is a no-op.
