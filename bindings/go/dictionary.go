@@ -31,14 +31,14 @@ func OpenDictionary(file string) (*Dictionary, error) {
 
 // Parts are the weights of a dictionary in memory; matrices are row-major, one row a feature. Nil slices are left out.
 type Parts struct {
-	Activation                                        uint32 // 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated
-	DModel, NFeatures, K                              int
-	Encoder, Decoder                                  []float32
-	EncoderBias, DecoderBias, Threshold               []float32
-	GateBias, GateLogScale                            []float32
-	Stats                                             []Stats
-	KeepDecoderBias                                   bool
-	Layer                                             int // negative: unknown
+	Activation                                      uint32 // 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated
+	DModel, NFeatures, K                            int
+	Encoder, Decoder                                []float32
+	EncoderBias, DecoderBias, Threshold             []float32
+	GateBias, GateLogScale                          []float32
+	Stats                                           []Stats
+	KeepDecoderBias                                 bool
+	Layer                                           int // negative: unknown
 	Name, ModelName, ModelFingerprint, Hook, Recipe string
 }
 
@@ -130,9 +130,9 @@ func (d *Dictionary) DModel() int {
 
 // Info is what a dictionary is. Empty strings, a negative layer and a K of 0 say "unknown" or "none".
 type Info struct {
-	Activation                                                              uint32
-	DModel, NFeatures, K, Layer                                             int
-	HasStats                                                                bool
+	Activation                                                      uint32
+	DModel, NFeatures, K, Layer                                     int
+	HasStats                                                        bool
 	Storage, Name, ModelName, ModelFingerprint, Hook, Recipe, Notes string
 }
 

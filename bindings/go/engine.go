@@ -1,0 +1,315 @@
+//go:build !tiller_guest
+
+package tiller
+
+// #include "tiller.h"
+// extern int tillerGoStream(void *user, char *piece);
+import "C"
+
+import (
+	"runtime"
+	"runtime/cgo"
+	"unsafe"
+)
+
+// EngineOptions say how a model is opened and run; zero means the default.
+type EngineOptions struct {
+	Threads, Context, Batch, Sequences, GPULayers int
+	WithoutHook                                   bool
+}
+
+// Engine is a model that this library runs. One goroutine at a time.
+type Engine struct{ h *handle[C.tiller_engine] }
+
+// OpenEngine opens a GGUF model.
+func OpenEngine(file string, options EngineOptions) (*Engine, error) {
+	name := cstring(file)
+	defer free(name)
+	var o C.tiller_engine_options
+	o.size = C.uint32_t(unsafe.Sizeof(o))
+	o.threads, o.context = C.uint32_t(options.Threads), C.uint32_t(options.Context)
+	o.batch, o.sequences = C.uint32_t(options.Batch), C.uint32_t(options.Sequences)
+	o.gpu_layers = C.uint32_t(options.GPULayers)
+	if options.WithoutHook {
+		o.without_hook = 1
+	}
+	var out *C.tiller_engine
+	var err *C.tiller_error
+	if e := check(C.tiller_engine_open(name, &o, &out, &err), err); e != nil {
+		return nil, e
+	}
+	return &Engine{own(out, func(p *C.tiller_engine) { C.tiller_engine_free(p) })}, nil
+}
+
+// Close frees the engine early: models are large, and the garbage collector doesn't see that.
+func (n *Engine) Close() { n.h.close() }
+
+// NLayer is the number of blocks.
+func (n *Engine) NLayer() int {
+	defer runtime.KeepAlive(n.h)
+	return int(C.tiller_engine_n_layer(n.h.c()))
+}
+
+// DModel is the width of the residual stream.
+func (n *Engine) DModel() int {
+	defer runtime.KeepAlive(n.h)
+	return int(C.tiller_engine_d_model(n.h.c()))
+}
+
+// NVocab is the number of tokens of the vocabulary.
+func (n *Engine) NVocab() int {
+	defer runtime.KeepAlive(n.h)
+	return int(C.tiller_engine_n_vocab(n.h.c()))
+}
+
+// Tokenize gives the tokens of a text. special puts BOS in front, if the model wants it, and reads control tokens.
+func (n *Engine) Tokenize(s string, special bool) ([]int32, error) {
+	defer runtime.KeepAlive(n.h)
+	name := cstring(s)
+	defer free(name)
+	out := make([]int32, len(s)+2)
+	var found C.size_t
+	var err *C.tiller_error
+	status := C.tiller_engine_tokenize(
+		n.h.c(), name, C.bool(special), tokens(out), C.size_t(len(out)), &found, &err)
+	if e := check(status, err); e != nil {
+		return nil, e
+	}
+	return out[:found], nil
+}
+
+// Detokenize gives the text of tokens.
+func (n *Engine) Detokenize(list []int32) (string, error) {
+	defer runtime.KeepAlive(n.h)
+	var out *C.tiller_text
+	var err *C.tiller_error
+	status := C.tiller_engine_detokenize(n.h.c(), tokens(list), C.size_t(len(list)), &out, &err)
+	return text(status, out, err)
+}
+
+// Message is one turn of a conversation; Role is "system", "user" or "assistant".
+type Message struct{ Role, Content string }
+
+// Chat writes a conversation by the model's own template; answer adds the opening of the assistant's turn.
+func (n *Engine) Chat(turns []Message, answer bool) (string, error) {
+	defer runtime.KeepAlive(n.h)
+	list := (*C.tiller_message)(calloc(C.size_t(len(turns)+1) * C.sizeof_tiller_message))
+	defer release(unsafe.Pointer(list))
+	all := unsafe.Slice(list, len(turns))
+	for i, turn := range turns {
+		role, content := cstring(turn.Role), cstring(turn.Content)
+		defer free(role)
+		defer free(content)
+		all[i] = C.tiller_message{role, content}
+	}
+	var out *C.tiller_text
+	var err *C.tiller_error
+	status := C.tiller_engine_chat(n.h.c(), list, C.size_t(len(turns)), C.bool(answer), &out, &err)
+	return text(status, out, err)
+}
+
+// SetPlan steers by a plan from the next token on; nil stops steering.
+func (n *Engine) SetPlan(plan *Compiled) error {
+	defer runtime.KeepAlive(n.h)
+	var p *C.tiller_compiled
+	if plan != nil {
+		defer runtime.KeepAlive(plan.h)
+		p = plan.h.c()
+	}
+	var err *C.tiller_error
+	return check(C.tiller_engine_set_plan(n.h.c(), p, &err), err)
+}
+
+// Finish gives what the hook saw and did since the last call, or its first failure since then.
+func (n *Engine) Finish() (Report, error) {
+	defer runtime.KeepAlive(n.h)
+	var r C.tiller_report
+	r.size = C.uint32_t(unsafe.Sizeof(r))
+	var err *C.tiller_error
+	if e := check(C.tiller_engine_finish(n.h.c(), &r, &err), err); e != nil {
+		return Report{}, e
+	}
+	return newReport(&r), nil
+}
+
+// GenerateOptions say how text is generated; zero means the default.
+type GenerateOptions struct {
+	MaxTokens         int
+	Temperature, TopP float32
+	Seed              uint32
+	IgnoreEnd         bool
+}
+
+func (g GenerateOptions) c() C.tiller_generate {
+	var o C.tiller_generate
+	o.size = C.uint32_t(unsafe.Sizeof(o))
+	o.max_tokens, o.seed = C.uint32_t(g.MaxTokens), C.uint32_t(g.Seed)
+	o.temperature, o.top_p = C.float(g.Temperature), C.float(g.TopP)
+	if g.IgnoreEnd {
+		o.ignore_end = 1
+	}
+	return o
+}
+
+// Generation is a generated text. One goroutine at a time.
+type Generation struct{ h *handle[C.tiller_generation] }
+
+func newGeneration(status C.tiller_status, out *C.tiller_generation, err *C.tiller_error) (*Generation, error) {
+	if e := check(status, err); e != nil {
+		return nil, e
+	}
+	return &Generation{own(out, func(p *C.tiller_generation) { C.tiller_generation_free(p) })}, nil
+}
+
+// Generate continues a prompt. stream, which may be nil, gets each piece of text; false ends the generation.
+func (n *Engine) Generate(prompt string, options GenerateOptions, stream func(string) bool) (*Generation, error) {
+	defer runtime.KeepAlive(n.h)
+	name := cstring(prompt)
+	defer free(name)
+	o := options.c()
+	var call C.tiller_stream_fn
+	var user unsafe.Pointer
+	if stream != nil {
+		handle := cgo.NewHandle(stream)
+		defer handle.Delete()
+		call, user = C.tiller_stream_fn(C.tillerGoStream), newBox(handle)
+		defer release(user)
+	}
+	var out *C.tiller_generation
+	var err *C.tiller_error
+	status := C.tiller_engine_generate(n.h.c(), name, &o, call, user, &out, &err)
+	return newGeneration(status, out, err)
+}
+
+// Begin reads a prompt and gets ready to generate step by step.
+func (n *Engine) Begin(prompt string, options GenerateOptions) (*Generation, error) {
+	defer runtime.KeepAlive(n.h)
+	name := cstring(prompt)
+	defer free(name)
+	o := options.c()
+	var out *C.tiller_generation
+	var err *C.tiller_error
+	status := C.tiller_engine_begin(n.h.c(), name, &o, &out, &err)
+	return newGeneration(status, out, err)
+}
+
+// Step generates one token; false when the generation has ended.
+func (n *Engine) Step(g *Generation) (bool, error) {
+	defer runtime.KeepAlive(n.h)
+	defer runtime.KeepAlive(g.h)
+	var more C.bool
+	var err *C.tiller_error
+	e := check(C.tiller_engine_step(n.h.c(), g.h.c(), &more, &err), err)
+	return bool(more), e
+}
+
+// Close frees the generation early.
+func (g *Generation) Close() { g.h.close() }
+
+// Text is what was generated so far.
+func (g *Generation) Text() string {
+	defer runtime.KeepAlive(g.h)
+	return C.GoString(C.tiller_generation_text(g.h.c()))
+}
+
+// Tokens are those generated so far, without the end token.
+func (g *Generation) Tokens() []int32 {
+	defer runtime.KeepAlive(g.h)
+	p := g.h.c()
+	n := int(C.tiller_generation_n_tokens(p))
+	if n == 0 {
+		return nil
+	}
+	return append([]int32(nil), unsafe.Slice((*int32)(unsafe.Pointer(C.tiller_generation_tokens(p))), n)...)
+}
+
+// NPrompt is how many tokens the prompt had.
+func (g *Generation) NPrompt() int {
+	defer runtime.KeepAlive(g.h)
+	return int(C.tiller_generation_n_prompt(g.h.c()))
+}
+
+// Stop says why it ended: 0 it goes on, 1 the model ended, 2 the length, 3 the caller.
+func (g *Generation) Stop() int {
+	defer runtime.KeepAlive(g.h)
+	return int(C.tiller_generation_stop(g.h.c()))
+}
+
+// Score is how likely a text was.
+type Score struct {
+	NTokens         int
+	NLL, Perplexity float64
+}
+
+func newScore(s *C.tiller_score) Score {
+	return Score{int(s.n_tokens), float64(s.nll), float64(s.perplexity)}
+}
+
+// Perplexity of a text, read in windows (0: the whole context).
+func (n *Engine) Perplexity(s string, window int) (Score, error) {
+	defer runtime.KeepAlive(n.h)
+	name := cstring(s)
+	defer free(name)
+	var out C.tiller_score
+	out.size = C.uint32_t(unsafe.Sizeof(out))
+	var err *C.tiller_error
+	e := check(C.tiller_engine_perplexity(n.h.c(), name, C.size_t(window), &out, &err), err)
+	return newScore(&out), e
+}
+
+// Score scores tokens from a place on, each given those in front of it.
+func (n *Engine) Score(list []int32, from int) (Score, error) {
+	defer runtime.KeepAlive(n.h)
+	var out C.tiller_score
+	out.size = C.uint32_t(unsafe.Sizeof(out))
+	var err *C.tiller_error
+	status := C.tiller_engine_score(
+		n.h.c(), tokens(list), C.size_t(len(list)), C.size_t(from), &out, &err)
+	return newScore(&out), check(status, err)
+}
+
+// HarvestOptions say what is harvested; zero means the default.
+type HarvestOptions struct {
+	Layers                    []uint32
+	MaxTokens                 uint64
+	Window, ShardRows         int
+	Float32, WithoutEarlyStop bool
+}
+
+// Harvest writes rows of the residual stream for text files into a directory, and says how many rows there are.
+func (n *Engine) Harvest(files []string, directory string, options HarvestOptions, progress Progress) (uint64, error) {
+	defer runtime.KeepAlive(n.h)
+	list, name := newStrings(files), cstring(directory)
+	defer list.free()
+	defer free(name)
+	o := (*C.tiller_harvest)(calloc(C.sizeof_tiller_harvest))
+	defer release(unsafe.Pointer(o))
+	layers := calloc(C.size_t(len(options.Layers)+1) * 4)
+	defer release(layers)
+	copy(unsafe.Slice((*uint32)(layers), len(options.Layers)), options.Layers)
+	o.size, o.n_layers, o.layers = C.sizeof_tiller_harvest, C.uint32_t(len(options.Layers)), (*C.uint32_t)(layers)
+	o.max_tokens, o.window = C.uint64_t(options.MaxTokens), C.uint32_t(options.Window)
+	o.shard_rows = C.uint32_t(options.ShardRows)
+	if options.Float32 {
+		o.dtype = 1
+	}
+	if options.WithoutEarlyStop {
+		o.without_early_stop = 1
+	}
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var rows C.uint64_t
+	var err *C.tiller_error
+	status := C.tiller_engine_harvest(n.h.c(), list.c(), C.size_t(len(list)), name, o, lent, &rows, &err)
+	return uint64(rows), check(status, err)
+}
+
+// Requantize writes a model with other weights; kind is llama.cpp's name, such as "Q8_0".
+func Requantize(from, to, kind string, threads int) error {
+	a, b, k := cstring(from), cstring(to), cstring(kind)
+	defer free(a)
+	defer free(b)
+	defer free(k)
+	var err *C.tiller_error
+	return check(C.tiller_requantize(a, b, k, C.uint32_t(threads), &err), err)
+}

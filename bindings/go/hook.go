@@ -1,0 +1,115 @@
+package tiller
+
+// #include "tiller.h"
+import "C"
+
+import (
+	"runtime"
+	"unsafe"
+)
+
+// Hook reads and edits the residual stream while your llama.cpp computes. One goroutine at a time; it must outlive the
+// llama context that calls it.
+type Hook struct{ h *handle[C.tiller_hook] }
+
+// NewHook makes a hook with nothing to do. ggml points to a tiller_ggml, as tiller_llama_ggml() of tiller_llama.h fills it;
+// it is copied.
+func NewHook(ggml unsafe.Pointer) (*Hook, error) {
+	var out *C.tiller_hook
+	var err *C.tiller_error
+	if e := check(C.tiller_hook_new((*C.tiller_ggml)(ggml), &out, &err), err); e != nil {
+		return nil, e
+	}
+	return &Hook{own(out, func(p *C.tiller_hook) { C.tiller_hook_free(p) })}, nil
+}
+
+// Close frees the hook early. Free the llama context that calls it first.
+func (k *Hook) Close() { k.h.close() }
+
+// Callback is the C function for cb_eval, and what to give as its user data. Keep the hook alive while it is in use.
+func (k *Hook) Callback() (eval, user unsafe.Pointer) {
+	return unsafe.Pointer(C.tiller_hook_eval), unsafe.Pointer(k.h.c())
+}
+
+// SetPlan steers by a plan from the next decode on; nil stops steering.
+func (k *Hook) SetPlan(plan *Compiled) error {
+	defer runtime.KeepAlive(k.h)
+	var p *C.tiller_compiled
+	if plan != nil {
+		defer runtime.KeepAlive(plan.h)
+		p = plan.h.c()
+	}
+	var err *C.tiller_error
+	return check(C.tiller_hook_set_plan(k.h.c(), p, &err), err)
+}
+
+// HasControlVector says whether the plan in force has a part that is a control vector.
+func (k *Hook) HasControlVector() bool {
+	defer runtime.KeepAlive(k.h)
+	return bool(C.tiller_hook_has_control_vector(k.h.c()))
+}
+
+// Announce says what the next llama_decode() holds.
+func (k *Hook) Announce(rows []Row) error {
+	defer runtime.KeepAlive(k.h)
+	var err *C.tiller_error
+	return check(C.tiller_hook_announce(k.h.c(), rowList(rows), C.size_t(len(rows)), &err), err)
+}
+
+// Capture copies the rows of these layers until told otherwise.
+func (k *Hook) Capture(layers []uint32) error {
+	defer runtime.KeepAlive(k.h)
+	var err *C.tiller_error
+	return check(C.tiller_hook_capture(k.h.c(), numbers(layers), C.size_t(len(layers)), &err), err)
+}
+
+// Captured is rows of one layer, one after the other, and the token of each.
+type Captured struct {
+	Data   []float32
+	Tokens []Row
+}
+
+// Captured takes the rows copied at a layer since the last call.
+func (k *Hook) Captured(layer int) (Captured, error) {
+	defer runtime.KeepAlive(k.h)
+	var out *C.tiller_captured
+	var err *C.tiller_error
+	if e := check(C.tiller_hook_captured(k.h.c(), C.uint32_t(layer), &out, &err), err); e != nil {
+		return Captured{}, e
+	}
+	defer C.tiller_captured_free(out)
+	n := int(C.tiller_captured_n_rows(out))
+	if n == 0 {
+		return Captured{}, nil
+	}
+	d := int(C.tiller_captured_d_model(out))
+	data := unsafe.Slice((*float32)(unsafe.Pointer(C.tiller_captured_data(out))), n*d)
+	rows := unsafe.Slice((*Row)(unsafe.Pointer(C.tiller_captured_tokens(out))), n)
+	return Captured{append([]float32(nil), data...), append([]Row(nil), rows...)}, nil
+}
+
+// StopAfter ends every graph after a layer; -1 lets them run to their end.
+func (k *Hook) StopAfter(layer int) error {
+	defer runtime.KeepAlive(k.h)
+	var err *C.tiller_error
+	return check(C.tiller_hook_stop_after(k.h.c(), C.int32_t(layer), &err), err)
+}
+
+// Report is what a hook saw and did.
+type Report struct{ RowsSeen, RowsEdited, RowsSkipped, RowsCaptured uint64 }
+
+func newReport(r *C.tiller_report) Report {
+	return Report{uint64(r.rows_seen), uint64(r.rows_edited), uint64(r.rows_skipped), uint64(r.rows_captured)}
+}
+
+// Finish ends a run: what was seen and done since the last call, or the first failure since then.
+func (k *Hook) Finish() (Report, error) {
+	defer runtime.KeepAlive(k.h)
+	var r C.tiller_report
+	r.size = C.uint32_t(unsafe.Sizeof(r))
+	var err *C.tiller_error
+	if e := check(C.tiller_hook_finish(k.h.c(), &r, &err), err); e != nil {
+		return Report{}, e
+	}
+	return newReport(&r), nil
+}
