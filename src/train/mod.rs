@@ -1,1 +1,41 @@
-//! Floor 3: training dictionaries.
+//! Floor 3: training dictionaries (sparse autoencoders) on rows of the residual stream.
+//!
+//! A dictionary rebuilds a row `x` as `x̂ = b_dec + Σ_i f_i·W_dec[i]` from few codes `f_i`. [`fit`] finds the weights by
+//! Adam on the mean squared error. What decides its speed is how little of the work is dense: per row only the encoder's
+//! scores need all `n_features · d_model` products, everything after the selection of the `k` best touches `k` features.
+//!
+//! | step | cost per row | file |
+//! |---|---|---|
+//! | scores of all features, 16-bit integers | `n_features · d_model` products | `score.rs` |
+//! | selection, fused with the scores | a compare a score | `topk.rs`, `batchtopk.rs` |
+//! | values, reconstruction, gradients of the codes | `3 · k · d_model` | `reconstruct.rs` |
+//! | gradients of the weights, feature by feature | `2 · k · d_model` | `update.rs` |
+//! | Adam, unit norm, repacking, in the same pass | `n_features · d_model / batch` | `update.rs`, `adam.rs` |
+//!
+//! The integers only choose; the values of the chosen features are 32-bit dot products, so no gradient sees the rounding.
+//! Work is cut into pieces of a fixed size and sums are taken in a fixed order: the result depends on the seed and on the
+//! machine's instruction set, never on the number of threads, and a run resumed from a checkpoint ends bit for bit where
+//! an uninterrupted one does.
+
+mod adam;
+mod batchtopk;
+mod checkpoint;
+mod finish;
+mod fit;
+mod kernel;
+mod options;
+mod parallel;
+mod reconstruct;
+mod revive;
+mod rows;
+mod schedule;
+mod score;
+mod start;
+mod topk;
+mod update;
+mod weights;
+
+pub use fit::{fit, fit_with};
+pub use options::{Metrics, Options, Variant};
+pub use rows::Rows;
+pub use schedule::Decay;

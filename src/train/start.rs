@@ -1,0 +1,144 @@
+//! Where a run starts: the scale of the rows, the bias at their middle, decoder rows at random, the encoder tied to them.
+
+use rand::Rng;
+
+use super::kernel::{add, dot};
+use super::options::Options;
+use super::rows::{Rows, generator, order};
+use super::weights::{Parameter, State};
+use crate::error::{Error, Result};
+
+/// Rows that the scale and the middle are estimated from.
+const SAMPLE: usize = 16_384;
+/// Steps of Weiszfeld's iteration; it converges linearly and the bias is trained afterwards.
+const WEISZFELD: usize = 10;
+
+/// The state before step 0.
+pub(super) fn start(rows: &Rows<'_>, options: &Options) -> Result<State> {
+    let (d, n) = (rows.d_model(), options.n_features);
+    let sample = sample(rows, options.seed)?;
+    let mean = mean(&sample, d);
+    let middle = median(&sample, d, &mean);
+    let count = sample.len() / d;
+    let spread = sample.chunks_exact(d).map(|row| f64::from(distance2(row, &middle))).sum::<f64>() / count as f64;
+    let scale = (d as f64 / spread).sqrt() as f32;
+    if !scale.is_finite() || scale == 0.0 {
+        return Err(Error::numeric(format!("rows: expected rows that differ, found a mean squared spread of {spread}")));
+    }
+    let decoder = directions(n, d, options.seed);
+    Ok(State {
+        d,
+        n,
+        encoder: Parameter::new(decoder.clone()),
+        decoder: Parameter::new(decoder),
+        encoder_bias: Parameter::new(vec![0.0; n]),
+        decoder_bias: Parameter::new(middle.iter().map(|x| x * scale).collect()),
+        idle: vec![0; n],
+        scale,
+        mean: mean.iter().map(|x| x * scale).collect(),
+        threshold: 0.0,
+        step: 0,
+    })
+}
+
+/// The first rows of a seeded order.
+fn sample(rows: &Rows<'_>, seed: u64) -> Result<Vec<f32>> {
+    let d = rows.d_model();
+    let chosen = order(rows.len(), seed, u32::MAX);
+    let mut sample = vec![0f32; chosen.len().min(SAMPLE) * d];
+    for (row, &i) in sample.chunks_exact_mut(d).zip(&chosen) {
+        rows.read(i as usize, row)?;
+    }
+    Ok(sample)
+}
+
+fn mean(sample: &[f32], d: usize) -> Vec<f32> {
+    let mut sum = vec![0f64; d];
+    for row in sample.chunks_exact(d) {
+        sum.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+    }
+    let count = (sample.len() / d) as f64;
+    sum.iter().map(|sum| (sum / count) as f32).collect()
+}
+
+/// The geometric median by Weiszfeld's iteration, `m ← Σ x/‖x−m‖ / Σ 1/‖x−m‖`: unlike the mean it hardly moves for the
+/// few rows of enormous norm that a residual stream has.
+fn median(sample: &[f32], d: usize, mean: &[f32]) -> Vec<f32> {
+    let mut middle = mean.to_vec();
+    for _ in 0..WEISZFELD {
+        let mut next = vec![0f32; d];
+        let mut total = 0f64;
+        for row in sample.chunks_exact(d) {
+            let weight = 1.0 / distance2(row, &middle).sqrt().max(1e-6);
+            add(&mut next, weight, row);
+            total += f64::from(weight);
+        }
+        middle = next.iter().map(|x| (f64::from(*x) / total) as f32).collect();
+    }
+    middle
+}
+
+fn distance2(a: &[f32], b: &[f32]) -> f32 {
+    let gap: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    dot(&gap, &gap)
+}
+
+/// `n` random directions, each of norm 1: normal numbers by Box and Muller, scaled.
+fn directions(n: usize, d: usize, seed: u64) -> Vec<f32> {
+    let mut rng = generator(seed, 0);
+    let mut all = vec![0f32; n * d];
+    for row in all.chunks_exact_mut(d) {
+        for x in row.iter_mut() {
+            let (u, angle): (f64, f64) = (1.0 - rng.random::<f64>(), std::f64::consts::TAU * rng.random::<f64>());
+            *x = ((-2.0 * u.ln()).sqrt() * angle.cos()) as f32;
+        }
+        unit(row);
+    }
+    all
+}
+
+/// Scales `row` to norm 1; a row of zeros becomes the first axis.
+pub(super) fn unit(row: &mut [f32]) {
+    let norm = dot(row, row).sqrt();
+    if norm > 0.0 && norm.is_finite() {
+        row.iter_mut().for_each(|x| *x /= norm);
+    } else if let Some((first, rest)) = row.split_first_mut() {
+        *first = 1.0;
+        rest.fill(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_stays_where_the_rows_are() {
+        let mut data: Vec<f32> = (0..999).map(|i| if i % 3 == 0 { 5.0 + (i % 7) as f32 * 0.1 } else { 1.0 }).collect();
+        data.extend([1e4, 1e4, 1e4]);
+        let mean = mean(&data, 3);
+        let middle = median(&data, 3, &mean);
+        assert!(mean[1] > 25.0, "{mean:?}");
+        assert!((middle[0] - 5.3).abs() < 0.1 && (middle[1] - 1.0).abs() < 0.1, "{middle:?}");
+    }
+
+    #[test]
+    fn scaled_rows_have_mean_squared_norm_d_around_the_bias() {
+        let data: Vec<f32> = (0..4000).map(|i| ((i * 7919 + i / 8 * 31) % 1009) as f32 * 0.37 + 100.0).collect();
+        let rows = Rows::from_slice(8, &data).unwrap();
+        let state = start(&rows, &Options { n_features: 16, ..Options::default() }).unwrap();
+        let squares = data.chunks(8).map(|row| {
+            let scaled: Vec<f32> = row.iter().map(|x| x * state.scale).collect();
+            f64::from(distance2(&scaled, &state.decoder_bias.values))
+        });
+        let mean = squares.sum::<f64>() / 500.0;
+        assert!((mean - 8.0).abs() < 0.01, "{mean}");
+        for row in state.decoder.values.chunks(8) {
+            assert!((dot(row, row) - 1.0).abs() < 1e-5);
+        }
+        assert_eq!(state.encoder.values, state.decoder.values);
+        let same = vec![2.0f32; 80];
+        let error = start(&Rows::from_slice(8, &same).unwrap(), &Options::default()).err().unwrap();
+        assert!(error.message().contains("rows that differ"), "{error}");
+    }
+}
