@@ -18,6 +18,7 @@
 //! an uninterrupted one does.
 
 mod adam;
+mod batch;
 mod batchtopk;
 mod checkpoint;
 mod finish;

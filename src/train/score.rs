@@ -43,7 +43,6 @@ pub(super) struct Panel<'a> {
 }
 
 /// Rows in integers, ready for [`scan`]: `[n padded to TALL, 2 · pairs]`.
-#[derive(Default)]
 pub(super) struct Block {
     width: usize,
     rows: Vec<i16>,
@@ -72,10 +71,11 @@ impl Panels {
     /// The panels, in order; panel `p` holds features `16 p ..`.
     pub(super) fn panels_mut(&mut self) -> impl Iterator<Item = Panel<'_>> + Send {
         let lines = self.lines.chunks_mut(self.pairs.max(1));
-        lines
-            .zip(self.steps.chunks_mut(WIDE))
-            .zip(self.biases.chunks_mut(WIDE))
-            .map(|((lines, steps), biases)| Panel { lines, steps, biases })
+        lines.zip(self.steps.chunks_mut(WIDE)).zip(self.biases.chunks_mut(WIDE)).map(|((lines, steps), biases)| Panel {
+            lines,
+            steps,
+            biases,
+        })
     }
 
     /// Fills the panels with rows `features` of `weights [_, d]`.
@@ -104,19 +104,16 @@ impl Panel<'_> {
 }
 
 impl Block {
-    /// Makes room for `n` rows of `d` inputs, all zero.
-    pub(super) fn reset(&mut self, n: usize, d: usize) {
-        self.width = 2 * d.div_ceil(2);
-        let padded = n.next_multiple_of(TALL);
-        self.rows.clear();
-        self.rows.resize(padded * self.width, 0);
-        self.steps.clear();
-        self.steps.resize(padded, 0.0);
-    }
-
-    /// Rounds `row` into place `i`.
-    pub(super) fn set(&mut self, i: usize, row: &[f32]) {
-        self.steps[i] = round(row, &mut self.rows[i * self.width..(i + 1) * self.width]);
+    /// `rows [n, d]` in integers, padded with rows of zeros to whole tiles.
+    pub(super) fn of(rows: &[f32], d: usize) -> Self {
+        let width = d.next_multiple_of(2);
+        let padded = (rows.len() / d).next_multiple_of(TALL);
+        let mut block = Self { width, rows: vec![0; padded * width], steps: vec![0.0; padded] };
+        let places = block.rows.chunks_exact_mut(width).zip(&mut block.steps);
+        for ((out, step), row) in places.zip(rows.chunks_exact(d)) {
+            *step = round(row, out);
+        }
+        block
     }
 }
 
@@ -147,7 +144,11 @@ dispatch!(/// `out = round(row · scale)`; `|row · scale|` must stay below 2¹�
 
 /// Rounds a finite row to integers of norm ≤ [`NORM`]; returns what one is worth. A row of zeros is worth nothing.
 fn round(row: &[f32], out: &mut [i16]) -> f32 {
-    let norm = dot(row, row).sqrt();
+    let norm = match dot(row, row) {
+        square if (1e-20..1e30).contains(&square) => square.sqrt(),
+        // Squares beyond the range of f32, or rows of zeros.
+        _ => row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt() as f32,
+    };
     let largest = row.iter().fold(0f32, |m, x| m.max(x.abs()));
     let scale = (NORM / norm).min(LARGEST / largest);
     if !(scale.is_finite() && norm.is_finite()) {
@@ -261,7 +262,7 @@ impl Keep {
 }
 
 /// Pushes the features whose score exceeds the limit of their row's lane, in the order of the features. `lanes` has one
-/// lane for each row that was set in `block`.
+/// lane for each row of `block`.
 pub(super) fn scan(panels: &Panels, block: &Block, lanes: &mut [Lane], keep: Keep) {
     let tall = TALL * block.width;
     let mut tile: Tile = [[0; WIDE]; TALL];
@@ -303,9 +304,7 @@ mod tests {
             let (x, w, b) = (random(n * d, 1), random(f * d, 2), random(f, 3));
             let mut panels = Panels::new(f, d);
             panels.fill(d, &w, &b, 0..f);
-            let mut block = Block::default();
-            block.reset(n, d);
-            x.chunks(d).enumerate().for_each(|(i, row)| block.set(i, row));
+            let block = Block::of(&x, d);
             let mut lanes = vec![Lane { limit: f32::NEG_INFINITY, items: Vec::new() }; n];
             scan(&panels, &block, &mut lanes, Keep::all());
             for (x, lane) in x.chunks(d).zip(&lanes) {
@@ -365,9 +364,7 @@ mod tests {
         }
         let mut panels = Panels::new(f, d);
         panels.fill(d, &w, &vec![0.0; f], 0..f);
-        let mut block = Block::default();
-        block.reset(1, d);
-        block.set(0, &x);
+        let block = Block::of(&x, d);
         let mut all = vec![Lane { limit: f32::NEG_INFINITY, items: Vec::new() }];
         scan(&panels, &block, &mut all, Keep::all());
         let mut want = all[0].items.clone();

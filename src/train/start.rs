@@ -23,7 +23,9 @@ pub(super) fn start(rows: &Rows<'_>, options: &Options) -> Result<State> {
     let spread = sample.chunks_exact(d).map(|row| f64::from(distance2(row, &middle))).sum::<f64>() / count as f64;
     let scale = (d as f64 / spread).sqrt() as f32;
     if !scale.is_finite() || scale == 0.0 {
-        return Err(Error::numeric(format!("rows: expected rows that differ, found a mean squared spread of {spread}")));
+        return Err(Error::numeric(format!(
+            "rows: expected rows that differ, found a mean squared spread of {spread}"
+        )));
     }
     let decoder = directions(n, d, options.seed);
     Ok(State {

@@ -49,10 +49,7 @@ impl Parameter {
     pub(super) fn chunks_mut(&mut self, size: usize) -> impl Iterator<Item = Rowset<'_>> {
         let size = size.max(1);
         let moments = self.moments.first.chunks_mut(size).zip(self.moments.second.chunks_mut(size));
-        self.values
-            .chunks_mut(size)
-            .zip(moments)
-            .map(|(values, (first, second))| Rowset { values, first, second })
+        self.values.chunks_mut(size).zip(moments).map(|(values, (first, second))| Rowset { values, first, second })
     }
 }
 

@@ -1,0 +1,101 @@
+//! BatchTopK: the batch keeps its `k · batch` largest positive scores (arXiv 2412.06410).
+//!
+//! Scores are not kept, so what passes must be known while they are computed: every row pushes what exceeds a guess a
+//! little below the cut of the step before, and the cut is then found exactly among what was pushed. A guess that let too
+//! little pass is lowered and the scan repeated, so the selection never depends on the guess.
+
+use super::score::{Block, Keep, Lane, Panels, scan};
+
+/// The share of the last cut that the next guess is: low enough to be wrong rarely, high enough to push little.
+const CAUTION: f32 = 0.85;
+
+/// Pushes every score above `guess`.
+pub(super) fn push(panels: &Panels, block: &Block, lanes: &mut [Lane], guess: f32) {
+    for lane in lanes.iter_mut() {
+        lane.limit = guess;
+        lane.items.clear();
+    }
+    scan(panels, block, lanes, Keep::all());
+}
+
+/// Keeps the `wanted` largest of all lanes' scores (ties: the earlier row, then the lower feature) and returns the guess
+/// for the next step; or the guess to try again with, if too few were pushed.
+pub(super) fn cut(lanes: &mut [Lane], wanted: usize, guess: f32) -> Result<f32, f32> {
+    let mut scores: Vec<f32> = lanes.iter().flat_map(|lane| lane.items.iter().map(|item| item.0)).collect();
+    if scores.len() < wanted {
+        // Rows with fewer positive scores than wanted keep all of them.
+        return if guess > 0.0 { Err(lower(guess)) } else { Ok(0.0) };
+    }
+    let (above, &mut last, _) = scores.select_nth_unstable_by(wanted - 1, |a, b| b.total_cmp(a));
+    let mut ties = 1 + above.iter().filter(|&&score| score == last).count();
+    for lane in lanes {
+        lane.items.retain(|&(score, _)| {
+            let tie = score == last && ties > 0;
+            ties -= usize::from(tie);
+            score > last || tie
+        });
+    }
+    Ok(CAUTION * last)
+}
+
+/// The next lower guess: half, or nothing once halves no longer matter.
+fn lower(guess: f32) -> f32 {
+    if guess > 1e-3 { guess / 2.0 } else { 0.0 }
+}
+
+/// A first guess from the lanes of a few rows, scanned with guess 0.
+pub(super) fn first_guess(lanes: &[Lane], k: usize) -> f32 {
+    let mut scores: Vec<f32> = lanes.iter().flat_map(|lane| lane.items.iter().map(|item| item.0)).collect();
+    let wanted = k * lanes.len();
+    if scores.len() < wanted || wanted == 0 {
+        return 0.0;
+    }
+    CAUTION * *scores.select_nth_unstable_by(wanted - 1, |a, b| b.total_cmp(a)).1
+}
+
+/// The moving average of the smallest code kept, after a step whose smallest was `least`.
+pub(super) fn threshold(average: f32, least: f32) -> f32 {
+    /// Slow enough to average a hundred steps, fast enough to follow the decay of the learning rate.
+    const PACE: f32 = 0.01;
+    match (average > 0.0, least.is_finite()) {
+        (_, false) => average,
+        (false, true) => least,
+        (true, true) => average + PACE * (least - average),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lanes(scores: &[&[f32]]) -> Vec<Lane> {
+        let lane = |row: &&[f32]| Lane { limit: 0.0, items: row.iter().copied().zip(0..).collect() };
+        scores.iter().map(lane).collect()
+    }
+
+    #[test]
+    fn the_batch_keeps_its_largest_and_ties_go_to_the_first() {
+        let mut all = lanes(&[&[5.0, 1.0, 2.0], &[2.0, 0.5, 2.0], &[0.1, 0.2, 0.3]]);
+        let next = cut(&mut all, 3, 0.0).unwrap();
+        assert_eq!(next, CAUTION * 2.0);
+        assert_eq!(all[0].items, [(5.0, 0), (2.0, 2)]);
+        assert_eq!(all[1].items, [(2.0, 0)]);
+        assert!(all[2].items.is_empty());
+    }
+
+    #[test]
+    fn a_guess_too_high_is_lowered_and_too_few_positives_all_stay() {
+        assert_eq!(cut(&mut lanes(&[&[5.0]]), 2, 3.0), Err(1.5));
+        assert_eq!(cut(&mut lanes(&[&[5.0]]), 2, 1e-4), Err(0.0));
+        let mut all = lanes(&[&[5.0], &[1.0]]);
+        assert_eq!(cut(&mut all, 9, 0.0), Ok(0.0));
+        assert_eq!(all[1].items.len(), 1);
+    }
+
+    #[test]
+    fn the_threshold_starts_at_the_first_cut_and_follows() {
+        assert_eq!(threshold(0.0, 2.0), 2.0);
+        assert_eq!(threshold(2.0, f32::INFINITY), 2.0);
+        assert!((threshold(2.0, 1.0) - 1.99).abs() < 1e-6);
+    }
+}

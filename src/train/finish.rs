@@ -1,0 +1,235 @@
+//! From the last state to a dictionary: the scale folded back, thresholds and statistics counted.
+//!
+//! Codes in the units of the residual stream are the scaled ones divided by the scale, because selection and ReLU commute
+//! with it: `W_enc` and `W_dec` stay, `b_enc`, `b_dec` and the thresholds are divided.
+
+use super::batch::Batch;
+use super::kernel::{dot, row};
+use super::options::{Options, Variant};
+use super::rows::{Rows, order};
+use super::score::Panels;
+use super::weights::State;
+use crate::error::Result;
+use crate::progress::{Progress, report};
+
+/// The stream of the rows that statistics are counted over.
+const STREAM: u32 = u32::MAX - 1;
+/// Candidates per row, in units of `k`, that TopK's thresholds are estimated from.
+const REACH: usize = 4;
+
+/// What a run found, in the units of the rows.
+pub(super) struct Finished {
+    pub(super) encoder: Vec<f32>,
+    pub(super) decoder: Vec<f32>,
+    pub(super) encoder_bias: Vec<f32>,
+    pub(super) decoder_bias: Vec<f32>,
+    /// Per feature, for encoding it without looking at the others.
+    pub(super) thresholds: Vec<f32>,
+    /// Per feature: share of rows in which it is active, largest and mean positive value.
+    pub(super) statistics: Vec<[f32; 3]>,
+}
+
+/// Counts the features over the rows, then folds the scale back.
+pub(super) fn finish(
+    state: &State,
+    panels: &Panels,
+    source: &Rows<'_>,
+    options: &Options,
+    progress: &mut Progress<'_>,
+) -> Result<Finished> {
+    let mut census = Census::new(state.n);
+    let ids = order(source.len(), options.seed, STREAM);
+    let ids = &ids[..ids.len().min(options.statistics_rows)];
+    let wide = match options.variant {
+        Variant::TopK => Options { k: (REACH * options.k).min(state.n), ..options.clone() },
+        Variant::BatchTopK => options.clone(),
+    };
+    let mut batch = Batch::default();
+    let mut done = 0;
+    for ids in ids.chunks(options.batch) {
+        batch.gather(state, source, ids, options.thread_count())?;
+        match options.variant {
+            Variant::TopK => batch.select(&wide, panels, None, state.d, options.thread_count()),
+            Variant::BatchTopK => batch.pass(panels, state.threshold, state.d, options.thread_count()),
+        }
+        batch.evaluate(state, options.thread_count());
+        for at in batch.codes.offsets.windows(2) {
+            let (features, values) = (&batch.codes.features[at[0]..at[1]], &batch.codes.values[at[0]..at[1]]);
+            match options.variant {
+                Variant::TopK => census.add_best(features, values, options.k),
+                Variant::BatchTopK => census.add_above(features, values, state.threshold),
+            }
+        }
+        done += ids.len() as u64;
+        report(progress, done, source.len().min(options.statistics_rows) as u64, "statistics")?;
+    }
+    let thresholds = match options.variant {
+        Variant::TopK => census.thresholds(),
+        Variant::BatchTopK => vec![state.threshold; state.n],
+    };
+    let divide = |x: &[f32]| x.iter().map(|x| x / state.scale).collect();
+    Ok(Finished {
+        encoder: state.encoder.values.clone(),
+        decoder: state.decoder.values.clone(),
+        encoder_bias: divide(&state.encoder_bias.values),
+        decoder_bias: divide(&state.decoder_bias.values),
+        thresholds: divide(&thresholds),
+        statistics: census.statistics(done, state.scale),
+    })
+}
+
+/// Bins of a feature's values: sixteen an octave, from 2⁻⁸ to 2⁸.
+const BINS: usize = 256;
+
+/// How often and how strongly features are active.
+struct Census {
+    active: Vec<u32>,
+    sum: Vec<f64>,
+    max: Vec<f32>,
+    /// TopK only: values of candidates, chosen or not, `[n, BINS]`.
+    bins: Vec<u32>,
+    /// TopK only: the smallest values that rows chose, to fall back on.
+    least: f64,
+    rows: u64,
+    order: Vec<u32>,
+}
+
+impl Census {
+    fn new(n: usize) -> Self {
+        let (active, sum, max) = (vec![0; n], vec![0.0; n], vec![0.0; n]);
+        Self { active, sum, max, bins: Vec::new(), least: 0.0, rows: 0, order: Vec::new() }
+    }
+
+    fn count(&mut self, f: u32, value: f32) {
+        let f = f as usize;
+        self.active[f] += 1;
+        self.sum[f] += f64::from(value);
+        self.max[f] = self.max[f].max(value);
+    }
+
+    /// A row of which everything above `threshold` is active.
+    fn add_above(&mut self, features: &[u32], values: &[f32], threshold: f32) {
+        for (&f, &value) in features.iter().zip(values) {
+            if value > threshold {
+                self.count(f, value);
+            }
+        }
+    }
+
+    /// A row of which the `k` best positive values are active, and the others nearly so.
+    fn add_best(&mut self, features: &[u32], values: &[f32], k: usize) {
+        self.bins.resize(self.active.len() * BINS, 0);
+        let mut order = std::mem::take(&mut self.order);
+        order.clear();
+        order.extend((0..features.len() as u32).filter(|&j| values[j as usize] > 0.0));
+        order.sort_unstable_by(|&a, &b| values[b as usize].total_cmp(&values[a as usize]).then(a.cmp(&b)));
+        for (rank, &j) in order.iter().enumerate() {
+            let (f, value) = (features[j as usize], values[j as usize]);
+            self.bins[f as usize * BINS + bin(value)] += 1;
+            if rank < k {
+                self.count(f, value);
+            }
+        }
+        if let Some(&j) = order.get(k.min(order.len()).wrapping_sub(1)) {
+            self.least += f64::from(values[j as usize]);
+            self.rows += 1;
+        }
+        self.order = order;
+    }
+
+    /// Per feature the value that as many candidates exceed as were chosen: encoding by it fires as often as TopK does.
+    fn thresholds(&self) -> Vec<f32> {
+        let fallback = (self.least / self.rows.max(1) as f64) as f32;
+        let threshold = |f: usize| {
+            let bins = self.bins.get(f * BINS..(f + 1) * BINS)?;
+            let mut left = self.active[f];
+            if left == 0 {
+                return None;
+            }
+            for b in (0..BINS).rev() {
+                if bins[b] >= left {
+                    let (low, high) = (edge(b), edge(b + 1));
+                    return Some(high - (high - low) * left as f32 / bins[b] as f32);
+                }
+                left -= bins[b];
+            }
+            None
+        };
+        (0..self.active.len()).map(|f| threshold(f).unwrap_or(fallback)).collect()
+    }
+
+    fn statistics(&self, rows: u64, scale: f32) -> Vec<[f32; 3]> {
+        let one = |f: usize| {
+            let density = f64::from(self.active[f]) / rows.max(1) as f64;
+            let mean = self.sum[f] / f64::from(self.active[f].max(1));
+            [density as f32, self.max[f] / scale, (mean / f64::from(scale)) as f32]
+        };
+        (0..self.active.len()).map(one).collect()
+    }
+}
+
+/// The bin of a positive value: its exponent and the four highest bits of its fraction.
+fn bin(value: f32) -> usize {
+    let first = 0.003_906_25f32.to_bits() >> 19;
+    (value.to_bits() >> 19).saturating_sub(first).min(BINS as u32 - 1) as usize
+}
+
+/// The lower edge of bin `b`.
+fn edge(b: usize) -> f32 {
+    let first = 0.003_906_25f32.to_bits() >> 19;
+    f32::from_bits((first + b as u32) << 19)
+}
+
+impl Batch {
+    /// The values of what was selected, without a reconstruction.
+    fn evaluate(&mut self, state: &State, threads: usize) {
+        let d = state.d;
+        let (rows, codes) = self.rows_and_codes();
+        let mut values = &mut codes.values[..];
+        let mut pieces = Vec::new();
+        for (r, at) in codes.offsets.windows(2).enumerate() {
+            let (head, tail) = values.split_at_mut(at[1] - at[0]);
+            values = tail;
+            pieces.push((row(rows, d, r), &codes.features[at[0]..at[1]], head));
+        }
+        super::parallel::each(threads, pieces.into_iter(), |(x, features, values)| {
+            for (value, &f) in values.iter_mut().zip(features) {
+                let f = f as usize;
+                *value = (dot(row(&state.encoder.values, d, f), x) + state.encoder_bias.values[f]).max(0.0);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bins_cover_values_in_order() {
+        for value in [0.0039f32, 0.01, 0.5, 1.0, 1.03, 3.7, 100.0, 255.9] {
+            let b = bin(value);
+            assert!(value < 0.004 || edge(b) <= value && value < edge(b + 1), "{value}: bin {b}");
+        }
+        assert_eq!(bin(1e-30), 0);
+        assert_eq!(bin(1e30), BINS - 1);
+    }
+
+    /// A feature that is second best in half of its rows gets a threshold that half of its candidates exceed.
+    #[test]
+    fn thresholds_fire_as_often_as_topk_does() {
+        let mut census = Census::new(3);
+        for i in 0..1000 {
+            let a = 1.0 + (i % 100) as f32 / 100.0;
+            census.add_best(&[0, 1], &[a, 1.5], 1);
+        }
+        let thresholds = census.thresholds();
+        let above = (0..1000).filter(|i| 1.0 + (i % 100) as f32 / 100.0 > thresholds[0]).count() as i64;
+        assert!((above - i64::from(census.active[0])).abs() <= 40, "{above} {}", census.active[0]);
+        assert!((thresholds[2] - 1.6).abs() < 0.1, "{thresholds:?}");
+        let stats = census.statistics(1000, 2.0);
+        assert_eq!(stats[0][0] + stats[1][0], 1.0);
+        assert_eq!(stats[1][1], 0.75);
+        assert_eq!(stats[2], [0.0; 3]);
+    }
+}
