@@ -10,7 +10,7 @@ use super::score::{Block, Keep, Lane, Panels, scan};
 const CAUTION: f32 = 0.85;
 
 /// Pushes every score above `guess`.
-pub(super) fn push(panels: &Panels, block: &Block, lanes: &mut [Lane], guess: f32) {
+pub(super) fn push(panels: &Panels, block: Block<'_>, lanes: &mut [Lane], guess: f32) {
     for lane in lanes.iter_mut() {
         lane.limit = guess;
         lane.items.clear();

@@ -4,7 +4,6 @@
 //! with it: `W_enc` and `W_dec` stay, `b_enc`, `b_dec` and the thresholds are divided.
 
 use super::batch::Batch;
-use super::kernel::{dot, row};
 use super::options::{Options, Variant};
 use super::rows::{Rows, order};
 use super::score::Panels;
@@ -49,12 +48,11 @@ pub(super) fn finish(
     for ids in ids.chunks(options.batch) {
         batch.gather(state, source, ids, options.thread_count())?;
         match options.variant {
-            Variant::TopK => batch.select(&wide, panels, None, state.d, options.thread_count()),
-            Variant::BatchTopK => batch.pass(panels, state.threshold, state.d, options.thread_count()),
+            Variant::TopK => batch.select(&wide, panels, None, options.thread_count()),
+            Variant::BatchTopK => batch.pass(panels, state.threshold, options.thread_count()),
         }
-        batch.evaluate(state, options.thread_count());
-        for at in batch.codes.offsets.windows(2) {
-            let (features, values) = (&batch.codes.features[at[0]..at[1]], &batch.codes.values[at[0]..at[1]]);
+        for at in batch.codes().offsets.windows(2) {
+            let (features, values) = (&batch.codes().features[at[0]..at[1]], &batch.codes().values[at[0]..at[1]]);
             match options.variant {
                 Variant::TopK => census.add_best(features, values, options.k),
                 Variant::BatchTopK => census.add_above(features, values, state.threshold),
@@ -178,27 +176,6 @@ fn bin(value: f32) -> usize {
 fn edge(b: usize) -> f32 {
     let first = 0.003_906_25f32.to_bits() >> 19;
     f32::from_bits((first + b as u32) << 19)
-}
-
-impl Batch {
-    /// The values of what was selected, without a reconstruction.
-    fn evaluate(&mut self, state: &State, threads: usize) {
-        let d = state.d;
-        let (rows, codes) = self.rows_and_codes();
-        let mut values = &mut codes.values[..];
-        let mut pieces = Vec::new();
-        for (r, at) in codes.offsets.windows(2).enumerate() {
-            let (head, tail) = values.split_at_mut(at[1] - at[0]);
-            values = tail;
-            pieces.push((row(rows, d, r), &codes.features[at[0]..at[1]], head));
-        }
-        super::parallel::each(threads, pieces.into_iter(), |(x, features, values)| {
-            for (value, &f) in values.iter_mut().zip(features) {
-                let f = f as usize;
-                *value = (dot(row(&state.encoder.values, d, f), x) + state.encoder_bias.values[f]).max(0.0);
-            }
-        });
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::batch::{Batch, Outcome};
 use super::finish::{Finished, finish};
 use super::options::{Metrics, Options, Variant};
 use super::rows::{Rows, order};
-use super::score::Panels;
+use super::update::Forms;
 use super::weights::State;
 use super::{batchtopk, checkpoint, revive, schedule, start};
 use crate::Kind;
@@ -19,7 +19,7 @@ pub(super) struct Run<'a> {
     rows: &'a Rows<'a>,
     options: Options,
     pub(super) state: State,
-    panels: Panels,
+    forms: Forms,
     batch: Batch,
     /// The pass whose order is held.
     epoch: Option<u32>,
@@ -46,9 +46,8 @@ impl<'a> Run<'a> {
 
     /// A run that goes on from `state`.
     pub(super) fn with_state(rows: &'a Rows<'a>, options: Options, state: State) -> Self {
-        let mut panels = Panels::new(state.n, state.d);
-        panels.fill(state.d, &state.encoder.values, &state.encoder_bias.values, 0..state.n);
-        Self { rows, options, state, panels, batch: Batch::default(), epoch: None, order: Vec::new() }
+        let forms = Forms::of(&state);
+        Self { rows, options, state, forms, batch: Batch::default(), epoch: None, order: Vec::new() }
     }
 
     /// Steps in a pass; what is left over waits for the next one's order.
@@ -104,14 +103,14 @@ impl<'a> Run<'a> {
     }
 
     fn advance(&mut self, first: usize, lr: f32) -> Result<Outcome> {
-        let Self { rows, options, state, panels, batch, order, .. } = self;
+        let Self { rows, options, state, forms, batch, order, .. } = self;
         let threads = options.threads;
         let variance = batch.gather(state, rows, &order[first..first + options.batch], threads)?;
         let dead = revive::dead(state, options.dead_after, options.aux_k);
-        batch.select(options, panels, dead.as_ref(), state.d, threads);
-        let (totals, aux) = batch.differentiate(state, dead.is_some(), options, threads);
+        batch.select(options, &forms.panels, dead.as_ref(), threads);
+        let (totals, aux) = batch.differentiate(&forms.decoder, dead.is_some(), options, threads);
         let rates = Rates::new(lr, options.beta1, options.beta2, options.eps, state.step + 1);
-        batch.apply(state, panels, dead.is_some(), &rates, threads);
+        batch.apply(state, forms, dead.is_some(), &rates, threads);
         Ok(Outcome { totals, aux, variance })
     }
 
@@ -138,7 +137,7 @@ impl<'a> Run<'a> {
             }
             told?;
         }
-        finish(&self.state, &self.panels, self.rows, &self.options, progress)
+        finish(&self.state, &self.forms.panels, self.rows, &self.options, progress)
     }
 }
 

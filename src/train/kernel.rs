@@ -1,8 +1,8 @@
-//! Loops over rows of `f32` that the trainer lives in.
+//! Loops over rows that the trainer lives in.
 //!
 //! Each body is written once, in lanes that the compiler turns into vectors, and compiled twice on x86-64: for AVX2 with
-//! fused multiply-add, chosen at run time, and for whatever the crate is built for. Four rows at a time, because one row
-//! at a time waits for loads and stores of the row that they share.
+//! fused multiply-add, chosen at run time, and for whatever the crate is built for. Integer rows are taken four at a time:
+//! one at a time would wait for loads and stores of the row that they share.
 
 /// Lanes per accumulator: two AVX2 registers, four NEON ones.
 const LANES: usize = 16;
@@ -33,27 +33,15 @@ macro_rules! dispatch {
 pub(super) use dispatch;
 
 #[inline(always)]
-fn dots_body<const FMA: bool>(x: &[f32], rows: [&[f32]; 4]) -> [f32; 4] {
-    let n = x.len();
-    let rows = rows.map(|row| &row[..n]);
-    let mut sums = [[0f32; LANES]; 4];
-    let whole = n - n % LANES;
-    let mut i = 0;
-    while i < whole {
-        let x = &x[i..i + LANES];
-        for (sum, row) in sums.iter_mut().zip(rows) {
-            let row = &row[i..i + LANES];
-            for j in 0..LANES {
-                sum[j] = fma::<FMA>(row[j], x[j], sum[j]);
-            }
-        }
-        i += LANES;
+fn dots_body<const FMA: bool>(x: &[i16], rows: [&[i16]; 4]) -> [i32; 4] {
+    let rows = rows.map(|row| &row[..x.len()]);
+    let mut sums = [0i32; 4];
+    for (sum, row) in sums.iter_mut().zip(rows) {
+        // The shape that compilers turn into vpmaddwd: one chain, terms in order; wrapping, so that order is free.
+        let terms = row.iter().zip(x).map(|(&a, &b)| i32::from(a) * i32::from(b));
+        *sum = terms.fold(0, i32::wrapping_add);
     }
-    let mut out = [0f32; 4];
-    for ((out, sum), row) in out.iter_mut().zip(&sums).zip(rows) {
-        *out = fold(sum) + row[whole..].iter().zip(&x[whole..]).map(|(a, b)| a * b).sum::<f32>();
-    }
-    out
+    sums
 }
 
 #[inline(always)]
@@ -90,13 +78,13 @@ fn fold(sum: &[f32; LANES]) -> f32 {
 }
 
 #[inline(always)]
-fn adds_body<const FMA: bool>(y: &mut [f32], weights: [f32; 4], rows: [&[f32]; 4]) {
+fn adds_body<const FMA: bool>(y: &mut [f32], weights: [f32; 4], rows: [&[i16]; 4]) {
     let n = y.len();
     let [a, b, c, d] = rows.map(|row| &row[..n]);
     let [p, q, r, s] = weights;
     for i in 0..n {
-        let low = fma::<FMA>(p, a[i], fma::<FMA>(q, b[i], y[i]));
-        y[i] = fma::<FMA>(s, d[i], fma::<FMA>(r, c[i], low));
+        let low = fma::<FMA>(p, f32::from(a[i]), fma::<FMA>(q, f32::from(b[i]), y[i]));
+        y[i] = fma::<FMA>(s, f32::from(d[i]), fma::<FMA>(r, f32::from(c[i]), low));
     }
 }
 
@@ -110,47 +98,24 @@ fn add_body<const FMA: bool>(y: &mut [f32], weight: f32, row: &[f32]) {
 
 dispatch!(/// `Σ a_i b_i`.
     dot, dot_body, (a: &[f32], b: &[f32]) -> f32);
-dispatch!(/// The dot products of `x` with four rows.
-    dots, dots_body, (x: &[f32], rows: [&[f32]; 4]) -> [f32; 4]);
 dispatch!(/// `y += weight · row`.
     add, add_body, (y: &mut [f32], weight: f32, row: &[f32]));
+dispatch!(/// The dot products of `x` with four rows; they must fit 32 bits.
+    dots, dots_body, (x: &[i16], rows: [&[i16]; 4]) -> [i32; 4]);
 dispatch!(/// `y += Σ weights_i · rows_i`, four rows.
-    adds, adds_body, (y: &mut [f32], weights: [f32; 4], rows: [&[f32]; 4]));
+    adds, adds_body, (y: &mut [f32], weights: [f32; 4], rows: [&[i16]; 4]));
 
-/// Row `i` of a row-major matrix of width `d`.
+/// Asks for a row before it is needed: rows are visited in random order, which no hardware foresees.
 #[inline(always)]
-pub(super) fn row(matrix: &[f32], d: usize, i: usize) -> &[f32] {
-    &matrix[i * d..(i + 1) * d]
-}
-
-/// `y += Σ_j weights(j) · matrix[index(j)]` for `j` in `0..n`, in order, four at a time.
-#[inline(always)]
-pub(super) fn add_rows(y: &mut [f32], n: usize, at: impl Fn(usize) -> (f32, usize), matrix: &[f32]) {
-    let d = y.len();
-    let mut j = 0;
-    while j + 4 <= n {
-        let four = [at(j), at(j + 1), at(j + 2), at(j + 3)];
-        adds(y, four.map(|(weight, _)| weight), four.map(|(_, i)| row(matrix, d, i)));
-        j += 4;
+pub(super) fn prefetch(row: &[i16]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks(32) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch of any address is harmless, and this one is inside the row.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
-    for j in j..n {
-        let (weight, i) = at(j);
-        add(y, weight, row(matrix, d, i));
-    }
-}
-
-/// `out[j] = ⟨x, matrix[features[j]]⟩`, four at a time.
-pub(super) fn dot_rows(x: &[f32], features: &[u32], matrix: &[f32], out: &mut [f32]) {
-    let d = x.len();
-    let mut fours = features.chunks_exact(4).zip(out.chunks_exact_mut(4));
-    for (f, out) in &mut fours {
-        let rows = [f[0], f[1], f[2], f[3]].map(|f| row(matrix, d, f as usize));
-        out.copy_from_slice(&dots(x, rows));
-    }
-    let whole = features.len() - features.len() % 4;
-    for (&f, out) in features[whole..].iter().zip(&mut out[whole..]) {
-        *out = dot(x, row(matrix, d, f as usize));
-    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
 }
 
 #[cfg(test)]
@@ -167,37 +132,37 @@ mod tests {
         for n in [0, 1, 7, 15, 16, 17, 31, 32, 33, 63, 64, 576, 577] {
             let x = ramp(n + 1, 0);
             let x = &x[1..];
-            let rows: Vec<Vec<f32>> = (1..5).map(|salt| ramp(n, salt)).collect();
-            let four = [&rows[0][..], &rows[1], &rows[2], &rows[3]];
-            let exact = |row: &[f32]| -> (f64, f64) {
-                let products = row.iter().zip(x).map(|(&a, &b)| f64::from(a) * f64::from(b));
-                (products.clone().sum(), products.map(f64::abs).sum())
-            };
-            for (got, row) in dots(x, four).into_iter().zip(four) {
-                let (want, scale) = exact(row);
-                assert!((f64::from(got) - want).abs() <= 1e-6 * scale, "dots n {n}: {got} {want}");
-                let got = dot(row, x);
-                assert!((f64::from(got) - want).abs() <= 1e-6 * scale, "dot n {n}: {got} {want}");
-            }
-            let weights = [0.5, -1.25, 2.0, 0.125];
+            let row = ramp(n, 1);
+            let products = row.iter().zip(x).map(|(&a, &b)| f64::from(a) * f64::from(b));
+            let (want, scale) = (products.clone().sum::<f64>(), products.map(f64::abs).sum::<f64>());
+            let got = dot(&row, x);
+            assert!((f64::from(got) - want).abs() <= 1e-6 * scale, "dot n {n}: {got} {want}");
+            assert!((f64::from(dot_body::<false>(&row, x)) - want).abs() <= 1e-6 * scale, "portable dot n {n}");
             let mut y = x.to_vec();
-            adds(&mut y, weights, four);
-            let mut z = x.to_vec();
-            for (w, row) in weights.into_iter().zip(four) {
-                add(&mut z, w, row);
-            }
+            add(&mut y, -1.25, &row);
             for i in 0..n {
-                let want = x[i] + weights.iter().zip(four).map(|(w, row)| w * row[i]).sum::<f32>();
-                assert!((y[i] - want).abs() <= 2e-6 && (z[i] - want).abs() <= 2e-6, "adds n {n} at {i}");
+                assert!((y[i] - (x[i] - 1.25 * row[i])).abs() <= 1e-6, "add n {n} at {i}");
             }
         }
     }
 
     #[test]
-    fn portable_bodies_agree_with_the_dispatched_ones() {
-        let (a, b) = (ramp(577, 1), ramp(577, 2));
-        assert!((dot(&a, &b) - dot_body::<false>(&a, &b)).abs() <= 1e-4);
-        let four = dots_body::<false>(&a, [&b, &a, &b, &a]);
-        assert!((four[0] - dot(&a, &b)).abs() <= 1e-4 && four[0] == four[2] && four[1] == four[3]);
+    fn integer_kernels_agree_with_plain_sums() {
+        for n in [0, 1, 7, 8, 15, 16, 17, 31, 33, 64, 576, 578] {
+            let rows: Vec<Vec<i16>> =
+                (0..5).map(|salt| ramp(n + 1, salt).iter().map(|x| (x * 1900.0) as i16).collect()).collect();
+            let x = &rows[4][1..];
+            let four = [&rows[0][..n], &rows[1][1..], &rows[2][..n], &rows[3][..n]];
+            let exact = four.map(|row| row.iter().zip(x).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>());
+            assert_eq!(dots(x, four), exact, "n {n}");
+            assert_eq!(dots_body::<false>(x, four), exact, "n {n}");
+            let weights = [0.5, -1.25, 2.0, 0.125];
+            let mut y = vec![1f32; n];
+            adds(&mut y, weights, four);
+            for i in 0..n {
+                let want = 1.0 + weights.iter().zip(four).map(|(w, row)| w * f32::from(row[i])).sum::<f32>();
+                assert!((y[i] - want).abs() <= 2e-3, "adds n {n} at {i}: {} {want}", y[i]);
+            }
+        }
     }
 }

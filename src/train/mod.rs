@@ -28,6 +28,7 @@ mod options;
 mod parallel;
 mod reconstruct;
 mod revive;
+mod rounded;
 mod rows;
 mod schedule;
 mod score;

@@ -1,13 +1,13 @@
-//! From selected features to values, reconstruction, error, and the gradients of the codes.
+//! From selected features to the reconstruction, its error, and the gradients of the codes.
 //!
-//! With `x` the row less `b_dec`, `z_i = relu(⟨W_enc[i], x⟩ + b_enc[i])` for the selected `i`, and the loss
-//! `L = 1/B Σ_rows ‖Σ_i z_i W_dec[i] − x‖²`:
+//! With `x` the row less `b_dec` and `z_i = ⟨W_enc[i], x⟩ + b_enc[i] > 0` for the selected `i`, the loss is
+//! `L = 1/B Σ_rows ‖Σ_i z_i W_dec[i] − x‖²`, so
 //! `g = ∂L/∂x̂ = 2/B (Σ_i z_i W_dec[i] − x)` and `∂L/∂z_i = ⟨W_dec[i], g⟩`. A row's features stay in cache between the two.
 
-use super::kernel::{add_rows, dot, dot_rows};
+use super::kernel::{dot, prefetch};
 use super::parallel::each;
+use super::rounded::{Rounded, round};
 use super::score::Lane;
-use super::weights::State;
 
 /// Rows in a piece of work.
 const PIECE: usize = 32;
@@ -19,9 +19,9 @@ pub(super) struct Codes {
     pub(super) offsets: Vec<usize>,
     /// Selected features.
     pub(super) features: Vec<u32>,
-    /// Their values; 0 where the exact score turned out not to be positive.
+    /// Their positive values.
     pub(super) values: Vec<f32>,
-    /// ∂L/∂value; 0 where the value is.
+    /// ∂L/∂value.
     pub(super) slopes: Vec<f32>,
 }
 
@@ -41,68 +41,65 @@ impl Codes {
     pub(super) fn take(&mut self, lanes: &[Lane], name: impl Fn(u32) -> u32) {
         self.offsets.clear();
         self.features.clear();
+        self.values.clear();
         self.offsets.push(0);
         for lane in lanes {
             self.features.extend(lane.items.iter().map(|item| name(item.1)));
+            self.values.extend(lane.items.iter().map(|item| item.0));
             self.offsets.push(self.features.len());
         }
-        self.values.clear();
-        self.values.resize(self.features.len(), 0.0);
         self.slopes.clear();
         self.slopes.resize(self.features.len(), 0.0);
     }
 }
 
-/// What is to be rebuilt: rows that the codes are read from, and the target, `scale · base` (the rows themselves, or the
-/// error that a first reconstruction left).
+/// What is to be rebuilt: `scale · rows`, either the rows themselves or the error that a first reconstruction left.
 pub(super) struct Target<'a> {
-    /// Rows less `b_dec`, `[n, d]`.
-    pub(super) rows: &'a [f32],
-    /// `[n, d]`.
-    pub(super) base: &'a [f32],
-    /// The factor on `base`.
+    /// `[n, d]`, or more rows.
+    pub(super) rows: &'a Rounded,
+    /// The factor on them.
     pub(super) scale: f32,
     /// The factor on the gradient: 2/B times the weight of this error.
     pub(super) weight: f32,
 }
 
 struct Piece<'a> {
-    rows: &'a [f32],
-    base: &'a [f32],
+    first: usize,
     offsets: &'a [usize],
     features: &'a [u32],
-    values: &'a mut [f32],
+    values: &'a [f32],
     slopes: &'a mut [f32],
-    gradients: &'a mut [f32],
+    gradients: &'a mut [i16],
+    steps: &'a mut [f32],
     totals: &'a mut Totals,
 }
 
-/// Fills `codes.values`, `codes.slopes` and `gradients [n, d]` (`∂L/∂x̂`).
+/// Fills `codes.slopes` and `gradients [n, d]` (`∂L/∂x̂`).
 pub(super) fn reconstruct(
-    state: &State,
+    decoder: &Rounded,
     target: &Target<'_>,
     codes: &mut Codes,
-    gradients: &mut [f32],
+    gradients: &mut Rounded,
+    d: usize,
     threads: usize,
 ) -> Totals {
-    let d = state.d;
-    let mut totals =
-        vec![Totals { least: f32::INFINITY, ..Totals::default() }; (codes.offsets.len() - 1).div_ceil(PIECE)];
-    let (mut values, mut slopes) = (&mut codes.values[..], &mut codes.slopes[..]);
+    let n = codes.offsets.len() - 1;
+    let none = Totals { least: f32::INFINITY, ..Totals::default() };
+    let mut totals = vec![none; n.div_ceil(PIECE)];
+    gradients.resize(n, d);
+    let mut slopes = &mut codes.slopes[..];
     let mut pieces = Vec::with_capacity(totals.len());
-    let rows = target.rows.chunks(PIECE * d).zip(target.base.chunks(PIECE * d)).zip(gradients.chunks_mut(PIECE * d));
-    for (i, (((rows, base), gradients), totals)) in rows.zip(&mut totals).enumerate() {
-        let offsets = &codes.offsets[i * PIECE..=i * PIECE + rows.len() / d];
-        let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
-        let (head, tail) = values.split_at_mut(last - first);
-        values = tail;
-        let (head_slopes, tail) = slopes.split_at_mut(last - first);
+    for (i, ((gradients, steps), totals)) in gradients.chunks_mut(PIECE).zip(&mut totals).enumerate() {
+        let offsets = &codes.offsets[i * PIECE..=i * PIECE + steps.len()];
+        let at = offsets[0]..offsets[offsets.len() - 1];
+        let (head, tail) = std::mem::take(&mut slopes).split_at_mut(at.len());
         slopes = tail;
-        let features = &codes.features[first..last];
-        pieces.push(Piece { rows, base, offsets, features, values: head, slopes: head_slopes, gradients, totals });
+        let (features, values) = (&codes.features[at.clone()], &codes.values[at]);
+        let first = i * PIECE;
+        pieces.push(Piece { first, offsets, features, values, slopes: head, gradients, steps, totals });
     }
-    each(threads, pieces.into_iter(), |piece| piece.run(state, target));
-    totals.iter().fold(Totals { least: f32::INFINITY, ..Totals::default() }, |sum, piece| Totals {
+    each(threads, pieces.into_iter(), |piece| piece.run(decoder, target, d));
+    totals.iter().fold(none, |sum, piece| Totals {
         error: sum.error + piece.error,
         active: sum.active + piece.active,
         least: sum.least.min(piece.least),
@@ -110,33 +107,24 @@ pub(super) fn reconstruct(
 }
 
 impl Piece<'_> {
-    fn run(self, state: &State, target: &Target<'_>) {
-        let d = state.d;
-        let first = self.offsets[0];
-        let rows = self.rows.chunks_exact(d).zip(self.base.chunks_exact(d)).zip(self.gradients.chunks_exact_mut(d));
-        for (((x, base), g), at) in rows.zip(self.offsets.windows(2)) {
-            let at = at[0] - first..at[1] - first;
-            let (features, values) = (&self.features[at.clone()], &mut self.values[at.clone()]);
-            dot_rows(x, features, &state.encoder.values, values);
-            for (value, &f) in values.iter_mut().zip(features) {
-                *value = (*value + state.encoder_bias.values[f as usize]).max(0.0);
-                if *value > 0.0 {
-                    self.totals.active += 1;
-                    self.totals.least = self.totals.least.min(*value);
-                }
-            }
-            for (g, &base) in g.iter_mut().zip(base) {
-                *g = -target.scale * base;
-            }
-            add_rows(g, values.len(), |j| (values[j], features[j] as usize), &state.decoder.values);
-            self.totals.error += f64::from(dot(g, g));
-            g.iter_mut().for_each(|g| *g *= target.weight);
-            let slopes = &mut self.slopes[at];
-            dot_rows(g, features, &state.decoder.values, slopes);
-            for (slope, &value) in slopes.iter_mut().zip(&*values) {
-                if value <= 0.0 {
-                    *slope = 0.0;
-                }
+    fn run(self, decoder: &Rounded, target: &Target<'_>, d: usize) {
+        let mut g = vec![0f32; d];
+        let start = self.offsets[0];
+        let rows = self.gradients.chunks_exact_mut(decoder.width).zip(self.steps).zip(self.offsets.windows(2));
+        for (r, ((out, step), at)) in rows.enumerate() {
+            let at = at[0] - start..at[1] - start;
+            let (features, values) = (&self.features[at.clone()], &self.values[at.clone()]);
+            g.fill(0.0);
+            target.rows.add(&mut g, 1, |_| (-target.scale, self.first + r));
+            decoder.add(&mut g, values.len(), |j| (values[j], features[j] as usize));
+            self.totals.error += f64::from(dot(&g, &g));
+            self.totals.active += values.len() as u64;
+            self.totals.least = values.iter().fold(self.totals.least, |least, &value| least.min(value));
+            *step = round(&g, out) * target.weight;
+            decoder.dot(out, *step, features, &mut self.slopes[at.clone()]);
+            // The rows that the next four codes need come from far away.
+            for &f in self.features.iter().skip(at.end).take(4) {
+                prefetch(decoder.row(f as usize));
             }
         }
     }

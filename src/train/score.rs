@@ -1,25 +1,19 @@
 //! The scores of all features, `W_enc·(x − b_dec) + b_enc`, in 16-bit integers, and the candidates among them.
 //!
 //! This is the only dense work of training, nine tenths of its arithmetic. An AVX2 core multiplies and adds 32 pairs of
-//! 16-bit integers a cycle (`vpmaddwd`) but only 16 pairs of floats, so rows and weights are rounded to integers first:
-//! a row `x` becomes `q·step`, `q` of norm ≤ [`NORM`]. By Cauchy–Schwarz `|q·r| ≤ NORM² < 2³¹`, so no sum can overflow,
-//! and the rounding of a score is about 1e-5 of `‖x‖·‖w‖`: finer than TF32. It can only swap features whose scores are
-//! that close; the values of those chosen are computed in 32-bit floats afterwards.
+//! 16-bit integers a cycle (`vpmaddwd`) but only 16 pairs of floats; `rounded.rs` says why nothing is lost.
 //!
 //! Features lie in panels of [`WIDE`], rows in groups of [`TALL`]: twelve accumulators stay in registers while a tile runs
 //! over all of `d_model`. Scores never reach memory: a tile is compared with each row's limit at once, and what passes is
 //! pushed on the row's [`Lane`].
 
-use super::kernel::{dispatch, dot};
+use super::kernel::{dispatch, prefetch};
+use super::rounded::round;
 
 /// Features in a panel.
 pub(super) const WIDE: usize = 16;
 /// Rows in a tile.
 pub(super) const TALL: usize = 6;
-/// The largest norm of a row of integers: 46,340² < 2³¹, less what rounding can add.
-const NORM: f32 = 46_000.0;
-/// The largest entry, with room for rounding.
-const LARGEST: f32 = 32_766.0;
 
 /// Two consecutive inputs of sixteen features: what one step of a tile reads.
 #[derive(Clone, Copy)]
@@ -42,11 +36,12 @@ pub(super) struct Panel<'a> {
     biases: &'a mut [f32],
 }
 
-/// Rows in integers, ready for [`scan`]: `[n padded to TALL, 2 · pairs]`.
-pub(super) struct Block {
-    width: usize,
-    rows: Vec<i16>,
-    steps: Vec<f32>,
+/// Rows in integers, `[n, width]`, with their steps: a stretch of [`Rounded`](super::rounded::Rounded).
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a> {
+    pub(super) width: usize,
+    pub(super) rows: &'a [i16],
+    pub(super) steps: &'a [f32],
 }
 
 /// A row's candidates: scores above `limit`, with their features.
@@ -103,20 +98,6 @@ impl Panel<'_> {
     }
 }
 
-impl Block {
-    /// `rows [n, d]` in integers, padded with rows of zeros to whole tiles.
-    pub(super) fn of(rows: &[f32], d: usize) -> Self {
-        let width = d.next_multiple_of(2);
-        let padded = (rows.len() / d).next_multiple_of(TALL);
-        let mut block = Self { width, rows: vec![0; padded * width], steps: vec![0.0; padded] };
-        let places = block.rows.chunks_exact_mut(width).zip(&mut block.steps);
-        for ((out, step), row) in places.zip(rows.chunks_exact(d)) {
-            *step = round(row, out);
-        }
-        block
-    }
-}
-
 impl Lane {
     /// Keeps the `k` best (ties: the lower feature) and raises the limit to the last of them.
     pub(super) fn prune(&mut self, k: usize) {
@@ -128,35 +109,6 @@ impl Lane {
             self.limit = self.items.iter().fold(f32::INFINITY, |low, item| low.min(item.0));
         }
     }
-}
-
-#[inline(always)]
-fn round_body<const FMA: bool>(row: &[f32], scale: f32, out: &mut [i16]) {
-    /// 1.5 · 2²³: adding it leaves the nearest integer (ties to even) in the low bits of the sum.
-    const MAGIC: f32 = 12_582_912.0;
-    for (out, &x) in out.iter_mut().zip(row) {
-        *out = (x * scale + MAGIC).to_bits() as i16;
-    }
-}
-
-dispatch!(/// `out = round(row · scale)`; `|row · scale|` must stay below 2¹⁵.
-    round_to, round_body, (row: &[f32], scale: f32, out: &mut [i16]));
-
-/// Rounds a finite row to integers of norm ≤ [`NORM`]; returns what one is worth. A row of zeros is worth nothing.
-fn round(row: &[f32], out: &mut [i16]) -> f32 {
-    let norm = match dot(row, row) {
-        square if (1e-20..1e30).contains(&square) => square.sqrt(),
-        // Squares beyond the range of f32, or rows of zeros.
-        _ => row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt() as f32,
-    };
-    let largest = row.iter().fold(0f32, |m, x| m.max(x.abs()));
-    let scale = (NORM / norm).min(LARGEST / largest);
-    if !(scale.is_finite() && norm.is_finite()) {
-        out.fill(0);
-        return 0.0;
-    }
-    round_to(row, scale, out);
-    1.0 / scale
 }
 
 type Tile = [[i32; WIDE]; TALL];
@@ -261,16 +213,24 @@ impl Keep {
     }
 }
 
-/// Pushes the features whose score exceeds the limit of their row's lane, in the order of the features. `lanes` has one
-/// lane for each row of `block`.
-pub(super) fn scan(panels: &Panels, block: &Block, lanes: &mut [Lane], keep: Keep) {
+/// Pushes the features whose score exceeds the limit of their row's lane, in the order of the features. There is one lane
+/// for each row of `block`, less the rows that fill up the last tile; `block` holds whole tiles.
+pub(super) fn scan(panels: &Panels, block: Block<'_>, lanes: &mut [Lane], keep: Keep) {
     let tall = TALL * block.width;
+    debug_assert!(block.rows.len().is_multiple_of(tall) && block.steps.len() >= lanes.len());
     let mut tile: Tile = [[0; WIDE]; TALL];
+    let tiles = lanes.len().div_ceil(TALL);
     for (p, lines) in panels.lines.chunks_exact(panels.pairs.max(1)).enumerate() {
         let features = p * WIDE..(p + 1) * WIDE;
         let (steps, biases) = (&panels.steps[features.clone()], &panels.biases[features.clone()]);
+        // The next panel comes from far away: it is asked for piece by piece while this one is used.
+        let next = panels.lines.get((p + 1) * panels.pairs..).unwrap_or_default();
+        let share = panels.pairs.div_ceil(tiles);
         let rows = block.rows.chunks_exact(tall).zip(block.steps.chunks_exact(TALL));
-        for ((rows, row_steps), lanes) in rows.zip(lanes.chunks_mut(TALL)) {
+        for (t, ((rows, row_steps), lanes)) in rows.zip(lanes.chunks_mut(TALL)).enumerate() {
+            for line in next.iter().skip(t * share).take(share) {
+                prefetch(&line.0);
+            }
             multiply(rows, block.width, lines, &mut tile);
             sift(&tile, row_steps, steps, biases, features.start as u32, lanes, keep);
         }
@@ -289,12 +249,22 @@ fn multiply(rows: &[i16], width: usize, lines: &[Line], tile: &mut Tile) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kernel::dot;
+    use super::super::rounded::Rounded;
     use super::*;
     use rand::{Rng, SeedableRng};
 
     fn random(n: usize, seed: u64) -> Vec<f32> {
         let mut rng = rand_xoshiro::Xoshiro256PlusPlus::seed_from_u64(seed);
         (0..n).map(|_| rng.random_range(-1.0f32..1.0)).collect()
+    }
+
+    fn rounded(x: &[f32], d: usize) -> Rounded {
+        let mut out = Rounded::new((x.len() / d).next_multiple_of(TALL), d);
+        for ((q, step), row) in out.chunks_mut(1).zip(x.chunks(d)) {
+            step[0] = round(row, q);
+        }
+        out
     }
 
     /// Normalised error of a score: |score − exact| / (‖x‖·‖w‖) ≤ 5e-5, at every size around the tile's edges.
@@ -304,9 +274,10 @@ mod tests {
             let (x, w, b) = (random(n * d, 1), random(f * d, 2), random(f, 3));
             let mut panels = Panels::new(f, d);
             panels.fill(d, &w, &b, 0..f);
-            let block = Block::of(&x, d);
+            let x16 = rounded(&x, d);
+            let block = Block { width: x16.width, rows: &x16.rows, steps: &x16.steps };
             let mut lanes = vec![Lane { limit: f32::NEG_INFINITY, items: Vec::new() }; n];
-            scan(&panels, &block, &mut lanes, Keep::all());
+            scan(&panels, block, &mut lanes, Keep::all());
             for (x, lane) in x.chunks(d).zip(&lanes) {
                 assert_eq!(lane.items.len(), f);
                 for (i, &(score, feature)) in lane.items.iter().enumerate() {
@@ -336,23 +307,6 @@ mod tests {
         }
     }
 
-    /// The largest possible dot product: two equal rows of one nonzero, of many, and of alternating extremes.
-    #[test]
-    fn sums_cannot_overflow() {
-        for d in [1, 2, 576, 4096] {
-            for row in [vec![1e30f32; d], vec![-3e-20; d], (0..d).map(|i| if i == 0 { 1e4 } else { 1.0 }).collect()] {
-                let mut q = vec![0i16; d];
-                round(&row, &mut q);
-                let sum: i64 = q.iter().map(|&q| i64::from(q) * i64::from(q)).sum();
-                assert!(sum < i64::from(i32::MAX), "d {d}: {sum}");
-                assert!(q.iter().any(|&q| q != 0));
-            }
-        }
-        let mut q = [1i16; 4];
-        assert_eq!(round(&[0.0; 4], &mut q), 0.0);
-        assert_eq!(q, [0; 4]);
-    }
-
     #[test]
     fn the_best_are_kept_and_ties_go_to_the_lower_feature() {
         let (f, d, k) = (300, 24, 5);
@@ -364,20 +318,21 @@ mod tests {
         }
         let mut panels = Panels::new(f, d);
         panels.fill(d, &w, &vec![0.0; f], 0..f);
-        let block = Block::of(&x, d);
+        let x16 = rounded(&x, d);
+        let block = Block { width: x16.width, rows: &x16.rows, steps: &x16.steps };
         let mut all = vec![Lane { limit: f32::NEG_INFINITY, items: Vec::new() }];
-        scan(&panels, &block, &mut all, Keep::all());
+        scan(&panels, block, &mut all, Keep::all());
         let mut want = all[0].items.clone();
         want.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         want.truncate(k);
         assert_eq!(want[..3].iter().map(|item| item.1).collect::<Vec<_>>(), [17, 40, 250]);
         let mut lanes = vec![Lane { limit: f32::NEG_INFINITY, items: Vec::new() }];
-        scan(&panels, &block, &mut lanes, Keep::best(k));
+        scan(&panels, block, &mut lanes, Keep::best(k));
         lanes[0].prune(k);
         lanes[0].items.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         assert_eq!(lanes[0].items, want);
         let mut two = vec![Lane { limit: f32::NEG_INFINITY, items: Vec::new() }];
-        scan(&panels, &block, &mut two, Keep::best(2));
+        scan(&panels, block, &mut two, Keep::best(2));
         two[0].prune(2);
         two[0].items.sort_by_key(|item| item.1);
         assert_eq!(two[0].items.iter().map(|item| item.1).collect::<Vec<_>>(), [17, 40]);

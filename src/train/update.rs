@@ -7,9 +7,10 @@
 //! The decoder row is kept at norm 1: the part of its gradient along itself is removed, and the row rescaled after Adam.
 
 use super::adam::{Rates, adam};
-use super::kernel::{add, add_rows, dot};
+use super::kernel::{add, dot};
 use super::parallel::each;
 use super::reconstruct::Codes;
+use super::rounded::{Rounded, round};
 use super::score::{Panel, Panels, WIDE};
 use super::start::unit;
 use super::weights::{Rowset, State};
@@ -22,7 +23,7 @@ struct Firing {
     slope: f32,
 }
 
-/// The firings of a batch, sorted by feature, then by code list, then by row.
+/// The firings of a batch, sorted by feature, then by row.
 #[derive(Default)]
 pub(super) struct Firings {
     offsets: Vec<usize>,
@@ -30,32 +31,24 @@ pub(super) struct Firings {
 }
 
 impl Firings {
-    /// Sorts the positive codes; row `r` of list `l` becomes row `l · batch + r`.
-    pub(super) fn sort(&mut self, n: usize, batch: usize, lists: &[&Codes]) {
+    /// Sorts the codes.
+    pub(super) fn sort(&mut self, n: usize, codes: &Codes) {
         self.offsets.clear();
         self.offsets.resize(n + 1, 0);
-        let positive = |codes: &Codes, j: usize| codes.values[j] > 0.0;
-        for codes in lists {
-            for (j, &f) in codes.features.iter().enumerate() {
-                self.offsets[f as usize + 1] += usize::from(positive(codes, j));
-            }
+        for &f in &codes.features {
+            self.offsets[f as usize + 1] += 1;
         }
         for f in 0..n {
             self.offsets[f + 1] += self.offsets[f];
         }
         self.firings.clear();
-        self.firings.resize(self.offsets[n], Firing::default());
+        self.firings.resize(codes.features.len(), Firing::default());
         // `offsets[f]` runs from the start of feature f to its end, which is the start of feature f + 1.
-        for (l, codes) in lists.iter().enumerate() {
-            for (r, at) in codes.offsets.windows(2).enumerate() {
-                for j in at[0]..at[1] {
-                    if positive(codes, j) {
-                        let next = &mut self.offsets[codes.features[j] as usize];
-                        let row = (l * batch + r) as u32;
-                        self.firings[*next] = Firing { row, value: codes.values[j], slope: codes.slopes[j] };
-                        *next += 1;
-                    }
-                }
+        for (r, at) in codes.offsets.windows(2).enumerate() {
+            for j in at[0]..at[1] {
+                let next = &mut self.offsets[codes.features[j] as usize];
+                self.firings[*next] = Firing { row: r as u32, value: codes.values[j], slope: codes.slopes[j] };
+                *next += 1;
             }
         }
         self.offsets.rotate_right(1);
@@ -67,16 +60,12 @@ impl Firings {
     }
 }
 
-/// What the gradients are made of.
-pub(super) struct Sources<'a> {
-    /// Rows less `b_dec`, `[batch, d]`.
-    pub(super) rows: &'a [f32],
-    /// `∂L/∂x̂` of every list of codes, `[lists · batch, d]`.
-    pub(super) gradients: &'a [f32],
+/// What the gradients are made of: codes with the gradients of what they rebuilt.
+pub(super) struct Source<'a> {
+    /// `∂L/∂x̂ [batch, d]`.
+    pub(super) gradients: &'a Rounded,
     /// The firings.
     pub(super) firings: &'a Firings,
-    /// Rows in the batch.
-    pub(super) batch: usize,
 }
 
 /// Sixteen features: what one thread updates at a time.
@@ -87,51 +76,89 @@ struct Piece<'a> {
     bias: Rowset<'a>,
     idle: &'a mut [u64],
     panel: Panel<'a>,
+    rounded: (&'a mut [i16], &'a mut [f32]),
     /// `Σ_i ∂L/∂b_enc[i] · W_enc[i]`, the share of these features in the gradient of `b_dec`.
     shift: &'a mut [f32],
 }
 
-/// One step of Adam on all parameters; refills the panels and counts idle rows.
-pub(super) fn update(state: &mut State, panels: &mut Panels, sources: &Sources<'_>, rates: &Rates, threads: usize) {
+/// The forms of the weights that rows are multiplied with.
+pub(super) struct Forms {
+    /// The encoder.
+    pub(super) panels: Panels,
+    /// The decoder.
+    pub(super) decoder: Rounded,
+}
+
+impl Forms {
+    /// The forms of the weights in `state`.
+    pub(super) fn of(state: &State) -> Self {
+        let mut panels = Panels::new(state.n, state.d);
+        panels.fill(state.d, &state.encoder.values, &state.encoder_bias.values, 0..state.n);
+        let mut decoder = Rounded::new(state.n, state.d);
+        for ((out, step), row) in decoder.chunks_mut(1).zip(state.decoder.values.chunks_exact(state.d)) {
+            step[0] = round(row, out);
+        }
+        Self { panels, decoder }
+    }
+}
+
+/// One step of Adam on all parameters; renews the forms and counts idle rows. The first source is the reconstruction of
+/// `rows` (less `b_dec`, `[batch, d]`); the second, if any, that of its error by dead features.
+pub(super) fn update(
+    state: &mut State,
+    forms: &mut Forms,
+    rows: &Rounded,
+    sources: &[Source<'_>],
+    rates: &Rates,
+    threads: usize,
+) {
     let d = state.d;
     let mut shifts = vec![0f32; state.n.div_ceil(WIDE) * d];
     let mut pieces = Vec::with_capacity(state.n.div_ceil(WIDE));
     let matrices = state.encoder.chunks_mut(WIDE * d).zip(state.decoder.chunks_mut(WIDE * d));
     let vectors = state.encoder_bias.chunks_mut(WIDE).zip(state.idle.chunks_mut(WIDE));
-    let rest = panels.panels_mut().zip(shifts.chunks_mut(d));
-    for (i, (((encoder, decoder), (bias, idle)), (panel, shift))) in matrices.zip(vectors).zip(rest).enumerate() {
-        pieces.push(Piece { first: i * WIDE, encoder, decoder, bias, idle, panel, shift });
+    let rest = forms.panels.panels_mut().zip(forms.decoder.chunks_mut(WIDE)).zip(shifts.chunks_mut(d));
+    for (i, (((encoder, decoder), (bias, idle)), ((panel, rounded), shift))) in
+        matrices.zip(vectors).zip(rest).enumerate()
+    {
+        pieces.push(Piece { first: i * WIDE, encoder, decoder, bias, idle, panel, rounded, shift });
     }
-    each(threads, pieces.into_iter(), |piece| piece.run(d, sources, rates));
+    each(threads, pieces.into_iter(), |piece| piece.run(d, rows, sources, rates));
 
-    // ∂L/∂b_dec = Σ_rows g − Σ_i ∂L/∂b_enc[i] · W_enc[i]; the second list of codes rebuilds an error, without a bias.
+    // ∂L/∂b_dec = Σ_rows g − Σ_i ∂L/∂b_enc[i] · W_enc[i]; the reconstruction of an error has no bias.
     let mut gradient = vec![0f32; d];
-    sources.gradients[..sources.batch * d].chunks_exact(d).for_each(|g| add(&mut gradient, 1.0, g));
+    let gradients = sources[0].gradients;
+    gradients.add(&mut gradient, gradients.steps.len(), |r| (1.0, r));
     shifts.chunks_exact(d).for_each(|shift| add(&mut gradient, -1.0, shift));
     let moments = &mut state.decoder_bias.moments;
     adam(rates, &mut state.decoder_bias.values, &gradient, &mut moments.first, &mut moments.second);
 }
 
 impl Piece<'_> {
-    fn run(mut self, d: usize, sources: &Sources<'_>, rates: &Rates) {
+    fn run(mut self, d: usize, rows: &Rounded, sources: &[Source<'_>], rates: &Rates) {
         let mut gradients = vec![0f32; 2 * d];
         let (up, down) = gradients.split_at_mut(d);
         let mut scratch = vec![0i16; d.next_multiple_of(2)];
+        let batch = sources[0].gradients.steps.len() as u64;
         for lane in 0..self.idle.len() {
-            let firings = sources.firings.of(self.first + lane);
-            let fired = firings.iter().any(|firing| (firing.row as usize) < sources.batch);
-            self.idle[lane] = if fired { 0 } else { self.idle[lane] + sources.batch as u64 };
+            let f = self.first + lane;
+            self.idle[lane] = if sources[0].firings.of(f).is_empty() { self.idle[lane] + batch } else { 0 };
             up.fill(0.0);
             down.fill(0.0);
-            let row = |j: usize| firings[j].row as usize;
-            add_rows(down, firings.len(), |j| (firings[j].value, row(j)), sources.gradients);
-            add_rows(up, firings.len(), |j| (firings[j].slope, row(j) % sources.batch), sources.rows);
-            let slope: f32 = firings.iter().map(|firing| firing.slope).sum();
+            let mut slope = 0f32;
+            for source in sources {
+                let firings = source.firings.of(f);
+                source.gradients.add(down, firings.len(), |j| (firings[j].value, firings[j].row as usize));
+                rows.add(up, firings.len(), |j| (firings[j].slope, firings[j].row as usize));
+                slope += firings.iter().map(|firing| firing.slope).sum::<f32>();
+            }
 
             let decoder = self.decoder.row(lane, d);
             add(down, -dot(down, decoder.values), decoder.values);
             adam(rates, decoder.values, down, decoder.first, decoder.second);
             unit(decoder.values);
+            let width = scratch.len();
+            self.rounded.1[lane] = round(decoder.values, &mut self.rounded.0[lane * width..(lane + 1) * width]);
 
             let encoder = self.encoder.row(lane, d);
             add(self.shift, slope, encoder.values);
