@@ -8,6 +8,7 @@ use super::options::{Options, Variant};
 use super::rows::{Rows, order};
 use super::score::Panels;
 use super::weights::State;
+use crate::dictionary::{Activation, Dictionary, FeatureStats, Info, Parts, Settings};
 use crate::error::Result;
 use crate::progress::{Progress, report};
 
@@ -16,26 +17,14 @@ const STREAM: u32 = u32::MAX - 1;
 /// Candidates per row, in units of `k`, that TopK's thresholds are estimated from.
 const REACH: usize = 4;
 
-/// What a run found, in the units of the rows.
-pub(super) struct Finished {
-    pub(super) encoder: Vec<f32>,
-    pub(super) decoder: Vec<f32>,
-    pub(super) encoder_bias: Vec<f32>,
-    pub(super) decoder_bias: Vec<f32>,
-    /// Per feature, for encoding it without looking at the others.
-    pub(super) thresholds: Vec<f32>,
-    /// Per feature: share of rows in which it is active, largest and mean positive value.
-    pub(super) statistics: Vec<[f32; 3]>,
-}
-
-/// Counts the features over the rows, then folds the scale back.
+/// Counts the features over the rows, folds the scale back and assembles the dictionary.
 pub(super) fn finish(
     state: &State,
     panels: &Panels,
     source: &Rows<'_>,
     options: &Options,
     progress: &mut Progress<'_>,
-) -> Result<Finished> {
+) -> Result<Dictionary> {
     let mut census = Census::new(state.n);
     let ids = order(source.len(), options.seed, STREAM);
     let ids = &ids[..ids.len().min(options.statistics_rows)];
@@ -65,14 +54,22 @@ pub(super) fn finish(
         Variant::TopK => census.thresholds(),
         Variant::BatchTopK => vec![state.threshold; state.n],
     };
-    let divide = |x: &[f32]| x.iter().map(|x| x / state.scale).collect();
-    Ok(Finished {
+    let divide = |x: &[f32]| -> Vec<f32> { x.iter().map(|x| x / state.scale).collect() };
+    let activation = match options.variant {
+        Variant::TopK => Activation::TopK { k: options.k },
+        Variant::BatchTopK => Activation::BatchTopK { k: options.k },
+    };
+    Dictionary::from_parts(Parts {
+        d_model: state.d,
         encoder: state.encoder.values.clone(),
         decoder: state.decoder.values.clone(),
         encoder_bias: divide(&state.encoder_bias.values),
         decoder_bias: divide(&state.decoder_bias.values),
-        thresholds: divide(&thresholds),
-        statistics: census.statistics(done, state.scale),
+        threshold: Some(divide(&thresholds)),
+        gate: None,
+        stats: Some(census.statistics(done, state.scale)),
+        settings: Settings::new(activation),
+        info: Info { recipe: options.recipe(), ..source.info().clone() },
     })
 }
 
@@ -156,11 +153,11 @@ impl Census {
         (0..self.active.len()).map(|f| threshold(f).unwrap_or(fallback)).collect()
     }
 
-    fn statistics(&self, rows: u64, scale: f32) -> Vec<[f32; 3]> {
+    fn statistics(&self, rows: u64, scale: f32) -> Vec<FeatureStats> {
         let one = |f: usize| {
             let density = f64::from(self.active[f]) / rows.max(1) as f64;
-            let mean = self.sum[f] / f64::from(self.active[f].max(1));
-            [density as f32, self.max[f] / scale, (mean / f64::from(scale)) as f32]
+            let mean = self.sum[f] / f64::from(self.active[f].max(1)) / f64::from(scale);
+            FeatureStats { density: density as f32, max: self.max[f] / scale, mean: mean as f32 }
         };
         (0..self.active.len()).map(one).collect()
     }
@@ -205,8 +202,8 @@ mod tests {
         assert!((above - i64::from(census.active[0])).abs() <= 40, "{above} {}", census.active[0]);
         assert!((thresholds[2] - 1.6).abs() < 0.1, "{thresholds:?}");
         let stats = census.statistics(1000, 2.0);
-        assert_eq!(stats[0][0] + stats[1][0], 1.0);
-        assert_eq!(stats[1][1], 0.75);
-        assert_eq!(stats[2], [0.0; 3]);
+        assert_eq!(stats[0].density + stats[1].density, 1.0);
+        assert_eq!(stats[1].max, 0.75);
+        assert_eq!(stats[2], FeatureStats::default());
     }
 }

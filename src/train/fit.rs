@@ -4,15 +4,54 @@ use std::path::Path;
 
 use super::adam::Rates;
 use super::batch::{Batch, Outcome};
-use super::finish::{Finished, finish};
+use super::finish::finish;
 use super::options::{Metrics, Options, Variant};
 use super::rows::{Rows, order};
 use super::update::Forms;
 use super::weights::State;
 use super::{batchtopk, checkpoint, revive, schedule, start};
 use crate::Kind;
+use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
 use crate::progress::{Progress, report};
+
+/// Trains a dictionary on `rows`.
+///
+/// With `checkpoint`, the state of the run is saved there every `checkpoint_every` steps, at the end, and when `progress`
+/// cancels; a later call with the same rows and options goes on from it and ends with the same bits. `progress` counts
+/// rows, and its note carries loss, L0, FVU and the number of dead features.
+///
+/// The dictionary is in the units of the rows. Its thresholds and statistics are counted in a last pass over
+/// `statistics_rows` of the rows: BatchTopK dictionaries encode by their threshold; those of a TopK dictionary, one for
+/// each feature, chosen so that it fires as often as TopK lets it, serve steering by slices.
+///
+/// # Errors
+/// [`Kind::Argument`](crate::Kind::Argument) for impossible options;
+/// [`Kind::Numeric`](crate::Kind::Numeric) if a row holds NaN or infinity, all rows are equal, or training diverges;
+/// [`Kind::Format`](crate::Kind::Format) or [`Kind::Mismatch`](crate::Kind::Mismatch) if `checkpoint` is damaged or
+/// belongs to another run; [`Kind::Cancelled`](crate::Kind::Cancelled).
+pub fn fit(
+    rows: &Rows<'_>,
+    options: &Options,
+    checkpoint: Option<&Path>,
+    progress: &mut Progress<'_>,
+) -> Result<Dictionary> {
+    fit_with(rows, options, checkpoint, progress, &mut |_| ())
+}
+
+/// [`fit`], which also hands the metrics of every step to `on_step`.
+///
+/// # Errors
+/// As [`fit`].
+pub fn fit_with(
+    rows: &Rows<'_>,
+    options: &Options,
+    checkpoint: Option<&Path>,
+    progress: &mut Progress<'_>,
+    on_step: &mut dyn FnMut(&Metrics),
+) -> Result<Dictionary> {
+    Run::new(rows, options, checkpoint)?.finish(checkpoint, progress, on_step)
+}
 
 /// A run: the state, and what is derived from it.
 pub(super) struct Run<'a> {
@@ -32,11 +71,11 @@ impl<'a> Run<'a> {
         options.check()?;
         let mut options = options.clone();
         options.threads = options.thread_count();
+        options.batch = options.batch.min(rows.len());
         let loaded = match checkpoint {
             Some(path) => checkpoint::load(path, rows.d_model(), &options, &rows.fingerprint()?)?,
             None => None,
         };
-        options.batch = options.batch.min(rows.len());
         let state = match loaded {
             Some(state) => state,
             None => start::start(rows, &options)?,
@@ -120,7 +159,7 @@ impl<'a> Run<'a> {
         checkpoint: Option<&Path>,
         progress: &mut Progress<'_>,
         on_step: &mut dyn FnMut(&Metrics),
-    ) -> Result<Finished> {
+    ) -> Result<Dictionary> {
         let steps = self.steps();
         let save = |run: &Self| match checkpoint {
             Some(path) => checkpoint::save(path, &run.state, &run.options, &run.rows.fingerprint()?),
@@ -139,21 +178,4 @@ impl<'a> Run<'a> {
         }
         finish(&self.state, &self.forms.panels, self.rows, &self.options, progress)
     }
-}
-
-/// Trains (temporary shape).
-pub fn fit(rows: &Rows<'_>, options: &Options, checkpoint: Option<&Path>, progress: &mut Progress<'_>) -> Result<()> {
-    fit_with(rows, options, checkpoint, progress, &mut |_| ())
-}
-/// Trains.
-pub fn fit_with(
-    rows: &Rows<'_>,
-    options: &Options,
-    checkpoint: Option<&Path>,
-    progress: &mut Progress<'_>,
-    on_step: &mut dyn FnMut(&Metrics),
-) -> Result<()> {
-    let mut run = Run::new(rows, options, checkpoint)?;
-    run.finish(checkpoint, progress, on_step)?;
-    Ok(())
 }

@@ -3,19 +3,28 @@
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use crate::activations::Activations;
+use crate::dictionary::Info;
 use crate::error::{Error, Result};
 
 /// The rows to train on, `[n, d_model]`.
 pub struct Rows<'a> {
     d_model: usize,
-    data: &'a [f32],
+    source: Source<'a>,
+    info: Info,
+}
+
+enum Source<'a> {
+    Memory(&'a [f32]),
+    /// Directories of shards, and the rows in them that are used: `(directory, row)`.
+    Shards(Vec<&'a Activations>, Vec<(u32, u32)>),
 }
 
 impl<'a> Rows<'a> {
     /// Rows in memory, row-major.
     ///
     /// # Errors
-    /// [`Kind::Argument`](crate::Kind::Argument) if `data` is no whole number of rows, or none.
+    /// [`Kind::Argument`](crate::Kind::Argument) if `data` is no whole number of rows, or none, or too many.
     pub fn from_slice(d_model: usize, data: &'a [f32]) -> Result<Self> {
         if d_model == 0 || data.is_empty() || !data.len().is_multiple_of(d_model) {
             return Err(Error::argument(format!(
@@ -23,7 +32,50 @@ impl<'a> Rows<'a> {
                 data.len()
             )));
         }
-        Ok(Self { d_model, data })
+        number(data.len() / d_model)?;
+        Ok(Self { d_model, source: Source::Memory(data), info: Info::default() })
+    }
+
+    /// The rows of harvested shards, read where they lie; those at position 0 are left out, because that position is an
+    /// attention sink whose norm says nothing about text.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`](crate::Kind::Argument) if no row is left;
+    /// [`Kind::Mismatch`](crate::Kind::Mismatch) if the directories differ in model, layer or width.
+    pub fn from_activations(directories: &[&'a Activations]) -> Result<Self> {
+        let Some(first) = directories.first() else {
+            return Err(Error::argument("rows: expected one directory of activations or more, found none"));
+        };
+        let origin = |a: &Activations| (a.d_model(), a.meta().layer, a.meta().model_fingerprint.clone());
+        let mut used = Vec::new();
+        for (i, directory) in (0..).zip(directories) {
+            if origin(directory) != origin(first) {
+                let (one, other) = (first.directory().display(), directory.directory().display());
+                return Err(Error::mismatch(format!(
+                    "{one} and {other}: expected the same model, layer and width, found {:?} and {:?}",
+                    origin(first),
+                    origin(directory)
+                )));
+            }
+            number(directory.n_rows())?;
+            let positions = directory.shards().iter().flat_map(|shard| shard.positions());
+            used.extend((0..).zip(positions).filter(|&(_, &position)| position != 0).map(|(row, _)| (i, row)));
+        }
+        number(used.len())?;
+        if used.is_empty() {
+            let path = first.directory().display();
+            return Err(Error::argument(format!("{path}: expected rows at positions other than 0, found none")));
+        }
+        let meta = first.meta();
+        let info = Info {
+            name: format!("{} layer {}", meta.model, meta.layer),
+            model_name: meta.model.clone(),
+            model_fingerprint: meta.model_fingerprint.clone(),
+            layer: Some(meta.layer),
+            hook: format!("blocks.{}.hook_{}", meta.layer, meta.hook),
+            ..Info::default()
+        };
+        Ok(Self { d_model: first.d_model(), source: Source::Shards(directories.to_vec(), used), info })
     }
 
     /// Width of a row.
@@ -33,7 +85,10 @@ impl<'a> Rows<'a> {
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.data.len() / self.d_model
+        match &self.source {
+            Source::Memory(data) => data.len() / self.d_model,
+            Source::Shards(_, used) => used.len(),
+        }
     }
 
     /// Never true: a set of rows without rows is refused when it is made.
@@ -41,14 +96,28 @@ impl<'a> Rows<'a> {
         self.len() == 0
     }
 
+    /// Where they come from.
+    pub(super) fn info(&self) -> &Info {
+        &self.info
+    }
+
     /// Reads row `i` and checks that all of it is finite.
     pub(super) fn read(&self, i: usize, out: &mut [f32]) -> Result<()> {
-        out.copy_from_slice(&self.data[i * self.d_model..(i + 1) * self.d_model]);
-        if out.iter().fold(0.0, |sum, x| sum + x * 0.0) == 0.0 {
+        match &self.source {
+            Source::Memory(data) => out.copy_from_slice(&data[i * self.d_model..(i + 1) * self.d_model]),
+            Source::Shards(directories, used) => directories[used[i].0 as usize].row(used[i].1 as usize, out),
+        }
+        if finite(out) {
             return Ok(());
         }
         let column = out.iter().position(|x| !x.is_finite()).unwrap_or(0);
-        Err(Error::numeric(format!("row {i}, column {column}: expected a finite number, found {}", out[column])))
+        let place = match &self.source {
+            Source::Memory(_) => format!("row {i}"),
+            Source::Shards(directories, used) => {
+                format!("{}: row {}", directories[used[i].0 as usize].directory().display(), used[i].1)
+            }
+        };
+        Err(Error::numeric(format!("{place}, column {column}: expected a finite number, found {}", out[column])))
     }
 
     /// A few bytes that tell these rows from others: their number, width, and 64 of them.
@@ -58,12 +127,31 @@ impl<'a> Rows<'a> {
         hash.update((self.len() as u64).to_le_bytes());
         hash.update((self.d_model as u64).to_le_bytes());
         let mut row = vec![0f32; self.d_model];
-        for i in 0..64.min(self.len()) {
-            self.read(i * self.len() / 64.min(self.len()), &mut row)?;
+        let samples = self.len().min(64);
+        for i in 0..samples {
+            self.read(i * self.len() / samples, &mut row)?;
             hash.update(bytemuck::cast_slice::<f32, u8>(&row));
         }
         Ok(hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
     }
+}
+
+/// Rows are numbered with 32 bits.
+fn number(n: usize) -> Result<()> {
+    match u32::try_from(n) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::argument(format!("rows: expected at most {}, found {n}", u32::MAX))),
+    }
+}
+
+/// `x · 0` is 0 for finite `x` and NaN otherwise; lanes, because a single sum would be a chain of 500 additions.
+fn finite(row: &[f32]) -> bool {
+    let mut sums = [0f32; 16];
+    let mut chunks = row.chunks_exact(16);
+    for chunk in &mut chunks {
+        sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += x * 0.0);
+    }
+    sums.iter().chain(chunks.remainder()).all(|x| x * 0.0 == 0.0)
 }
 
 /// The order of `n` rows in pass `epoch`: a permutation that depends on the seed and the pass alone, so that a resumed run
