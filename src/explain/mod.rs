@@ -16,6 +16,7 @@
 pub mod baselines;
 mod best;
 pub mod counted;
+mod estimate;
 mod explanations;
 mod find;
 mod jsonl;
@@ -26,6 +27,7 @@ pub mod tuned;
 pub mod vocabulary;
 pub mod windows;
 
+pub use estimate::{Data, Tuned, data, lens, token_bytes, top_act, tuned};
 pub use explanations::{Estimator, Explanation, Explanations, Header};
 pub use find::{Find, Match};
 pub use vocabulary::Vocabulary;
