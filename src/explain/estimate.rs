@@ -163,7 +163,9 @@ fn fit(from: &Activations, to: &Activations, options: &Tuned, progress: &mut Pro
         for ((&i, x), y) in rows.iter().zip(x.chunks_mut(d_model)).zip(y.chunks_mut(d_model)) {
             if (from.token(i), from.position(i)) != (to.token(i), to.position(i)) {
                 let (a, b) = (from.token(i), to.token(i));
-                return Err(Error::mismatch(format!("tuned: expected the same text, found tokens {a} and {b} at row {i}")));
+                return Err(Error::mismatch(format!(
+                    "tuned: expected the same text, found tokens {a} and {b} at row {i}"
+                )));
             }
             from.row(i, x);
             to.row(i, y);
@@ -269,11 +271,15 @@ fn check_rows(rows: &Activations, model: &Model, dictionary: &Dictionary) -> Res
     let place = rows.directory().display();
     if rows.d_model() != dictionary.d_model() {
         let (expected, found) = (dictionary.d_model(), rows.d_model());
-        return Err(Error::mismatch(format!("{place}: expected rows of the dictionary's width {expected}, found {found}")));
+        return Err(Error::mismatch(format!(
+            "{place}: expected rows of the dictionary's width {expected}, found {found}"
+        )));
     }
     if let Some(layer) = dictionary.layer().filter(|layer| *layer != meta.layer) {
         let found = meta.layer;
-        return Err(Error::mismatch(format!("{place}: expected rows of the dictionary's layer {layer}, found {found}")));
+        return Err(Error::mismatch(format!(
+            "{place}: expected rows of the dictionary's layer {layer}, found {found}"
+        )));
     }
     if Kinship::of(&meta.model_fingerprint, model.fingerprint()) == Kinship::Stranger {
         let (theirs, ours) = (&meta.model, model.name());
