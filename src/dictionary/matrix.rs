@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use crate::file::Map;
+use crate::file::gguf::GgmlType;
 use crate::num::{Q8_0_BYTES, Q8_0_LEN, Row};
 
 /// A slice that somebody else keeps alive too. Cloning shares it.
@@ -81,12 +82,12 @@ impl Matrix {
         self.n_cols
     }
 
-    pub(super) fn type_name(&self) -> &'static str {
+    pub(super) fn kind(&self) -> GgmlType {
         match self.values {
-            Values::F32(_) => "F32",
-            Values::F16(_) => "F16",
-            Values::Bf16(_) => "BF16",
-            Values::Q8_0(_) => "Q8_0",
+            Values::F32(_) => GgmlType::F32,
+            Values::F16(_) => GgmlType::F16,
+            Values::Bf16(_) => GgmlType::BF16,
+            Values::Q8_0(_) => GgmlType::Q8_0,
         }
     }
 

@@ -22,6 +22,7 @@ mod encode;
 mod gguf;
 mod matrix;
 mod parts;
+mod saelens;
 mod settings;
 mod slice;
 
@@ -29,6 +30,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
+use crate::file::gguf::GgmlType;
 pub use batch::Codes;
 pub(crate) use encode::{Undo, Unit};
 use matrix::{Matrix, Shared};
@@ -78,7 +80,15 @@ impl Dictionary {
     /// are missing, malformed or do not fit each other; [`Kind::Unsupported`](crate::Kind::Unsupported) for an
     /// activation, architecture or type that this version does not know.
     pub fn open(path: &Path) -> Result<Self> {
-        gguf::open(path)
+        if !path.is_dir() {
+            return gguf::open(path);
+        }
+        if saelens::recognize(path) {
+            return saelens::open(path);
+        }
+        let expected =
+            "expected a SAELens directory with cfg.json and sae_weights.safetensors, found none of them or one";
+        Err(Error::format(path, expected))
     }
 
     /// A dictionary from weights in memory.
@@ -125,9 +135,9 @@ impl Dictionary {
         &self.info.hook
     }
 
-    /// How the weights are stored: `F32`, `F16`, `BF16` or `Q8_0`.
-    pub fn storage(&self) -> &'static str {
-        self.encoder.type_name()
+    /// How the weights are stored: F32, F16, BF16 or Q8_0.
+    pub fn storage(&self) -> GgmlType {
+        self.encoder.kind()
     }
 
     /// b_dec `[d_model]`, in the units of s(x).
@@ -261,7 +271,7 @@ impl Dictionary {
     /// # Errors
     /// [`Kind::Argument`](crate::Kind::Argument) for another type, or Q8_0 if the width is no multiple of 32;
     /// [`Kind::Io`](crate::Kind::Io).
-    pub fn save_gguf(&self, path: &Path, kind: crate::file::gguf::GgmlType) -> Result<()> {
+    pub fn save_gguf(&self, path: &Path, kind: GgmlType) -> Result<()> {
         gguf::save(self, path, kind)
     }
 }

@@ -127,7 +127,7 @@ impl Info {
     }
 }
 
-/// What a feature did on a data set.
+/// What a feature did on a data set. NaN where a file does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FeatureStats {
     /// Share of rows in which it was active.
@@ -138,7 +138,17 @@ pub struct FeatureStats {
     pub mean: f32,
 }
 
-/// The layer in a hook point: L of `blocks.L.…`.
+/// The L for which `l_out-L` is what the hook point shows: `blocks.L.hook_resid_post`, `blocks.(L+1).hook_resid_pre`, or
+/// `model.layers.L` of Hugging Face.
 pub(super) fn layer_of_hook(hook: &str) -> Option<usize> {
-    hook.strip_prefix("blocks.")?.split('.').next()?.parse().ok()
+    if let Some(layer) = hook.strip_prefix("model.layers.") {
+        return layer.parse().ok();
+    }
+    let (layer, site) = hook.strip_prefix("blocks.")?.split_once('.')?;
+    let layer: usize = layer.parse().ok()?;
+    match site {
+        "hook_resid_post" => Some(layer),
+        "hook_resid_pre" => layer.checked_sub(1),
+        _ => None,
+    }
 }
