@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use crate::file::Map;
-use crate::file::gguf::GgmlType;
 use crate::num::{Q8_0_BYTES, Q8_0_LEN, Row};
 
 /// A slice that somebody else keeps alive too. Cloning shares it.
@@ -27,6 +26,15 @@ impl<T: Pod> Shared<T> {
     pub(super) fn mapped(map: &Arc<Map>, bytes: Range<usize>) -> Option<Self> {
         let values: &[T] = bytemuck::try_cast_slice(map.bytes().get(bytes.clone())?).ok()?;
         Some(Self::Mapped { map: map.clone(), start: bytes.start, len: values.len() })
+    }
+}
+
+impl<T> Shared<T> {
+    /// Stops keeping the values in memory, if they lie in a file; they come back when read.
+    pub(super) fn release(&self) {
+        if let Self::Mapped { map, start, len } = self {
+            map.release(*start..*start + *len * size_of::<T>());
+        }
     }
 }
 
@@ -82,12 +90,12 @@ impl Matrix {
         self.n_cols
     }
 
-    pub(super) fn kind(&self) -> GgmlType {
+    pub(super) fn type_name(&self) -> &'static str {
         match self.values {
-            Values::F32(_) => GgmlType::F32,
-            Values::F16(_) => GgmlType::F16,
-            Values::Bf16(_) => GgmlType::BF16,
-            Values::Q8_0(_) => GgmlType::Q8_0,
+            Values::F32(_) => "F32",
+            Values::F16(_) => "F16",
+            Values::Bf16(_) => "BF16",
+            Values::Q8_0(_) => "Q8_0",
         }
     }
 

@@ -135,9 +135,9 @@ impl Dictionary {
         &self.info.hook
     }
 
-    /// How the weights are stored: F32, F16, BF16 or Q8_0.
-    pub fn storage(&self) -> GgmlType {
-        self.encoder.kind()
+    /// How the weights are stored: `F32`, `F16`, `BF16` or `Q8_0`.
+    pub fn storage(&self) -> &'static str {
+        self.encoder.type_name()
     }
 
     /// b_dec `[d_model]`, in the units of s(x).
@@ -273,5 +273,11 @@ impl Dictionary {
     /// [`Kind::Io`](crate::Kind::Io).
     pub fn save_gguf(&self, path: &Path, kind: GgmlType) -> Result<()> {
         gguf::save(self, path, kind)
+    }
+
+    /// Gives the pages of the vectors over features back: checking them read all, a slice reads a few.
+    fn release_vectors(&self) {
+        let gate = self.gate.iter().flat_map(|g| [&g.bias, &g.log_scale]);
+        [&self.encoder_bias].into_iter().chain(&self.threshold).chain(gate).for_each(Shared::release);
     }
 }

@@ -35,6 +35,8 @@ impl Dictionary {
     pub fn slice(&self, features: &[u32]) -> Result<Slice> {
         let full = matches!(self.rule(), Rule::TopK(_)) && self.threshold.is_none();
         let features = features.iter().map(|&id| self.sliced(id)).collect::<Result<_>>()?;
+        // What it needs of them it has; the system maps 64 KB around each value that was read.
+        self.release_vectors();
         Ok(Slice { dictionary: self.clone(), features, full })
     }
 

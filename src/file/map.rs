@@ -61,6 +61,22 @@ impl Map {
         let _ = self.map.advise(memmap2::Advice::Random);
     }
 
+    /// Gives the pages that `range` of the file touches back to the system, which stops counting them as this process's
+    /// memory. Reading them again maps them again. A hint: where it isn't supported, nothing happens.
+    pub fn release(&self, range: std::ops::Range<usize>) {
+        let range = range.start..range.end.min(self.map.len());
+        if range.is_empty() {
+            return;
+        }
+        #[cfg(unix)]
+        {
+            use memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: dropping pages of a map that is never written loses nothing: the next access reads the same bytes
+            // from the file, as far as nobody changes it, which is the contract of this module.
+            let _ = unsafe { self.map.unchecked_advise_range(DontNeed, range.start, range.len()) };
+        }
+    }
+
     /// Tells the system that the whole file will be read front to back.
     pub fn advise_sequential(&self) {
         #[cfg(unix)]
@@ -81,7 +97,10 @@ mod tests {
         let map = Map::open(&path).unwrap();
         map.advise_random();
         map.advise_sequential();
-        assert_eq!(map.bytes(), b"hello");
+        for range in [0..5, 1..3, 4..99, 7..9] {
+            map.release(range);
+            assert_eq!(map.bytes(), b"hello");
+        }
         assert_eq!(map.path(), path);
     }
 
