@@ -74,10 +74,10 @@ fn write_sparse(path: &Path, d: usize, n: usize, q8_0: bool, features: &[u32]) -
     data + offset
 }
 
-/// Resident bytes of this process.
+/// Resident bytes of this process, exactly: `/proc/self/status` lags behind.
 fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = rollup.lines().find_map(|l| l.strip_prefix("Rss:")).unwrap();
     line.trim().trim_end_matches(" kB").trim().parse::<usize>().unwrap() * 1024
 }
 

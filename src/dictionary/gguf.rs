@@ -67,7 +67,7 @@ pub(super) fn open(path: &Path) -> Result<Dictionary> {
         stats_rows: Arc::default(),
     };
     parts::check(&dictionary).map_err(|what| Error::format(path, what))?;
-    dictionary.release_vectors();
+    dictionary.release();
     Ok(dictionary)
 }
 

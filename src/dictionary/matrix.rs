@@ -30,10 +30,10 @@ impl<T: Pod> Shared<T> {
 }
 
 impl<T> Shared<T> {
-    /// Stops keeping the values in memory, if they lie in a file; they come back when read.
-    pub(super) fn release(&self) {
-        if let Self::Mapped { map, start, len } = self {
-            map.release(*start..*start + *len * size_of::<T>());
+    /// Gives the memory of the file that the values lie in back to the system, if they do; they come back when read.
+    fn release(&self) {
+        if let Self::Mapped { map, .. } = self {
+            map.release(0..map.bytes().len());
         }
     }
 }
@@ -124,6 +124,30 @@ impl Matrix {
             self.row(i).decode(out);
         }
         scratch
+    }
+
+    /// A matrix in memory of some of the rows, stored as they are.
+    pub(super) fn gather(&self, rows: &[usize]) -> Self {
+        fn pick<T: Pod>(values: &Shared<T>, n: usize, rows: &[usize]) -> Shared<T> {
+            rows.iter().flat_map(|i| values[i * n..(i + 1) * n].iter().copied()).collect::<Vec<T>>().into()
+        }
+        let n = self.n_cols;
+        let values = match &self.values {
+            Values::F32(v) => Values::F32(pick(v, n, rows)),
+            Values::F16(v) => Values::F16(pick(v, n, rows)),
+            Values::Bf16(v) => Values::Bf16(pick(v, n, rows)),
+            Values::Q8_0(v) => Values::Q8_0(pick(v, n / Q8_0_LEN * Q8_0_BYTES, rows)),
+        };
+        Self { values, n_rows: rows.len(), n_cols: n }
+    }
+
+    /// Gives the memory of the file that the rows lie in back to the system, if they do; they come back when read.
+    pub(super) fn release(&self) {
+        match &self.values {
+            Values::F32(v) => v.release(),
+            Values::F16(v) | Values::Bf16(v) => v.release(),
+            Values::Q8_0(v) => v.release(),
+        }
     }
 
     /// ‖rowᵢ‖.

@@ -275,9 +275,10 @@ impl Dictionary {
         gguf::save(self, path, kind)
     }
 
-    /// Gives the pages of the vectors over features back: checking them read all, a slice reads a few.
-    fn release_vectors(&self) {
-        let gate = self.gate.iter().flat_map(|g| [&g.bias, &g.log_scale]);
-        [&self.encoder_bias].into_iter().chain(&self.threshold).chain(gate).for_each(Shared::release);
+    /// Gives the memory of the mapped file back to the system: around each page that was read it maps neighbours along,
+    /// up to 2 MB where the page cache holds large folios.
+    fn release(&self) {
+        self.encoder.release();
+        self.decoder.release();
     }
 }

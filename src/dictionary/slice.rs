@@ -1,6 +1,10 @@
 //! A few features of a dictionary: what steering works with. Only their rows are ever read.
+//!
+//! A slice keeps a copy of its rows, as they are stored, side by side: 2·|S| rows of memory, and no page fault in the
+//! middle of a decode step. The file's own pages go back to the system as soon as the copy is made.
 
 use super::encode::{Rule, Unit, safe_norm};
+use super::matrix::Matrix;
 use super::{Activation, Dictionary};
 use crate::error::{Error, Result};
 
@@ -13,6 +17,9 @@ use crate::error::{Error, Result};
 pub struct Slice {
     dictionary: Dictionary,
     features: Vec<Feature>,
+    /// Eⱼ and Dⱼ, `[len, d_model]`.
+    encoder: Matrix,
+    decoder: Matrix,
     full: bool,
 }
 
@@ -34,27 +41,26 @@ impl Dictionary {
     /// [`Kind::Numeric`](crate::Kind::Numeric) if one of its rows holds NaN or infinity.
     pub fn slice(&self, features: &[u32]) -> Result<Slice> {
         let full = matches!(self.rule(), Rule::TopK(_)) && self.threshold.is_none();
-        let features = features.iter().map(|&id| self.sliced(id)).collect::<Result<_>>()?;
-        // What it needs of them it has; the system maps 64 KB around each value that was read.
-        self.release_vectors();
-        Ok(Slice { dictionary: self.clone(), features, full })
-    }
-
-    fn sliced(&self, id: u32) -> Result<Feature> {
-        let (i, n) = (id as usize, self.n_features());
-        if i >= n {
-            let name = self.info.title();
+        let (name, n) = (self.info.title(), self.n_features());
+        let rows: Vec<usize> = features.iter().map(|&id| id as usize).collect();
+        if let Some(id) = rows.iter().find(|i| **i >= n) {
             return Err(Error::argument(format!("{name}: expected features 0 to {}, found {id}", n - 1)));
         }
-        let (encoder, norm) = (self.encoder.norm(i), self.decoder.norm(i));
-        if !(encoder.is_finite() && norm.is_finite()) {
+        let (encoder, decoder) = (self.encoder.gather(&rows), self.decoder.gather(&rows));
+        let feature = |(j, &id)| self.sliced(id, encoder.norm(j), decoder.norm(j));
+        let features = features.iter().enumerate().map(feature).collect::<Result<_>>()?;
+        self.release();
+        Ok(Slice { dictionary: self.clone(), features, encoder, decoder, full })
+    }
+
+    /// What the slice knows of feature `id`, whose rows have the norms ‖Eᵢ‖ and ‖Dᵢ‖.
+    fn sliced(&self, id: u32, encoder_norm: f32, norm: f32) -> Result<Feature> {
+        if !(encoder_norm.is_finite() && norm.is_finite()) {
             let name = self.info.title();
             return Err(Error::numeric(format!("{name}: feature {id}: expected finite rows, found NaN or infinity")));
         }
-        let rescaled = self.settings.rescale_by_decoder_norm;
-        let amount = if rescaled { 1.0 / safe_norm(norm) } else { 1.0 };
-        let unit = self.unit_with(i, if rescaled { safe_norm(norm) } else { 1.0 });
-        Ok(Feature { id, unit, norm, amount })
+        let outer = if self.settings.rescale_by_decoder_norm { safe_norm(norm) } else { 1.0 };
+        Ok(Feature { id, unit: self.unit_with(id as usize, outer), norm, amount: 1.0 / outer })
     }
 }
 
@@ -110,8 +116,8 @@ impl Slice {
             return;
         }
         let a = dictionary.input(x).0;
-        for (f, feature) in out.iter_mut().zip(&self.features) {
-            *f = feature.unit.activate(dictionary.encoder.row(feature.id as usize).dot(&a));
+        for (j, (f, feature)) in out.iter_mut().zip(&self.features).enumerate() {
+            *f = feature.unit.activate(self.encoder.row(j).dot(&a));
         }
     }
 
@@ -128,8 +134,7 @@ impl Slice {
     /// # Panics
     /// If there is no feature `j`, or `x` has another length than `d_model`.
     pub fn add_decoder(&self, j: usize, amount: f32, x: &mut [f32]) {
-        let feature = &self.features[j];
-        self.dictionary.decoder.row(feature.id as usize).axpy(amount * feature.amount, x);
+        self.decoder.row(j).axpy(amount * self.features[j].amount, x);
     }
 
     /// x += scale(x)·Σⱼ δⱼ·Dⱼ: changes activations by `deltas` `[len]` with the error term kept.

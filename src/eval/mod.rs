@@ -1,3 +1,4 @@
 //! Floor 7: evaluators.
 
 pub mod concepts;
+pub mod quality;

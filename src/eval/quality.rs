@@ -1,0 +1,440 @@
+//! How well a dictionary describes rows of the residual stream: L0, FVU, dead features, and what each feature does.
+//!
+//! L0 is the mean number of active features in a row. FVU, the fraction of variance unexplained, is
+//! Σ‖x − x̂‖² / Σ‖x − mean‖². A feature is dead if no row activates it. Density is the share of rows that do.
+//!
+//! One pass over the rows, of which a few thousand are in memory at a time. Costs one encode (a matrix product) and L0
+//! decoder rows for each; sums are kept in `f64` over fixed groups of rows, so results do not depend on threads.
+
+use crate::activations::Activations;
+use crate::dictionary::{Dictionary, FeatureStats};
+use crate::error::{Error, Result};
+use crate::progress::{Progress, report};
+
+/// What a dictionary does to the rows that it was shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quality {
+    /// Rows shown.
+    pub n_rows: u64,
+    /// Mean number of active features in a row.
+    pub l0: f64,
+    /// Σ‖x − x̂‖² / Σ‖x − mean‖².
+    pub fvu: f64,
+    /// Share of features that no row activated.
+    pub dead_share: f64,
+    /// Of each feature: density, largest and mean positive activation.
+    pub features: Vec<FeatureStats>,
+}
+
+/// Which rows to look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Threads to use.
+    pub threads: usize,
+    /// At most about so many rows, in groups taken evenly from all of them; 0: every row.
+    pub max_rows: usize,
+    /// Whether rows at position 0 count too. They are few, but so long that they would rule every sum.
+    pub include_first: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { threads: 1, max_rows: 0, include_first: false }
+    }
+}
+
+/// Rows read, encoded and added at once.
+const BLOCK: usize = 4096;
+
+/// Shows the rows of `activations` to `dictionary`.
+///
+/// # Errors
+/// [`Kind::Mismatch`](crate::Kind::Mismatch) if the widths differ, [`Kind::Argument`](crate::Kind::Argument) without
+/// rows, [`Kind::Numeric`](crate::Kind::Numeric) if a row holds NaN or infinity, and when `progress` says stop.
+pub fn quality(
+    activations: &Activations,
+    dictionary: &Dictionary,
+    options: &Options,
+    progress: &mut Progress<'_>,
+) -> Result<Quality> {
+    let (d, found) = (dictionary.d_model(), activations.d_model());
+    if found != d {
+        return Err(Error::mismatch(format!("quality: expected rows of the dictionary's width {d}, found {found}")));
+    }
+    let blocks: usize = activations.shards().iter().map(|s| s.n_rows().div_ceil(BLOCK)).sum();
+    let wanted = if options.max_rows == 0 { blocks } else { options.max_rows.div_ceil(BLOCK).min(blocks) };
+    let mut meter = Meter::new(dictionary);
+    let mut rows = vec![0f32; BLOCK * d];
+    let (mut block, mut done) = (0usize, 0usize);
+    for shard in activations.shards() {
+        for first in (0..shard.n_rows()).step_by(BLOCK) {
+            // Of all blocks, those at which the share done so far falls behind the share wanted.
+            let chosen = done * blocks <= block * wanted && done < wanted;
+            block += 1;
+            if !chosen {
+                continue;
+            }
+            done += 1;
+            let range = first..(first + BLOCK).min(shard.n_rows());
+            let n = range.len();
+            shard.read(range.clone(), &mut rows[..n * d]);
+            let positions = shard.positions().get(range).unwrap_or_default();
+            let kept = if options.include_first { n } else { drop_first(&mut rows[..n * d], d, positions) };
+            meter.add(&rows[..kept * d], options.threads);
+            report(progress, done as u64, wanted as u64, &meter.note())?;
+        }
+    }
+    meter.finish()
+}
+
+/// Moves the rows whose position is not 0 to the front and returns their number.
+fn drop_first(rows: &mut [f32], d: usize, positions: &[i32]) -> usize {
+    let mut kept = 0;
+    for (i, _) in positions.iter().enumerate().filter(|(_, p)| **p != 0) {
+        rows.copy_within(i * d..(i + 1) * d, kept * d);
+        kept += 1;
+    }
+    kept
+}
+
+/// The running sums behind [`Quality`]: for callers whose rows come from elsewhere.
+pub struct Meter<'a> {
+    dictionary: &'a Dictionary,
+    n_rows: u64,
+    n_active: u64,
+    /// Σ‖x − x̂‖².
+    error: f64,
+    /// Sums are taken of x − shift, so that a large mean cancels no digits; the mean of the first rows.
+    shift: Vec<f32>,
+    /// Σ(x − shift).
+    sum: Vec<f64>,
+    /// Σ‖x − shift‖².
+    squares: f64,
+    /// Of each feature: rows that activate it, Σf, max f.
+    features: Vec<(u64, f64, f32)>,
+}
+
+/// Sums over a group of rows.
+struct Partial {
+    error: f64,
+    sum: Vec<f64>,
+    squares: f64,
+}
+
+impl<'a> Meter<'a> {
+    /// No rows yet.
+    pub fn new(dictionary: &'a Dictionary) -> Self {
+        let d = dictionary.d_model();
+        Self {
+            dictionary,
+            n_rows: 0,
+            n_active: 0,
+            error: 0.0,
+            shift: Vec::new(),
+            sum: vec![0.0; d],
+            squares: 0.0,
+            features: vec![(0, 0.0, 0.0); dictionary.n_features()],
+        }
+    }
+
+    /// Adds `rows` `[n, d_model]`.
+    ///
+    /// # Panics
+    /// If `rows` is no whole number of rows.
+    pub fn add(&mut self, rows: &[f32], threads: usize) {
+        /// Rows of one partial sum: fixed, so that threads change nothing.
+        const GROUP: usize = 128;
+        let d = self.dictionary.d_model();
+        let n = rows.len() / d;
+        if n == 0 {
+            return;
+        }
+        let codes = self.dictionary.encode_batch(rows, threads);
+        if self.n_rows == 0 {
+            let mean = |j| (rows.iter().skip(j).step_by(d).map(|&v| f64::from(v)).sum::<f64>() / n as f64) as f32;
+            self.shift = (0..d).map(mean).collect();
+        }
+        let groups = n.div_ceil(GROUP);
+        let per_thread = groups.div_ceil(threads.clamp(1, groups));
+        let mut partials: Vec<Option<Partial>> = (0..groups).map(|_| None).collect();
+        let (dictionary, shift, codes_of) = (self.dictionary, &self.shift, &codes);
+        std::thread::scope(|scope| {
+            for (t, out) in partials.chunks_mut(per_thread).enumerate() {
+                scope.spawn(move || {
+                    for (g, out) in out.iter_mut().enumerate() {
+                        let first = (t * per_thread + g) * GROUP;
+                        let range = first..(first + GROUP).min(n);
+                        let codes = range.clone().map(|r| codes_of.row(r));
+                        *out = Some(partial(dictionary, shift, &rows[range.start * d..range.end * d], codes));
+                    }
+                });
+            }
+        });
+        for part in partials.into_iter().flatten() {
+            self.error += part.error;
+            self.squares += part.squares;
+            self.sum.iter_mut().zip(&part.sum).for_each(|(sum, v)| *sum += v);
+        }
+        for &(i, f) in codes.entries() {
+            let (count, sum, max) = &mut self.features[i as usize];
+            *count += 1;
+            *sum += f64::from(f);
+            *max = max.max(f);
+        }
+        self.n_rows += n as u64;
+        self.n_active += codes.n_active() as u64;
+    }
+
+    /// Rows so far.
+    pub fn n_rows(&self) -> u64 {
+        self.n_rows
+    }
+
+    /// The state in a line.
+    fn note(&self) -> String {
+        let l0 = self.n_active as f64 / self.n_rows.max(1) as f64;
+        format!("L0 {l0:.1}  FVU {:.3}", self.fvu())
+    }
+
+    fn fvu(&self) -> f64 {
+        let mean_part: f64 = self.sum.iter().map(|s| s * s).sum::<f64>() / self.n_rows.max(1) as f64;
+        self.error / (self.squares - mean_part)
+    }
+
+    /// The result.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`](crate::Kind::Argument) without rows, [`Kind::Numeric`](crate::Kind::Numeric) if a row held NaN
+    /// or infinity, or if all rows are the same.
+    pub fn finish(self) -> Result<Quality> {
+        if self.n_rows == 0 {
+            return Err(Error::argument("quality: expected rows, found none"));
+        }
+        let fvu = self.fvu();
+        if !(self.squares.is_finite() && self.error.is_finite()) {
+            return Err(Error::numeric("quality: expected finite rows and reconstructions, found NaN or infinity"));
+        }
+        if !fvu.is_finite() {
+            return Err(Error::numeric("quality: expected rows that differ, found no variance"));
+        }
+        let n = self.n_rows as f64;
+        let stats = |&(count, sum, max): &(u64, f64, f32)| FeatureStats {
+            density: (count as f64 / n) as f32,
+            max,
+            mean: if count == 0 { 0.0 } else { (sum / count as f64) as f32 },
+        };
+        let dead = self.features.iter().filter(|f| f.0 == 0).count();
+        Ok(Quality {
+            n_rows: self.n_rows,
+            l0: self.n_active as f64 / n,
+            fvu,
+            dead_share: dead as f64 / self.features.len() as f64,
+            features: self.features.iter().map(stats).collect(),
+        })
+    }
+}
+
+fn partial<'a>(
+    dictionary: &Dictionary,
+    shift: &[f32],
+    rows: &[f32],
+    codes: impl Iterator<Item = &'a [(u32, f32)]>,
+) -> Partial {
+    let d = shift.len();
+    let mut out = Partial { error: 0.0, sum: vec![0.0; d], squares: 0.0 };
+    let mut x_hat = vec![0f32; d];
+    for (x, codes) in rows.chunks_exact(d).zip(codes) {
+        dictionary.reconstruct(x, codes, &mut x_hat);
+        out.error += x.iter().zip(&x_hat).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
+        for ((sum, &x), &shift) in out.sum.iter_mut().zip(x).zip(shift) {
+            let v = f64::from(x) - f64::from(shift);
+            *sum += v;
+            out.squares += v * v;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dictionary::{Activation, Info, Parts, Settings};
+    use crate::error::Kind;
+    use crate::num;
+    use rand::Rng;
+
+    const D: usize = 6;
+    const F: usize = 9;
+
+    fn random(n: usize, seed: u64) -> Vec<f32> {
+        let mut rng = num::rng(seed);
+        (0..n).map(|_| rng.random_range(-1f32..1.0)).collect()
+    }
+
+    fn dictionary(encoder: Vec<f32>, decoder: Vec<f32>, bias: Vec<f32>) -> Dictionary {
+        Dictionary::from_parts(Parts {
+            d_model: D,
+            encoder,
+            decoder,
+            encoder_bias: bias,
+            decoder_bias: vec![0.0; D],
+            threshold: None,
+            gate: None,
+            stats: None,
+            settings: Settings::new(Activation::Relu),
+            info: Info::default(),
+        })
+        .unwrap()
+    }
+
+    /// Two features a dimension, one for each sign: reconstructs everything with L0 = d.
+    fn perfect() -> Dictionary {
+        let mut rows = vec![0.0; 2 * D * D];
+        for j in 0..D {
+            rows[2 * j * D + j] = 1.0;
+            rows[(2 * j + 1) * D + j] = -1.0;
+        }
+        dictionary(rows.clone(), rows, vec![0.0; 2 * D])
+    }
+
+    #[test]
+    fn a_perfect_dictionary_explains_everything() {
+        let rows = random(300 * D, 1);
+        let dictionary = perfect();
+        let mut meter = Meter::new(&dictionary);
+        meter.add(&rows, 2);
+        let quality = meter.finish().unwrap();
+        assert!(quality.fvu < 1e-12 && quality.l0 == D as f64 && quality.dead_share == 0.0, "{quality:?}");
+    }
+
+    #[test]
+    fn sums_agree_with_the_definitions() {
+        let mut bias = random(F, 4);
+        bias[3] = -1e9;
+        let dictionary = dictionary(random(F * D, 2), random(F * D, 3), bias);
+        let n = 1000;
+        // A mean far from zero, which naive sums in f32 would not survive.
+        let rows: Vec<f32> = random(n * D, 5).iter().enumerate().map(|(i, v)| v + 100.0 * (i % D) as f32).collect();
+        let mean: Vec<f64> =
+            (0..D).map(|j| rows.iter().skip(j).step_by(D).map(|&v| f64::from(v)).sum::<f64>() / n as f64).collect();
+        let (mut error, mut variance, mut active) = (0.0, 0.0, [0u64; F]);
+        let (mut sums, mut maxima) = ([0f64; F], [0f32; F]);
+        for x in rows.chunks_exact(D) {
+            let (mut codes, mut x_hat) = (Vec::new(), vec![0.0; D]);
+            dictionary.encode_sparse(x, &mut codes);
+            dictionary.reconstruct(x, &codes, &mut x_hat);
+            error += x.iter().zip(&x_hat).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+            variance += x.iter().zip(&mean).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum::<f64>();
+            for (i, f) in codes {
+                active[i as usize] += 1;
+                sums[i as usize] += f64::from(f);
+                maxima[i as usize] = maxima[i as usize].max(f);
+            }
+        }
+        let mut first = None;
+        for threads in [1, 2, 3] {
+            let mut meter = Meter::new(&dictionary);
+            rows.chunks(300 * D).for_each(|rows| meter.add(rows, threads));
+            let quality = meter.finish().unwrap();
+            assert_eq!(*first.get_or_insert_with(|| quality.clone()), quality, "{threads} threads change the result");
+            assert!((quality.fvu / (error / variance) - 1.0).abs() < 1e-4, "{} for {}", quality.fvu, error / variance);
+            assert!((quality.l0 - active.iter().sum::<u64>() as f64 / n as f64).abs() < 1e-9);
+            let dead = active.iter().filter(|c| **c == 0).count();
+            assert!(dead >= 1 && quality.dead_share == dead as f64 / F as f64);
+            for (i, stats) in quality.features.iter().enumerate() {
+                assert!((stats.density - active[i] as f32 / n as f32).abs() < 1e-6);
+                let mean = if active[i] == 0 { 0.0 } else { sums[i] / active[i] as f64 };
+                assert!((f64::from(stats.mean) - mean).abs() <= 1e-5 * mean);
+                assert!((stats.max - maxima[i]).abs() <= 1e-5 * maxima[i]);
+            }
+        }
+    }
+
+    #[test]
+    fn no_rows_equal_rows_and_nan_have_no_quality() {
+        let dictionary = perfect();
+        let finish = |rows: &[f32]| {
+            let mut meter = Meter::new(&dictionary);
+            meter.add(rows, 1);
+            meter.finish().map_err(|e| e.kind())
+        };
+        assert_eq!(finish(&[]), Err(Kind::Argument));
+        assert_eq!(finish(&[0.0; 5 * D]), Err(Kind::Numeric));
+        let mut rows = random(5 * D, 6);
+        rows[7] = f32::NAN;
+        assert_eq!(finish(&rows), Err(Kind::Numeric));
+    }
+
+    #[test]
+    fn rows_at_position_zero_are_dropped() {
+        let mut rows: Vec<f32> = (0..5 * 2).map(|i| i as f32).collect();
+        assert_eq!(drop_first(&mut rows, 2, &[0, 1, 2, 0, 1]), 3);
+        assert_eq!(rows[..6], [2.0, 3.0, 4.0, 5.0, 8.0, 9.0]);
+    }
+
+    #[test]
+    fn shards_are_read_in_groups_without_first_rows() {
+        use crate::activations::{Meta, RowType, Writer};
+        let dir = tempfile::tempdir().unwrap();
+        let meta = Meta {
+            format: 1,
+            model: "m".to_owned(),
+            model_fingerprint: "f".to_owned(),
+            layer: 0,
+            hook: "resid_post".to_owned(),
+            d_model: D,
+            dtype: RowType::F32,
+            window: 100,
+            n_rows: 0,
+            shards: Vec::new(),
+            documents_done: 0,
+            text: "t".to_owned(),
+            complete: false,
+        };
+        let mut writer = Writer::open(dir.path(), meta, 6000).unwrap();
+        // 200 windows of 100: shards of 6,000 rows, two groups each, and 2,000 at the end.
+        for window in 0..200 {
+            let mut rows = random(100 * D, window);
+            rows[..D].fill(1e4);
+            writer.window(&rows, &[0; 100]).unwrap();
+            if writer.is_full() {
+                writer.flush(window + 1).unwrap();
+            }
+        }
+        writer.finish(200, true).unwrap();
+        let (activations, dictionary) = (Activations::open(dir.path()).unwrap(), perfect());
+        let run = |options: Options| {
+            let mut steps = Vec::new();
+            let mut progress = |step: crate::progress::Step<'_>| {
+                steps.push((step.done, step.total));
+                true
+            };
+            (quality(&activations, &dictionary, &options, &mut progress).unwrap(), steps)
+        };
+        let (all, steps) = run(Options::default());
+        assert_eq!((all.n_rows, steps.last()), (19_800, Some(&(7, 7))));
+        assert!(all.features.iter().all(|f| f.max < 2.0), "first rows are left out");
+        let (with_first, _) = run(Options { include_first: true, ..Options::default() });
+        assert_eq!(with_first.n_rows, 20_000);
+        assert!(with_first.features.iter().any(|f| f.max > 1e3));
+        let (some, steps) = run(Options { max_rows: 8192, ..Options::default() });
+        assert_eq!(steps, [(1, 2), (2, 2)]);
+        assert!(some.n_rows < 8192 && some.n_rows > 4000, "{}", some.n_rows);
+        let cancelled = quality(&activations, &dictionary, &Options::default(), &mut |_| false).unwrap_err();
+        assert_eq!(cancelled.kind(), Kind::Cancelled);
+        let narrow = Dictionary::from_parts(Parts {
+            d_model: 1,
+            encoder: vec![1.0],
+            decoder: vec![1.0],
+            encoder_bias: vec![0.0],
+            decoder_bias: vec![0.0],
+            threshold: None,
+            gate: None,
+            stats: None,
+            settings: Settings::new(Activation::Relu),
+            info: Info::default(),
+        });
+        let error = quality(&activations, &narrow.unwrap(), &Options::default(), &mut |_| true).unwrap_err();
+        assert_eq!(error.kind(), Kind::Mismatch);
+    }
+}
