@@ -110,7 +110,7 @@ impl Engine {
     /// Reads `prompt` into an empty cache and gets ready to generate. Any generation under way ends.
     pub fn begin(&mut self, prompt: &str, options: &Generate) -> Result<Generation> {
         let tokens = self.tokenize(prompt, true)?;
-        let mut generations = self.begin_many(std::slice::from_ref(&tokens), options)?;
+        let mut generations = self.begin_many(std::slice::from_ref(&tokens), options, false)?;
         generations.pop().ok_or_else(|| Error::argument("the prompt is empty"))
     }
 
@@ -155,7 +155,7 @@ impl Engine {
         let mut all = Vec::with_capacity(tokens.len());
         for wave in tokens.chunks(self.options.sequences.max(1)) {
             let shifted = Generate { seed: options.seed.wrapping_add(all.len() as u32), ..options.clone() };
-            let mut generations = self.begin_many(wave, &shifted)?;
+            let mut generations = self.begin_many(wave, &shifted, true)?;
             while generations.iter().any(|g| g.stop.is_none()) {
                 self.step_many(&mut generations)?;
             }
@@ -164,8 +164,9 @@ impl Engine {
         Ok(all)
     }
 
-    /// Reads prompts into an empty cache, one sequence each, and samples the first token of each.
-    fn begin_many(&mut self, prompts: &[Vec<i32>], options: &Generate) -> Result<Vec<Generation>> {
+    /// Reads prompts into an empty cache, one sequence each; `first` samples the first token of each while its logits are
+    /// there.
+    fn begin_many(&mut self, prompts: &[Vec<i32>], options: &Generate, first: bool) -> Result<Vec<Generation>> {
         if !(options.temperature >= 0.0 && options.temperature.is_finite()) {
             return Err(Error::argument(format!("temperature is {}, expected 0 or more", options.temperature)));
         }
@@ -177,7 +178,6 @@ impl Engine {
         }
         self.forget();
         self.epoch += 1;
-        let many = prompts.len() > 1;
         let mut generations = Vec::with_capacity(prompts.len());
         for (sequence, prompt) in (0_i32..).zip(prompts) {
             let mut generation = Generation {
@@ -192,7 +192,7 @@ impl Engine {
                 stop: (options.max_tokens == 0).then_some(Stop::Length),
             };
             self.read(prompt, sequence)?;
-            if many && generation.stop.is_none() {
+            if first && generation.stop.is_none() {
                 let token = generation.sampler.sample(self, -1);
                 generation.accept(token, &self.token_bytes(token, false), self.is_end(token));
             }
