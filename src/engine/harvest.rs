@@ -219,7 +219,35 @@ impl Engine {
         Ok(writers)
     }
 
-    fn document_tokens(&self, document: &Document) -> Result<Vec<i32>> {
+    /// The rows `[tokens.len(), d_model]` after block `layer` of one window, read from an empty cache; the graph ends there.
+    pub fn rows(&mut self, tokens: &[i32], layer: usize) -> Result<Vec<f32>> {
+        let n = tokens.len();
+        if n == 0 || n > self.options().batch.min(self.options().context) {
+            let most = self.options().batch.min(self.options().context);
+            return Err(Error::argument(format!("{n} tokens, expected 1 to {most}: one batch")));
+        }
+        if layer >= self.n_layer() {
+            return Err(Error::argument(format!("layer {layer} does not exist; the model has 0 to {}", self.n_layer() - 1)));
+        }
+        let mut batch = Batch::default();
+        batch.push(tokens)?;
+        self.hook_mut().capture([layer]);
+        self.hook_mut().stop_after(Some(layer));
+        self.forget();
+        self.epoch += 1;
+        let mut logits = vec![i8::from(layer + 1 == self.n_layer()); n];
+        logits[n - 1] = 1;
+        let decoded = self.decode(&mut batch.tokens, &batch.meta, &mut logits);
+        let captured = self.hook_mut().take_captured(layer);
+        self.hook_mut().capture([]);
+        self.hook_mut().stop_after(None);
+        decoded?;
+        self.finish()?;
+        Ok(captured.rows)
+    }
+
+    /// The tokens of a document, BOS in front where the model wants it.
+    pub fn document_tokens(&self, document: &Document) -> Result<Vec<i32>> {
         match document {
             Document::Text(text) => self.tokenize(text, true),
             Document::Chat(messages) => self.tokenize(&self.chat(messages, false)?, true),

@@ -1,0 +1,190 @@
+//! Does a dictionary fit the model that is about to be steered by it?
+//!
+//! Rows of the residual stream of the model at hand, as quantized, go through the dictionary: L0, FVU, dead features
+//! ([`quality`](super::quality)). Then the model runs on with each row replaced by its reconstruction, and with each row
+//! replaced by zero: the share of the cross-entropy between the two that the reconstruction recovers says how much of what
+//! the model uses the dictionary holds,
+//!
+//! recovered = (CE_zero − CE_reconstructed) / (CE_zero − CE_clean).
+//!
+//! Rows at position 0 are left as they are throughout. Costs one early-stopped pass over the text, and three whole passes
+//! over a part of it.
+
+use std::sync::Arc;
+
+use super::quality::{Meter, Quality};
+use crate::dictionary::Dictionary;
+use crate::engine::{Document, Engine, Score};
+use crate::error::{Error, Result};
+use crate::progress::{Progress, report};
+
+/// How much text is used.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Tokens for L0, FVU and dead features; few tokens make rare features look dead.
+    pub max_tokens: usize,
+    /// Tokens for the cross-entropies.
+    pub score_tokens: usize,
+    /// Longest window, in tokens.
+    pub window: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_tokens: 60_000, score_tokens: 8_000, window: 256 }
+    }
+}
+
+/// Cross-entropies in nats a token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CrossEntropy {
+    /// Of the model as it is.
+    pub clean: f64,
+    /// With the reconstruction in place of the residual stream.
+    pub reconstructed: f64,
+    /// With zero in place of the residual stream.
+    pub zero: f64,
+    /// Tokens scored.
+    pub n_tokens: usize,
+}
+
+impl CrossEntropy {
+    /// 1: the model does not notice the reconstruction; 0: it might as well be zero.
+    pub fn recovered(&self) -> f64 {
+        (self.zero - self.reconstructed) / (self.zero - self.clean)
+    }
+}
+
+/// What [`self_test`] found.
+#[derive(Clone, Debug)]
+pub struct SelfTest {
+    /// L0, FVU, dead features, statistics of each feature.
+    pub quality: Quality,
+    /// Cross-entropies.
+    pub cross_entropy: CrossEntropy,
+    /// Mean norm of the rows.
+    pub mean_norm: f64,
+    /// What to know: a fingerprint that differs, for example.
+    pub warnings: Vec<String>,
+}
+
+/// Tests `dictionary` on the engine's model over `text`. A plan in force is set aside meanwhile.
+///
+/// # Errors
+/// [`Kind::Mismatch`](crate::Kind::Mismatch) when the dictionary is for another width or a layer that the model lacks.
+pub fn self_test(
+    engine: &mut Engine,
+    dictionary: &Arc<Dictionary>,
+    text: &[Document],
+    options: &Options,
+    progress: &mut Progress<'_>,
+) -> Result<SelfTest> {
+    let (d_model, n_layer) = (engine.d_model(), engine.n_layer());
+    let fingerprint = crate::model::Model::open(engine.path())?.fingerprint().to_owned();
+    let warnings = dictionary.check_model(d_model, n_layer, &fingerprint)?.into_iter().collect();
+    let layer = dictionary
+        .layer()
+        .ok_or_else(|| Error::argument("the dictionary does not say which layer it belongs to; name one"))?;
+    let plan = engine.plan().cloned();
+    engine.set_plan(None)?;
+    let tested = test(engine, dictionary, layer, text, options, progress);
+    engine.hook_mut().patch(layer, None);
+    engine.set_plan(plan)?;
+    let (quality, cross_entropy, mean_norm) = tested?;
+    Ok(SelfTest { quality, cross_entropy, mean_norm, warnings })
+}
+
+fn test(
+    engine: &mut Engine,
+    dictionary: &Arc<Dictionary>,
+    layer: usize,
+    text: &[Document],
+    options: &Options,
+    progress: &mut Progress<'_>,
+) -> Result<(Quality, CrossEntropy, f64)> {
+    let threads = engine.options().threads;
+    let windows = windows(engine, text, options)?;
+    let n_tokens: usize = windows.iter().map(Vec::len).sum();
+    let score_tokens = options.score_tokens.min(n_tokens);
+    let total = (n_tokens + 3 * score_tokens) as u64;
+    let mut done = 0;
+    let mut meter = Meter::new(dictionary);
+    let mut norms = 0.0;
+    for window in &windows {
+        let captured = engine.rows(window, layer)?;
+        let rows = captured.get(dictionary.d_model()..).unwrap_or_default(); // all but position 0
+        norms += rows.chunks_exact(dictionary.d_model()).map(|row| f64::from(crate::num::norm(row))).sum::<f64>();
+        meter.add(rows, threads);
+        done += window.len() as u64;
+        report(progress, done, total, "L0, FVU")?;
+    }
+    let n_rows = meter.n_rows();
+    let quality = meter.finish()?;
+    let mut scores = [Score::default(); 3];
+    let mut left = score_tokens;
+    for window in &windows {
+        if left == 0 {
+            break;
+        }
+        let window = window.get(..window.len().min(left).max(2)).unwrap_or(window);
+        left = left.saturating_sub(window.len());
+        for (mode, score) in scores.iter_mut().enumerate() {
+            engine.hook_mut().patch(layer, (mode > 0).then(|| replace(dictionary.clone(), threads, mode == 1)));
+            let one = engine.score(window, 1)?;
+            engine.finish()?;
+            score.nll += one.nll;
+            score.n_tokens += one.n_tokens;
+            done += window.len() as u64;
+            report(progress, done.min(total), total, "cross-entropy")?;
+        }
+    }
+    let [clean, reconstructed, zero] = scores;
+    let cross_entropy = CrossEntropy {
+        clean: clean.cross_entropy(),
+        reconstructed: reconstructed.cross_entropy(),
+        zero: zero.cross_entropy(),
+        n_tokens: clean.n_tokens,
+    };
+    Ok((quality, cross_entropy, norms / n_rows.max(1) as f64))
+}
+
+/// Windows of the text, up to the wanted number of tokens.
+fn windows(engine: &Engine, text: &[Document], options: &Options) -> Result<Vec<Vec<i32>>> {
+    let longest = options.window.min(engine.options().batch).min(engine.options().context);
+    let (mut windows, mut n_tokens) = (Vec::new(), 0);
+    for document in text {
+        for window in engine.document_tokens(document)?.chunks(longest.max(2)).filter(|w| w.len() > 1) {
+            if n_tokens >= options.max_tokens {
+                return Ok(windows);
+            }
+            n_tokens += window.len();
+            windows.push(window.to_vec());
+        }
+    }
+    if windows.is_empty() { Err(Error::argument("the text has no two tokens")) } else { Ok(windows) }
+}
+
+/// Puts each row's reconstruction, or zero, in its place.
+fn replace(dictionary: Arc<Dictionary>, threads: usize, reconstruct: bool) -> Box<crate::hook::Patch> {
+    Box::new(move |rows, meta| {
+        let d_model = dictionary.d_model();
+        if meta.iter().any(|row| row.position < 0) {
+            return Err(Error::mismatch("a row's position could not be told"));
+        }
+        if !reconstruct {
+            for (row, _) in rows.chunks_exact_mut(d_model).zip(meta).filter(|(_, meta)| meta.position > 0) {
+                row.fill(0.0);
+            }
+            return Ok(());
+        }
+        let codes = dictionary.encode_batch(rows, threads);
+        let mut row_before = vec![0.0; d_model];
+        for (i, (row, meta)) in rows.chunks_exact_mut(d_model).zip(meta).enumerate() {
+            if meta.position > 0 {
+                row_before.copy_from_slice(row);
+                dictionary.reconstruct(&row_before, codes.row(i), row);
+            }
+        }
+        Ok(())
+    })
+}
