@@ -2,3 +2,5 @@
 
 pub mod concepts;
 pub mod quality;
+#[cfg(feature = "engine")]
+pub mod self_test;
