@@ -59,7 +59,8 @@ pub(super) fn open(path: &Path) -> Result<Dictionary> {
         encoder,
         decoder: matrix(&file, "dec.weight")?,
         encoder_bias: vector(&file, "enc.bias")?,
-        decoder_bias: vector(&file, "dec.bias")?,
+        // Read with every row, and small: not worth keeping pages of the file around it in memory.
+        decoder_bias: vector(&file, "dec.bias")?.to_vec().into(),
         threshold: opt_vector(&file, "threshold")?,
         gate,
         stats,
