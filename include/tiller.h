@@ -698,6 +698,641 @@ tiller_status tiller_matches_get(const tiller_matches *matches,
 // Frees `matches`. NULL is a no-op.
 TILLER_API void tiller_matches_free(tiller_matches *matches);
 
+/* ---- Harvested rows -------------------------------------------------------------------------------------- */
+
+// Rows of a residual stream that were harvested: a directory of safetensors shards, mapped. NumPy and PyTorch read
+// them without us.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_activations tiller_activations;
+
+// Opens a directory of shards.
+//
+// On success `*out` owns a new object; free it with tiller_activations_free().
+TILLER_API
+tiller_status tiller_activations_open(const char *directory,
+                                      tiller_activations **out,
+                                      tiller_error **err);
+
+// Number of rows. 0 if `activations` is NULL.
+TILLER_API size_t tiller_activations_n_rows(const tiller_activations *activations);
+
+// Width of a row. 0 if `activations` is NULL.
+TILLER_API size_t tiller_activations_d_model(const tiller_activations *activations);
+
+// The block after which the rows were read. 0 if `activations` is NULL.
+TILLER_API size_t tiller_activations_layer(const tiller_activations *activations);
+
+// The name of the model that they are of. Valid until `activations` is freed.
+TILLER_API const char *tiller_activations_model(const tiller_activations *activations);
+
+// The fingerprint of that model. Valid until `activations` is freed.
+TILLER_API const char *tiller_activations_fingerprint(const tiller_activations *activations);
+
+// Whether the whole text was harvested.
+TILLER_API bool tiller_activations_complete(const tiller_activations *activations);
+
+// Row `i` as `n` = d_model floats, with its token and its position in its window (each may be NULL).
+TILLER_API
+tiller_status tiller_activations_row(const tiller_activations *activations,
+                                     size_t i,
+                                     float *row,
+                                     size_t n,
+                                     int32_t *token,
+                                     int32_t *position,
+                                     tiller_error **err);
+
+// Frees `activations`. NULL is a no-op.
+TILLER_API void tiller_activations_free(tiller_activations *activations);
+
+/* ---- Plans ----------------------------------------------------------------------------------------------- */
+
+// A plan resolved against its dictionaries and a model's sizes, ready for the hot path. Needs neither any more.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_compiled tiller_compiled;
+
+// What to do to the residual stream: a list of rules, as data. A plan is a short JSON file that people read, diff and
+// edit by hand; its schema stands in the README.
+//
+// Its life: tiller_plan_open() or tiller_plan_parse() or tiller_plan_for(); tiller_plan_compile() with the
+// dictionaries that it speaks of; hand the compiled plan to tiller_hook_set_plan() or tiller_engine_set_plan().
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_plan tiller_plan;
+
+// A dictionary under the name by which a plan's rules call it.
+typedef struct {
+    // The name; "" if the plan names none.
+    const char *name;
+    // The dictionary.
+    const tiller_dictionary *dictionary;
+} tiller_named;
+
+// Which token a row of the residual stream belongs to.
+typedef struct {
+    // Its position in its sequence, from 0; -1 where that is not known (out only).
+    int32_t position;
+    // Which sequence.
+    int32_t sequence;
+    // 1 if the model wrote the token, 0 if it was given.
+    uint32_t generated;
+} tiller_row;
+
+// Reads and checks a plan file. Paths in it are relative to the file's directory.
+//
+// On success `*out` owns a new plan; free it with tiller_plan_free().
+TILLER_API tiller_status tiller_plan_open(const char *file, tiller_plan **out, tiller_error **err);
+
+// Reads and checks a plan from JSON text. Paths in it are relative to the working directory.
+TILLER_API tiller_status tiller_plan_parse(const char *json, tiller_plan **out, tiller_error **err);
+
+// The plan of one rule on the features that a search found, each weighted by how well it matched.
+//
+// `op` is an operator of the schema, such as "min_clamp". `unit` counts `strength`: 0 raw, 1 multiples of each feature's
+// mean positive activation, 2 the norm of the row. `dictionary` is the name for tiller_plan_compile(), or NULL.
+TILLER_API
+tiller_status tiller_plan_for(const tiller_matches *matches,
+                              const char *op,
+                              float strength,
+                              uint32_t unit,
+                              const char *dictionary,
+                              tiller_plan **out,
+                              tiller_error **err);
+
+// Number of rules. 0 if `plan` is NULL.
+TILLER_API size_t tiller_plan_n_rules(const tiller_plan *plan);
+
+// The plan as JSON, indented.
+TILLER_API tiller_status tiller_plan_json(const tiller_plan *plan, tiller_text **out, tiller_error **err);
+
+// Writes the plan as JSON; `file` is the old one or the new one, never half of it.
+TILLER_API tiller_status tiller_plan_save(const tiller_plan *plan, const char *file, tiller_error **err);
+
+// Resolves the plan against `n` dictionaries and a model of `n_layer` blocks and width `d_model`.
+//
+// `route`: 0 unconditional adds become a control vector and everything else goes to the callback; 1 everything goes to
+// the callback; 2 everything becomes a control vector, and a rule that cannot is an error.
+//
+// On success `*out` owns a new object; free it with tiller_compiled_free(). It keeps nothing of `plan` or `dictionaries`.
+TILLER_API
+tiller_status tiller_plan_compile(const tiller_plan *plan,
+                                  const tiller_named *dictionaries,
+                                  size_t n,
+                                  size_t n_layer,
+                                  size_t d_model,
+                                  uint32_t route,
+                                  tiller_compiled **out,
+                                  tiller_error **err);
+
+// Frees `plan`. NULL is a no-op.
+TILLER_API void tiller_plan_free(tiller_plan *plan);
+
+// SHA-256, in hex, of everything that decides what the plan does: plans with equal fingerprints may share KV and
+// prefix caches. "" if `compiled` is NULL. Valid until `compiled` is freed.
+TILLER_API
+const char *tiller_compiled_fingerprint(const tiller_compiled *compiled);
+
+// What a reader of the plan should know, a line each; "" if there is nothing, or `compiled` is NULL. Valid until
+// `compiled` is freed.
+TILLER_API
+const char *tiller_compiled_warnings(const tiller_compiled *compiled);
+
+// Checks that the plan was compiled for a model of `n_layer` blocks and width `d_model`: TILLER_OK or
+// TILLER_E_MISMATCH.
+TILLER_API
+tiller_status tiller_compiled_check(const tiller_compiled *compiled,
+                                    size_t n_layer,
+                                    size_t d_model,
+                                    tiller_error **err);
+
+// Whether the callback has to be installed. A plan that is a control vector alone doesn't need it.
+TILLER_API bool tiller_compiled_needs_callback(const tiller_compiled *compiled);
+
+// How many floats tiller_compiled_control_vector() writes: (n_layer - 1) * d_model, or 0 if the plan has no part that
+// becomes a control vector.
+TILLER_API
+size_t tiller_compiled_control_vector_length(const tiller_compiled *compiled);
+
+// The part of the plan that llama.cpp applies by itself: give these `n_data` floats to llama_set_adapter_cvec() with
+// n_embd = d_model, il_start = 1, il_end = n_layer. `n_data` must be tiller_compiled_control_vector_length().
+TILLER_API
+tiller_status tiller_compiled_control_vector(const tiller_compiled *compiled,
+                                             float *data,
+                                             size_t n_data,
+                                             tiller_error **err);
+
+// Does to `n_rows` rows what the callback would do to the residual stream after block `layer`, without any model.
+//
+// `data` holds `n_rows` * d_model floats, row by row, and is edited in place; `rows` says which token each is.
+// `*n_edited` is how many were changed (may be NULL). A gate over a sequence sees these rows alone.
+TILLER_API
+tiller_status tiller_compiled_apply(const tiller_compiled *compiled,
+                                    uint32_t layer,
+                                    float *data,
+                                    size_t n_data,
+                                    const tiller_row *rows,
+                                    size_t n_rows,
+                                    uint64_t *n_edited,
+                                    tiller_error **err);
+
+// Frees `compiled`. Hooks and engines that it was given to keep their own reference. NULL is a no-op.
+TILLER_API void tiller_compiled_free(tiller_compiled *compiled);
+
+/* ---- Control vectors ------------------------------------------------------------------------------------- */
+
+// One constant direction a layer, for layers 1 and up: llama.cpp's control vectors and their GGUF file.
+//
+// Thread safety: one thread at a time.
+typedef struct tiller_control_vector tiller_control_vector;
+
+// A control vector without directions, of width `d_model`.
+//
+// On success `*out` owns a new object; free it with tiller_control_vector_free().
+TILLER_API
+tiller_status tiller_control_vector_new(size_t d_model,
+                                        tiller_control_vector **out,
+                                        tiller_error **err);
+
+// Reads a control vector file. A file that asks for another operator than "add" is refused.
+TILLER_API
+tiller_status tiller_control_vector_open(const char *file,
+                                         tiller_control_vector **out,
+                                         tiller_error **err);
+
+// Width of a direction. 0 if `vector` is NULL.
+TILLER_API size_t tiller_control_vector_d_model(const tiller_control_vector *vector);
+
+// Adds `n` = d_model floats to the direction of `layer`, which acts on the node l_out-`layer`; `layer` is at least 1.
+TILLER_API
+tiller_status tiller_control_vector_add(tiller_control_vector *vector,
+                                        uint32_t layer,
+                                        const float *direction,
+                                        size_t n,
+                                        tiller_error **err);
+
+// What llama_set_adapter_cvec() takes: (n_layer - 1) * d_model floats, layer 1 first, zeros where there is no direction.
+TILLER_API
+tiller_status tiller_control_vector_data(const tiller_control_vector *vector,
+                                         size_t n_layer,
+                                         float *data,
+                                         size_t n_data,
+                                         tiller_error **err);
+
+// Writes a file that llama.cpp's programs take with --control-vector; `model_hint` is the model's architecture.
+TILLER_API
+tiller_status tiller_control_vector_save(const tiller_control_vector *vector,
+                                         const char *file,
+                                         const char *model_hint,
+                                         tiller_error **err);
+
+// Frees `vector`. NULL is a no-op.
+TILLER_API void tiller_control_vector_free(tiller_control_vector *vector);
+
+/* ---- The hook in your llama.cpp -------------------------------------------------------------------------- */
+
+// Rows of one layer, copied out of the graph.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_captured tiller_captured;
+
+// Reads and edits the residual stream while your llama.cpp computes.
+//
+// Its life: fill a tiller_ggml; tiller_hook_new(); before the llama context is made, set `cb_eval` of its parameters to
+// tiller_hook_eval and `cb_eval_user_data` to the hook; set a plan, change it, clear it, between any two decodes; call
+// tiller_hook_finish() after a decode to learn what was done; free the context, then the hook.
+//
+// Thread safety: one thread at a time; the thread that is inside llama_decode() owns the hook while it is there.
+typedef struct tiller_hook tiller_hook;
+
+// How the hook sees your ggml. Fill it with tiller_llama_ggml() of tiller_llama.h, which is compiled against the
+// ggml.h of your own llama.cpp, whatever its version; or by hand, for another runtime.
+//
+// Every function must take any tensor of a graph that is being computed, and may be called from the thread that
+// computes it. All but `src` are required.
+typedef struct {
+    // sizeof(tiller_ggml).
+    uint32_t size;
+    // The tensor's name, NUL-terminated.
+    const char *(*name)(const struct ggml_tensor *tensor);
+    // ggml's number of the element type.
+    int (*dtype)(const struct ggml_tensor *tensor);
+    // Writes the four extents, the contiguous one first.
+    void (*shape)(const struct ggml_tensor *tensor, int64_t *shape);
+    // Whether the elements lie without gaps.
+    bool (*contiguous)(const struct ggml_tensor *tensor);
+    // The elements, if the CPU can read and write them in place; NULL if they lie in a device's memory.
+    void *(*data)(const struct ggml_tensor *tensor);
+    // Copies `n` bytes out, from `offset` of the tensor.
+    void (*get)(const struct ggml_tensor *tensor, void *to, size_t offset, size_t n);
+    // Copies `n` bytes in, at `offset` of the tensor.
+    void (*set)(struct ggml_tensor *tensor, const void *from, size_t offset, size_t n);
+    // The `i`-th operand of the node that computes the tensor, or NULL. Without it rows are attributed by
+    // tiller_hook_announce() alone.
+    const struct ggml_tensor *(*src)(const struct ggml_tensor *tensor, int i);
+} tiller_ggml;
+
+// Any edit of the rows of a layer: `n_rows` rows of `d_model` floats, and the token of each. Return 0, or anything else
+// to report a failure.
+typedef int (*tiller_patch_fn)(void *user, float *data, size_t d_model, const tiller_row *rows, size_t n_rows);
+
+// What a hook saw and did since the last tiller_hook_finish().
+typedef struct {
+    // Set it to sizeof(tiller_report) before the call.
+    uint32_t size;
+    // Always 0.
+    uint32_t reserved;
+    // Rows of the residual stream at layers with a plan or a capture.
+    uint64_t rows_seen;
+    // Rows that a plan changed.
+    uint64_t rows_edited;
+    // Rows that a plan could have changed, but that were left alone because their token could not be told, or because
+    // the edit was not finite.
+    uint64_t rows_skipped;
+    // Rows copied for you.
+    uint64_t rows_captured;
+} tiller_report;
+
+// Makes a hook with nothing to do. `ggml` is copied.
+//
+// On success `*out` owns a new hook; free it with tiller_hook_free().
+TILLER_API tiller_status tiller_hook_new(const tiller_ggml *ggml, tiller_hook **out, tiller_error **err);
+
+// The callback: exactly the type of ggml_backend_sched_eval_callback. Never fails outward: a failure is kept, the model
+// runs on unsteered, and tiller_hook_finish() reports it. Returns false for a computed node only to end the graph after
+// the layer of tiller_hook_stop_after().
+TILLER_API
+bool tiller_hook_eval(struct ggml_tensor *tensor,
+                      bool ask,
+                      void *hook);
+
+// Steers by `compiled` from the next decode on, in place of any plan before; NULL stops steering. What the plan compiled
+// to a control vector is not the hook's to apply: see tiller_compiled_control_vector(). Keeps its own reference.
+TILLER_API
+tiller_status tiller_hook_set_plan(tiller_hook *hook,
+                                   const tiller_compiled *compiled,
+                                   tiller_error **err);
+
+// Whether the plan in force has a part that is a control vector, which llama.cpp has to be told to forget.
+TILLER_API bool tiller_hook_has_control_vector(const tiller_hook *hook);
+
+// Says what the next llama_decode() holds: one row for each token, in the order of the batch.
+//
+// Without it positions come from the graph, every row counts as sequence 0, and a graph of one row past position 0 as
+// generated. With it, a batch that the graph contradicts is not steered, and tiller_hook_finish() says so.
+TILLER_API
+tiller_status tiller_hook_announce(tiller_hook *hook,
+                                   const tiller_row *rows,
+                                   size_t n_rows,
+                                   tiller_error **err);
+
+// Copies the rows of these layers, after any edit, until told otherwise; take them with tiller_hook_captured().
+// `n_layers` = 0 ends it.
+TILLER_API
+tiller_status tiller_hook_capture(tiller_hook *hook,
+                                  const uint32_t *layers,
+                                  size_t n_layers,
+                                  tiller_error **err);
+
+// Runs `patch` over the rows of `layer` after the plan, for what no plan can say; NULL takes it away. It must not unwind.
+TILLER_API
+tiller_status tiller_hook_patch(tiller_hook *hook,
+                                uint32_t layer,
+                                tiller_patch_fn patch,
+                                void *user,
+                                tiller_error **err);
+
+// Ends every graph after block `layer`, which saves the work above it; logits are then meaningless. For reading rows.
+// -1 lets graphs run to their end again.
+TILLER_API
+tiller_status tiller_hook_stop_after(tiller_hook *hook,
+                                     int32_t layer,
+                                     tiller_error **err);
+
+// The rows copied at `layer` since the last call; there may be none.
+//
+// On success `*out` owns a new object; free it with tiller_captured_free().
+TILLER_API
+tiller_status tiller_hook_captured(tiller_hook *hook,
+                                   uint32_t layer,
+                                   tiller_captured **out,
+                                   tiller_error **err);
+
+// Ends a run. TILLER_OK and, if `out` is not NULL, what was seen and done since the last call; or the first failure
+// since then.
+TILLER_API
+tiller_status tiller_hook_finish(tiller_hook *hook,
+                                 tiller_report *out,
+                                 tiller_error **err);
+
+// Frees `hook`. Free the llama context that calls it first. NULL is a no-op.
+TILLER_API void tiller_hook_free(tiller_hook *hook);
+
+// Number of rows. 0 if `captured` is NULL.
+TILLER_API size_t tiller_captured_n_rows(const tiller_captured *captured);
+
+// The rows: n_rows * d_model floats, row by row. Valid until `captured` is freed.
+TILLER_API const float *tiller_captured_data(const tiller_captured *captured);
+
+// Width of a row; 0 if there is none.
+TILLER_API size_t tiller_captured_d_model(const tiller_captured *captured);
+
+// The token of each row. Valid until `captured` is freed.
+TILLER_API const tiller_row *tiller_captured_tokens(const tiller_captured *captured);
+
+// Frees `captured`. NULL is a no-op.
+TILLER_API void tiller_captured_free(tiller_captured *captured);
+
+/* ---- The engine ------------------------------------------------------------------------------------------ */
+
+#ifdef TILLER_ENGINE
+
+// A model that this library runs by its own llama.cpp, with the lever attached.
+//
+// Its life: tiller_engine_open(); tiller_engine_set_plan() as often as you like, also during a generation;
+// tiller_engine_generate(); tiller_engine_free().
+//
+// Thread safety: one thread at a time; it may move between threads.
+typedef struct tiller_engine tiller_engine;
+
+// A generated text.
+//
+// Thread safety: one thread at a time.
+typedef struct tiller_generation tiller_generation;
+
+// How a model is opened and run. Zero means the default.
+typedef struct {
+    // sizeof(tiller_engine_options).
+    uint32_t size;
+    // Threads for computing; 0 takes as many as the machine has.
+    uint32_t threads;
+    // Tokens that the context holds, over all sequences; 0 takes what the model was trained with, at most 4,096.
+    uint32_t context;
+    // Tokens computed at once when text is read; 0 means 512.
+    uint32_t batch;
+    // Sequences that may run side by side; 0 means 1.
+    uint32_t sequences;
+    // Layers that go to a GPU, if this build has one.
+    uint32_t gpu_layers;
+    // 1 leaves the hook out: then nothing can be steered through the callback or harvested. To measure its cost.
+    uint32_t without_hook;
+} tiller_engine_options;
+
+// One turn of a conversation.
+typedef struct {
+    // "system", "user" or "assistant".
+    const char *role;
+    // What was said.
+    const char *content;
+} tiller_message;
+
+// How text is generated. Zero means the default.
+typedef struct {
+    // sizeof(tiller_generate).
+    uint32_t size;
+    // Tokens to generate at most; 0 means 128.
+    uint32_t max_tokens;
+    // 0 takes the likeliest token each time.
+    float temperature;
+    // Keeps the likeliest tokens that hold this much of the probability; 0 means 1, which keeps all.
+    float top_p;
+    // Seed of the sampler.
+    uint32_t seed;
+    // 1 goes on when the model wants to end.
+    uint32_t ignore_end;
+} tiller_generate;
+
+// Gets each piece of text as it comes; borrowed for this call. Return 0 to go on, anything else to end the generation.
+typedef int (*tiller_stream_fn)(void *user, const char *piece);
+
+// How likely a text was.
+typedef struct {
+    // Set it to sizeof(tiller_score) before the call.
+    uint32_t size;
+    // Always 0.
+    uint32_t reserved;
+    // Tokens scored.
+    uint64_t n_tokens;
+    // Sum of their negative log-likelihoods, in nats.
+    double nll;
+    // exp(nll / n_tokens).
+    double perplexity;
+} tiller_score;
+
+// What is harvested. Zero means the default.
+typedef struct {
+    // sizeof(tiller_harvest).
+    uint32_t size;
+    // How many layers.
+    uint32_t n_layers;
+    // Blocks after which rows are read. One layer goes to the directory itself, several to layer-L inside it.
+    const uint32_t *layers;
+    // Stop after this many tokens; 0 takes all the text.
+    uint64_t max_tokens;
+    // Longest window, in tokens; 0 means 512.
+    uint32_t window;
+    // How rows are stored: 0 as 16-bit floats, 1 as 32-bit floats.
+    uint32_t dtype;
+    // Rows a shard; 0 means 65,536.
+    uint32_t shard_rows;
+    // 1 runs every graph to its end. To measure what stopping after the last wanted layer saves.
+    uint32_t without_early_stop;
+} tiller_harvest;
+
+// Opens a GGUF model.
+//
+// On success `*out` owns a new engine; free it with tiller_engine_free().
+TILLER_API
+tiller_status tiller_engine_open(const char *file,
+                                 const tiller_engine_options *given,
+                                 tiller_engine **out,
+                                 tiller_error **err);
+
+// Number of blocks. 0 if `engine` is NULL.
+TILLER_API size_t tiller_engine_n_layer(const tiller_engine *engine);
+
+// Width of the residual stream. 0 if `engine` is NULL.
+TILLER_API size_t tiller_engine_d_model(const tiller_engine *engine);
+
+// Number of tokens of the vocabulary. 0 if `engine` is NULL.
+TILLER_API size_t tiller_engine_n_vocab(const tiller_engine *engine);
+
+// Tokens of `string`. `special` puts the model's BOS in front, if it wants one, and reads control tokens as such.
+//
+// Writes up to `n_tokens` tokens and how many there are to `*n`. If there are more than fit, the call fails with
+// TILLER_E_ARGUMENT, but `*n` is written: call again with room for them.
+TILLER_API
+tiller_status tiller_engine_tokenize(const tiller_engine *engine,
+                                     const char *string,
+                                     bool special,
+                                     int32_t *tokens,
+                                     size_t n_tokens,
+                                     size_t *n,
+                                     tiller_error **err);
+
+// The text of `n_tokens` tokens; what is no UTF-8 becomes U+FFFD.
+TILLER_API
+tiller_status tiller_engine_detokenize(const tiller_engine *engine,
+                                       const int32_t *tokens,
+                                       size_t n_tokens,
+                                       tiller_text **out,
+                                       tiller_error **err);
+
+// The conversation as the model's own chat template writes it; `answer` adds the opening of the assistant's turn.
+TILLER_API
+tiller_status tiller_engine_chat(const tiller_engine *engine,
+                                 const tiller_message *messages,
+                                 size_t n_messages,
+                                 bool answer,
+                                 tiller_text **out,
+                                 tiller_error **err);
+
+// Steers by `compiled` from the next token on, in place of any plan before; NULL stops steering. The model is not
+// reloaded. Keeps its own reference.
+TILLER_API
+tiller_status tiller_engine_set_plan(tiller_engine *engine,
+                                     const tiller_compiled *compiled,
+                                     tiller_error **err);
+
+// TILLER_OK and, if `out` is not NULL, what the hook saw and did since the last call; or its first failure since then.
+TILLER_API
+tiller_status tiller_engine_finish(tiller_engine *engine,
+                                   tiller_report *out,
+                                   tiller_error **err);
+
+// Generates a continuation of `prompt`, which goes in as it is: see tiller_engine_chat() for conversations.
+// `stream` may be NULL.
+//
+// On success `*out` owns a new object; free it with tiller_generation_free().
+TILLER_API
+tiller_status tiller_engine_generate(tiller_engine *engine,
+                                     const char *prompt,
+                                     const tiller_generate *given,
+                                     tiller_stream_fn stream,
+                                     void *user,
+                                     tiller_generation **out,
+                                     tiller_error **err);
+
+// Reads `prompt` and gets ready to generate step by step. Any generation under way ends.
+//
+// On success `*out` owns a new object; free it with tiller_generation_free().
+TILLER_API
+tiller_status tiller_engine_begin(tiller_engine *engine,
+                                  const char *prompt,
+                                  const tiller_generate *given,
+                                  tiller_generation **out,
+                                  tiller_error **err);
+
+// Generates one token; `*more` becomes false when the generation has ended (tiller_generation_stop() says why). The
+// plan may be changed between steps.
+TILLER_API
+tiller_status tiller_engine_step(tiller_engine *engine,
+                                 tiller_generation *generation,
+                                 bool *more,
+                                 tiller_error **err);
+
+// The text generated so far. Valid until the next step, or until `generation` is freed.
+TILLER_API const char *tiller_generation_text(const tiller_generation *generation);
+
+// How many tokens were generated so far, without the end token.
+TILLER_API size_t tiller_generation_n_tokens(const tiller_generation *generation);
+
+// The tokens generated so far. Valid until the next step, or until `generation` is freed.
+TILLER_API const int32_t *tiller_generation_tokens(const tiller_generation *generation);
+
+// How many tokens the prompt had.
+TILLER_API size_t tiller_generation_n_prompt(const tiller_generation *generation);
+
+// Why it ended: 0 it goes on, 1 the model ended its answer, 2 `max_tokens` were generated, 3 you asked to stop.
+TILLER_API
+uint32_t tiller_generation_stop(const tiller_generation *generation);
+
+// Frees `generation`. NULL is a no-op.
+TILLER_API void tiller_generation_free(tiller_generation *generation);
+
+// Perplexity of `string`, read in windows of at most `window` tokens (0: the whole context). The plan in force applies.
+TILLER_API
+tiller_status tiller_engine_perplexity(tiller_engine *engine,
+                                       const char *string,
+                                       size_t window,
+                                       tiller_score *out,
+                                       tiller_error **err);
+
+// Scores tokens[from..n_tokens], each given those in front of it; `from` is at least 1. The plan in force applies.
+TILLER_API
+tiller_status tiller_engine_score(tiller_engine *engine,
+                                  const int32_t *tokens,
+                                  size_t n_tokens,
+                                  size_t from,
+                                  tiller_score *out,
+                                  tiller_error **err);
+
+// Harvests text files into `directory`, for tiller_activations_open(). A .jsonl file holds one document a line, as
+// {"text": …} or {"messages": […]}; any other file is one document. What is there already, of the same text, model
+// and layers, is kept: a harvest that was cancelled goes on where it was. Progress counts tokens.
+TILLER_API
+tiller_status tiller_engine_harvest(tiller_engine *engine,
+                                    const char *const *files,
+                                    size_t n_files,
+                                    const char *directory,
+                                    const tiller_harvest *given,
+                                    const tiller_progress *progress,
+                                    uint64_t *n_rows,
+                                    tiller_error **err);
+
+// Frees `engine`. NULL is a no-op.
+TILLER_API void tiller_engine_free(tiller_engine *engine);
+
+// Writes the model `from` to `to` with other weights; `kind` is llama.cpp's name, such as "Q8_0" or "Q4_K_M".
+TILLER_API
+tiller_status tiller_requantize(const char *from,
+                                const char *to,
+                                const char *kind,
+                                uint32_t threads,
+                                tiller_error **err);
+
+#endif /* TILLER_ENGINE */
+
 #ifdef __cplusplus
 }
 #endif

@@ -12,6 +12,11 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("Encoding and decoding", "encode", None),
     ("Models", "model", None),
     ("Explanations", "explanations", None),
+    ("Harvested rows", "activations", None),
+    ("Plans", "plan", None),
+    ("Control vectors", "control_vector", None),
+    ("The hook in your llama.cpp", "hook", None),
+    ("The engine", "engine", Some("TILLER_ENGINE")),
 ];
 
 /// Files of `src/capi` that export nothing.

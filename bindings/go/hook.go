@@ -88,6 +88,13 @@ func (k *Hook) Captured(layer int) (Captured, error) {
 	return Captured{append([]float32(nil), data...), append([]Row(nil), rows...)}, nil
 }
 
+// Patch lets a C function (a tiller_patch_fn) edit the rows of a layer after the plan; nil takes it away.
+func (k *Hook) Patch(layer int, patch, user unsafe.Pointer) error {
+	defer runtime.KeepAlive(k.h)
+	var err *C.tiller_error
+	return check(C.tiller_hook_patch(k.h.c(), C.uint32_t(layer), C.tiller_patch_fn(patch), user, &err), err)
+}
+
 // StopAfter ends every graph after a layer; -1 lets them run to their end.
 func (k *Hook) StopAfter(layer int) error {
 	defer runtime.KeepAlive(k.h)

@@ -143,6 +143,12 @@ func (c *Compiled) Fingerprint() string {
 	return C.GoString(C.tiller_compiled_fingerprint(c.h.c()))
 }
 
+// Warnings are what a reader of the plan should know, a line each.
+func (c *Compiled) Warnings() string {
+	defer runtime.KeepAlive(c.h)
+	return C.GoString(C.tiller_compiled_warnings(c.h.c()))
+}
+
 // NeedsCallback says whether the callback has to be installed.
 func (c *Compiled) NeedsCallback() bool {
 	defer runtime.KeepAlive(c.h)

@@ -6,13 +6,19 @@
 // cbindgen exports what is `pub`, and C sees these items although no Rust path leads to them.
 #![allow(unreachable_pub)]
 
+mod activations;
 mod arguments;
+mod control_vector;
 mod dictionary;
 mod encode;
+#[cfg(feature = "engine")]
+mod engine;
 mod error;
 mod explanations;
 mod gguf;
 mod guard;
+mod hook;
 mod model;
+mod plan;
 mod progress;
 mod text;

@@ -1,0 +1,757 @@
+// tiller.hpp - tiller.h for C++17: handles that free themselves, failures as exceptions. Header only.
+//
+// Every class owns one handle of tiller.h, can be moved but not copied, and gives the handle itself by get(), so that the
+// two headers mix. What tiller.h says of life, threads and units holds here word for word. Functions that can fail throw
+// tiller::error; nothing else throws but the standard library.
+#ifndef TILLER_HPP
+#define TILLER_HPP
+
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tiller.h"
+
+namespace tiller {
+
+// A failed call: what() is the message, status() is for branching.
+class error : public std::runtime_error {
+public:
+    error(tiller_status status, const std::string &message) : std::runtime_error(message), status_(status) {}
+    tiller_status status() const noexcept { return status_; }
+
+private:
+    tiller_status status_;
+};
+
+namespace detail {
+
+template <auto Free>
+struct freer {
+    template <class T>
+    void operator()(T *handle) const noexcept {
+        Free(handle);
+    }
+};
+
+// A handle of tiller.h that frees itself.
+template <class T, auto Free>
+using owned = std::unique_ptr<T, freer<Free>>;
+
+// Calls `f(err)` and turns a failure into an exception.
+template <class F>
+void call(F &&f) {
+    tiller_error *err = nullptr;
+    const tiller_status status = f(&err);
+    if (status == TILLER_OK) return;
+    const owned<tiller_error, tiller_error_free> held(err);
+    throw error(tiller_error_status(err), tiller_error_message(err));
+}
+
+// Calls `f(out, err)`, which makes a handle.
+template <class T, class F>
+T *make(F &&f) {
+    T *handle = nullptr;
+    call([&](tiller_error **err) { return f(&handle, err); });
+    return handle;
+}
+
+// Calls `f(out, err)`, which makes a text.
+template <class F>
+std::string text(F &&f) {
+    const owned<tiller_text, tiller_text_free> held(make<tiller_text>(f));
+    return std::string(tiller_text_data(held.get()), tiller_text_length(held.get()));
+}
+
+inline std::vector<const char *> pointers(const std::vector<std::string> &strings) {
+    std::vector<const char *> out;
+    for (const std::string &string : strings) out.push_back(string.c_str());
+    return out;
+}
+
+// A result or option struct with its size set and everything else zero.
+template <class T>
+T sized() {
+    T value{};
+    value.size = static_cast<uint32_t>(sizeof value);
+    return value;
+}
+
+}  // namespace detail
+
+inline std::string version() { return tiller_version(); }
+inline bool has_engine() { return tiller_has_engine(); }
+
+// Called now and then during long work; false cancels it. An exception also does, and comes out of the call.
+using progress_fn = std::function<bool(uint64_t done, uint64_t total, const std::string &note)>;
+
+namespace detail {
+
+// Lends a progress function to C for the length of one call.
+class progress {
+public:
+    explicit progress(const progress_fn &fn) : fn_(fn), c_{&progress::step, this} {}
+    progress(const progress &) = delete;
+    const tiller_progress *get() const noexcept { return fn_ ? &c_ : nullptr; }
+    // Calls `f(err)`; an exception of the progress function goes before the cancellation that it caused.
+    template <class F>
+    void run(F &&f) {
+        try {
+            call(f);
+        } catch (const error &) {
+            if (thrown_) std::rethrow_exception(thrown_);
+            throw;
+        }
+    }
+
+private:
+    static int step(void *user, uint64_t done, uint64_t total, const char *note) {
+        auto *self = static_cast<progress *>(user);
+        try {
+            return self->fn_(done, total, note) ? 0 : 1;
+        } catch (...) {
+            self->thrown_ = std::current_exception();
+            return 1;
+        }
+    }
+    const progress_fn &fn_;
+    tiller_progress c_;
+    std::exception_ptr thrown_;
+};
+
+}  // namespace detail
+
+// A GGUF file.
+class gguf {
+public:
+    explicit gguf(const std::string &file)
+        : c_(detail::make<tiller_gguf>([&](auto **out, auto **err) { return tiller_gguf_open(file.c_str(), out, err); })) {}
+    std::vector<std::string> keys() const {
+        std::vector<std::string> keys;
+        for (size_t i = 0; i < tiller_gguf_n_keys(get()); i++) keys.emplace_back(tiller_gguf_key(get(), i));
+        return keys;
+    }
+    // The value of a key as JSON.
+    std::string value(const std::string &key) const {
+        return detail::text([&](auto **out, auto **err) { return tiller_gguf_value(get(), key.c_str(), out, err); });
+    }
+    size_t n_tensors() const noexcept { return tiller_gguf_n_tensors(get()); }
+    tiller_tensor tensor(size_t i) const {
+        auto tensor = detail::sized<tiller_tensor>();
+        detail::call([&](auto **err) { return tiller_gguf_tensor(get(), i, &tensor, err); });
+        return tensor;
+    }
+    const tiller_gguf *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_gguf, tiller_gguf_free> c_;
+};
+
+// The active features of each of many rows.
+class codes {
+public:
+    explicit codes(tiller_codes *handle) : c_(handle) {}
+    size_t n_rows() const noexcept { return tiller_codes_n_rows(get()); }
+    std::vector<tiller_code> row(size_t i) const {
+        size_t n = 0;
+        const tiller_code *first = tiller_codes_row(get(), i, &n);
+        return std::vector<tiller_code>(first, first + n);
+    }
+    const tiller_codes *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_codes, tiller_codes_free> c_;
+};
+
+// A few features of a dictionary.
+class slice {
+public:
+    explicit slice(tiller_slice *handle) : c_(handle) {}
+    size_t size() const noexcept { return tiller_slice_length(get()); }
+    bool is_exact() const noexcept { return tiller_slice_is_exact(get()); }
+    std::vector<float> encode(const std::vector<float> &row) const {
+        std::vector<float> out(size());
+        detail::call([&](auto **err) {
+            return tiller_slice_encode(get(), row.data(), row.size(), out.data(), out.size(), err);
+        });
+        return out;
+    }
+    void edit(const std::vector<float> &deltas, std::vector<float> &row) const {
+        detail::call([&](auto **err) {
+            return tiller_slice_edit(get(), deltas.data(), deltas.size(), row.data(), row.size(), err);
+        });
+    }
+    const tiller_slice *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_slice, tiller_slice_free> c_;
+};
+
+// A dictionary of features.
+class dictionary {
+public:
+    explicit dictionary(const std::string &file)
+        : c_(detail::make<tiller_dictionary>(
+              [&](auto **out, auto **err) { return tiller_dictionary_open(file.c_str(), out, err); })) {}
+    // From weights in memory; sets the size of `parts`.
+    explicit dictionary(tiller_dictionary_parts parts)
+        : c_(detail::make<tiller_dictionary>([&](auto **out, auto **err) {
+              parts.size = static_cast<uint32_t>(sizeof parts);
+              return tiller_dictionary_new(&parts, out, err);
+          })) {}
+    explicit dictionary(tiller_dictionary *handle) : c_(handle) {}
+    size_t n_features() const noexcept { return tiller_dictionary_n_features(get()); }
+    size_t d_model() const noexcept { return tiller_dictionary_d_model(get()); }
+    // Its texts live as long as the dictionary.
+    tiller_dictionary_info info() const {
+        auto info = detail::sized<tiller_dictionary_info>();
+        detail::call([&](auto **err) { return tiller_dictionary_get_info(get(), &info, err); });
+        return info;
+    }
+    tiller_stats stats(uint32_t feature) const {
+        tiller_stats stats{};
+        detail::call([&](auto **err) { return tiller_dictionary_stats(get(), feature, &stats, err); });
+        return stats;
+    }
+    std::vector<float> encode(const std::vector<float> &row) const {
+        std::vector<float> out(n_features());
+        detail::call([&](auto **err) {
+            return tiller_dictionary_encode(get(), row.data(), row.size(), out.data(), out.size(), err);
+        });
+        return out;
+    }
+    tiller::codes encode_rows(const std::vector<float> &rows, uint32_t threads = 1) const {
+        return tiller::codes(detail::make<tiller_codes>([&](auto **out, auto **err) {
+            return tiller_dictionary_encode_rows(get(), rows.data(), rows.size(), threads, out, err);
+        }));
+    }
+    std::vector<float> decode(const std::vector<tiller_code> &codes) const {
+        std::vector<float> out(d_model());
+        detail::call([&](auto **err) {
+            return tiller_dictionary_decode(get(), codes.data(), codes.size(), out.data(), out.size(), err);
+        });
+        return out;
+    }
+    std::vector<float> encoder_row(uint32_t feature) const {
+        std::vector<float> out(d_model());
+        detail::call([&](auto **err) {
+            return tiller_dictionary_encoder_row(get(), feature, out.data(), out.size(), err);
+        });
+        return out;
+    }
+    std::vector<float> decoder_row(uint32_t feature) const {
+        std::vector<float> out(d_model());
+        detail::call([&](auto **err) {
+            return tiller_dictionary_decoder_row(get(), feature, out.data(), out.size(), err);
+        });
+        return out;
+    }
+    tiller::slice slice(const std::vector<uint32_t> &features) const {
+        return tiller::slice(detail::make<tiller_slice>([&](auto **out, auto **err) {
+            return tiller_dictionary_slice(get(), features.data(), features.size(), out, err);
+        }));
+    }
+    // `storage` is "F32", "F16", "BF16" or "Q8_0".
+    void save(const std::string &file, const std::string &storage) const {
+        detail::call([&](auto **err) { return tiller_dictionary_save(get(), file.c_str(), storage.c_str(), err); });
+    }
+    const tiller_dictionary *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_dictionary, tiller_dictionary_free> c_;
+};
+
+// A language model's file, seen from outside.
+class model {
+public:
+    explicit model(const std::string &file)
+        : c_(detail::make<tiller_model>([&](auto **out, auto **err) { return tiller_model_open(file.c_str(), out, err); })) {}
+    std::string architecture() const { return tiller_model_architecture(get()); }
+    std::string name() const { return tiller_model_name(get()); }
+    std::string quantization() const { return tiller_model_quantization(get()); }
+    std::string fingerprint() const { return tiller_model_fingerprint(get()); }
+    size_t n_layer() const noexcept { return tiller_model_n_layer(get()); }
+    size_t d_model() const noexcept { return tiller_model_d_model(get()); }
+    size_t n_vocab() const noexcept { return tiller_model_n_vocab(get()); }
+    size_t context_length() const noexcept { return tiller_model_context_length(get()); }
+    bool tied_unembedding() const noexcept { return tiller_model_tied_unembedding(get()); }
+    // -1 if there is none.
+    int32_t bos() const noexcept { return tiller_model_bos(get()); }
+    int32_t eos() const noexcept { return tiller_model_eos(get()); }
+    bool add_bos() const noexcept { return tiller_model_add_bos(get()); }
+    std::string token_text(int32_t token) const {
+        return detail::text([&](auto **out, auto **err) { return tiller_model_token_text(get(), token, out, err); });
+    }
+    // May be a part of a character.
+    std::string token_bytes(int32_t token) const {
+        return detail::text([&](auto **out, auto **err) { return tiller_model_token_bytes(get(), token, out, err); });
+    }
+    struct norm_type {
+        std::vector<float> weight;
+        float epsilon;
+    };
+    norm_type output_norm() const {
+        norm_type norm{std::vector<float>(d_model()), 0};
+        detail::call([&](auto **err) {
+            return tiller_model_output_norm(get(), norm.weight.data(), norm.weight.size(), &norm.epsilon, err);
+        });
+        return norm;
+    }
+    std::vector<float> unembedding_row(int32_t token) const {
+        std::vector<float> row(d_model());
+        detail::call(
+            [&](auto **err) { return tiller_model_unembedding_row(get(), token, row.data(), row.size(), err); });
+        return row;
+    }
+    // Throws if the dictionary does not belong to the model; gives a warning, which may be empty.
+    std::string check(const tiller::dictionary &dictionary) const {
+        return detail::text(
+            [&](auto **out, auto **err) { return tiller_model_check(get(), dictionary.get(), out, err); });
+    }
+    const tiller_model *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_model, tiller_model_free> c_;
+};
+
+// Harvested rows.
+class activations {
+public:
+    explicit activations(const std::string &directory)
+        : c_(detail::make<tiller_activations>(
+              [&](auto **out, auto **err) { return tiller_activations_open(directory.c_str(), out, err); })) {}
+    size_t n_rows() const noexcept { return tiller_activations_n_rows(get()); }
+    size_t d_model() const noexcept { return tiller_activations_d_model(get()); }
+    size_t layer() const noexcept { return tiller_activations_layer(get()); }
+    std::string model() const { return tiller_activations_model(get()); }
+    std::string fingerprint() const { return tiller_activations_fingerprint(get()); }
+    bool complete() const noexcept { return tiller_activations_complete(get()); }
+    struct row_type {
+        std::vector<float> values;
+        int32_t token, position;
+    };
+    row_type row(size_t i) const {
+        row_type row{std::vector<float>(d_model()), 0, 0};
+        detail::call([&](auto **err) {
+            return tiller_activations_row(
+                get(), i, row.values.data(), row.values.size(), &row.token, &row.position, err);
+        });
+        return row;
+    }
+    const tiller_activations *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_activations, tiller_activations_free> c_;
+};
+
+// The words that explanations are made of.
+class vocabulary {
+public:
+    explicit vocabulary(const std::string &file)
+        : c_(detail::make<tiller_vocabulary>(
+              [&](auto **out, auto **err) { return tiller_vocabulary_open(file.c_str(), out, err); })) {}
+    vocabulary(const std::vector<std::string> &texts, size_t n_words)
+        : c_(detail::make<tiller_vocabulary>([&](auto **out, auto **err) {
+              return tiller_vocabulary_new(detail::pointers(texts).data(), texts.size(), n_words, out, err);
+          })) {}
+    size_t size() const noexcept { return tiller_vocabulary_n_words(get()); }
+    std::string word(size_t rank) const {
+        return detail::text([&](auto **out, auto **err) { return tiller_vocabulary_word(get(), rank, out, err); });
+    }
+    void save(const std::string &file) const {
+        detail::call([&](auto **err) { return tiller_vocabulary_save(get(), file.c_str(), err); });
+    }
+    const tiller_vocabulary *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_vocabulary, tiller_vocabulary_free> c_;
+};
+
+// Features that a search found, best first.
+class matches {
+public:
+    explicit matches(tiller_matches *handle) : c_(handle) {}
+    size_t size() const noexcept { return tiller_matches_length(get()); }
+    // Its texts live as long as the matches.
+    tiller_match operator[](size_t i) const {
+        auto match = detail::sized<tiller_match>();
+        detail::call([&](auto **err) { return tiller_matches_get(get(), i, &match, err); });
+        return match;
+    }
+    const tiller_matches *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_matches, tiller_matches_free> c_;
+};
+
+// What features mean, in words.
+class explanations {
+public:
+    explicit explanations(const std::string &file)
+        : c_(detail::make<tiller_explanations>(
+              [&](auto **out, auto **err) { return tiller_explanations_open(file.c_str(), out, err); })) {}
+    explicit explanations(tiller_explanations *handle) : c_(handle) {}
+    size_t size() const noexcept { return tiller_explanations_length(get()); }
+    uint32_t feature(size_t i) const noexcept { return tiller_explanations_feature(get(), i); }
+    std::string words(uint32_t feature, size_t n_words) const {
+        return detail::text(
+            [&](auto **out, auto **err) { return tiller_explanations_words(get(), feature, n_words, out, err); });
+    }
+    std::string json(uint32_t feature) const {
+        return detail::text([&](auto **out, auto **err) { return tiller_explanations_json(get(), feature, out, err); });
+    }
+    tiller::matches find(const std::vector<std::string> &words, size_t n_features, tiller_find options = {}) const {
+        options.size = static_cast<uint32_t>(sizeof options);
+        return tiller::matches(detail::make<tiller_matches>([&](auto **out, auto **err) {
+            return tiller_explanations_find(
+                get(), detail::pointers(words).data(), words.size(), n_features, &options, out, err);
+        }));
+    }
+    std::string unknown_words(const std::vector<std::string> &words) const {
+        return detail::text([&](auto **out, auto **err) {
+            return tiller_explanations_unknown_words(get(), detail::pointers(words).data(), words.size(), out, err);
+        });
+    }
+    void set_label(uint32_t feature, const std::string &label) {
+        detail::call([&](auto **err) { return tiller_explanations_set_label(c_.get(), feature, label.c_str(), err); });
+    }
+    void clear_label(uint32_t feature) {
+        detail::call([&](auto **err) { return tiller_explanations_set_label(c_.get(), feature, nullptr, err); });
+    }
+    void save_labels(const std::string &file) const {
+        detail::call([&](auto **err) { return tiller_explanations_save_labels(get(), file.c_str(), err); });
+    }
+    size_t load_labels(const std::string &file) {
+        size_t n = 0;
+        detail::call([&](auto **err) { return tiller_explanations_load_labels(c_.get(), file.c_str(), &n, err); });
+        return n;
+    }
+    void save(const std::string &file) const {
+        detail::call([&](auto **err) { return tiller_explanations_save(get(), file.c_str(), err); });
+    }
+    const tiller_explanations *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_explanations, tiller_explanations_free> c_;
+};
+
+// A plan resolved against its dictionaries and a model's sizes.
+class compiled {
+public:
+    explicit compiled(tiller_compiled *handle) : c_(handle) {}
+    std::string fingerprint() const { return tiller_compiled_fingerprint(get()); }
+    // What a reader of the plan should know, a line each.
+    std::string warnings() const { return tiller_compiled_warnings(get()); }
+    bool needs_callback() const noexcept { return tiller_compiled_needs_callback(get()); }
+    void check(size_t n_layer, size_t d_model) const {
+        detail::call([&](auto **err) { return tiller_compiled_check(get(), n_layer, d_model, err); });
+    }
+    // What llama_set_adapter_cvec() takes; empty if there is nothing for it.
+    std::vector<float> control_vector() const {
+        std::vector<float> data(tiller_compiled_control_vector_length(get()));
+        detail::call(
+            [&](auto **err) { return tiller_compiled_control_vector(get(), data.data(), data.size(), err); });
+        return data;
+    }
+    // Edits rows in place, without a model; gives how many were changed.
+    uint64_t apply(uint32_t layer, std::vector<float> &data, const std::vector<tiller_row> &rows) const {
+        uint64_t n = 0;
+        detail::call([&](auto **err) {
+            return tiller_compiled_apply(get(), layer, data.data(), data.size(), rows.data(), rows.size(), &n, err);
+        });
+        return n;
+    }
+    const tiller_compiled *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_compiled, tiller_compiled_free> c_;
+};
+
+// What to do to the residual stream.
+class plan {
+public:
+    // Reads a file.
+    explicit plan(const std::string &file)
+        : c_(detail::make<tiller_plan>([&](auto **out, auto **err) { return tiller_plan_open(file.c_str(), out, err); })) {}
+    // Reads JSON text.
+    static plan parse(const std::string &json) {
+        return plan(detail::make<tiller_plan>(
+            [&](auto **out, auto **err) { return tiller_plan_parse(json.c_str(), out, err); }));
+    }
+    // One rule on the features that a search found. `unit`: 0 raw, 1 mean activation, 2 norm of the row.
+    plan(const tiller::matches &matches, const std::string &op, float strength, uint32_t unit, const char *dictionary = nullptr)
+        : c_(detail::make<tiller_plan>([&](auto **out, auto **err) {
+              return tiller_plan_for(matches.get(), op.c_str(), strength, unit, dictionary, out, err);
+          })) {}
+    size_t n_rules() const noexcept { return tiller_plan_n_rules(get()); }
+    std::string json() const {
+        return detail::text([&](auto **out, auto **err) { return tiller_plan_json(get(), out, err); });
+    }
+    void save(const std::string &file) const {
+        detail::call([&](auto **err) { return tiller_plan_save(get(), file.c_str(), err); });
+    }
+    // `route`: 0 automatic, 1 callback, 2 control vector.
+    tiller::compiled compile(
+        const std::vector<std::pair<std::string, const dictionary *>> &dictionaries,
+        size_t n_layer,
+        size_t d_model,
+        uint32_t route = 0
+    ) const {
+        std::vector<tiller_named> named;
+        for (const auto &[name, dictionary] : dictionaries) {
+            named.push_back({name.c_str(), dictionary ? dictionary->get() : nullptr});
+        }
+        return tiller::compiled(detail::make<tiller_compiled>([&](auto **out, auto **err) {
+            return tiller_plan_compile(get(), named.data(), named.size(), n_layer, d_model, route, out, err);
+        }));
+    }
+    const tiller_plan *get() const noexcept { return c_.get(); }
+
+private:
+    explicit plan(tiller_plan *handle) : c_(handle) {}
+    detail::owned<tiller_plan, tiller_plan_free> c_;
+};
+
+// A constant direction a layer.
+class control_vector {
+public:
+    explicit control_vector(const std::string &file)
+        : c_(detail::make<tiller_control_vector>(
+              [&](auto **out, auto **err) { return tiller_control_vector_open(file.c_str(), out, err); })) {}
+    explicit control_vector(size_t d_model)
+        : c_(detail::make<tiller_control_vector>(
+              [&](auto **out, auto **err) { return tiller_control_vector_new(d_model, out, err); })) {}
+    size_t d_model() const noexcept { return tiller_control_vector_d_model(get()); }
+    void add(uint32_t layer, const std::vector<float> &direction) {
+        detail::call([&](auto **err) {
+            return tiller_control_vector_add(c_.get(), layer, direction.data(), direction.size(), err);
+        });
+    }
+    std::vector<float> data(size_t n_layer) const {
+        std::vector<float> data(n_layer > 0 ? (n_layer - 1) * d_model() : 0);
+        detail::call([&](auto **err) {
+            return tiller_control_vector_data(get(), n_layer, data.data(), data.size(), err);
+        });
+        return data;
+    }
+    void save(const std::string &file, const std::string &model_hint) const {
+        detail::call([&](auto **err) {
+            return tiller_control_vector_save(get(), file.c_str(), model_hint.c_str(), err);
+        });
+    }
+    const tiller_control_vector *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_control_vector, tiller_control_vector_free> c_;
+};
+
+// Rows of one layer, copied out of the graph.
+class captured {
+public:
+    explicit captured(tiller_captured *handle) : c_(handle) {}
+    size_t n_rows() const noexcept { return tiller_captured_n_rows(get()); }
+    size_t d_model() const noexcept { return tiller_captured_d_model(get()); }
+    std::vector<float> data() const {
+        const float *first = tiller_captured_data(get());
+        return std::vector<float>(first, first + n_rows() * d_model());
+    }
+    std::vector<tiller_row> tokens() const {
+        const tiller_row *first = tiller_captured_tokens(get());
+        return std::vector<tiller_row>(first, first + n_rows());
+    }
+    const tiller_captured *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_captured, tiller_captured_free> c_;
+};
+
+// Reads and edits the residual stream while your llama.cpp computes. Must outlive the llama context that calls it.
+class hook {
+public:
+    explicit hook(const tiller_ggml &ggml)
+        : c_(detail::make<tiller_hook>([&](auto **out, auto **err) { return tiller_hook_new(&ggml, out, err); })) {}
+    void set_plan(const compiled *plan) {
+        detail::call([&](auto **err) { return tiller_hook_set_plan(get(), plan ? plan->get() : nullptr, err); });
+    }
+    bool has_control_vector() const noexcept { return tiller_hook_has_control_vector(c_.get()); }
+    void announce(const std::vector<tiller_row> &rows) {
+        detail::call([&](auto **err) { return tiller_hook_announce(get(), rows.data(), rows.size(), err); });
+    }
+    void capture(const std::vector<uint32_t> &layers) {
+        detail::call([&](auto **err) { return tiller_hook_capture(get(), layers.data(), layers.size(), err); });
+    }
+    tiller::captured take(uint32_t layer) {
+        return tiller::captured(detail::make<tiller_captured>(
+            [&](auto **out, auto **err) { return tiller_hook_captured(get(), layer, out, err); }));
+    }
+    // `patch` edits rows of a layer after the plan, and must not throw; NULL takes it away.
+    void patch(uint32_t layer, tiller_patch_fn patch, void *user) {
+        detail::call([&](auto **err) { return tiller_hook_patch(get(), layer, patch, user, err); });
+    }
+    void stop_after(int32_t layer) {
+        detail::call([&](auto **err) { return tiller_hook_stop_after(get(), layer, err); });
+    }
+    tiller_report finish() {
+        auto report = detail::sized<tiller_report>();
+        detail::call([&](auto **err) { return tiller_hook_finish(get(), &report, err); });
+        return report;
+    }
+    // For cb_eval, with get() as its user data. It never throws.
+    static bool eval(struct ggml_tensor *tensor, bool ask, void *hook) { return tiller_hook_eval(tensor, ask, hook); }
+    tiller_hook *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_hook, tiller_hook_free> c_;
+};
+
+#ifdef TILLER_ENGINE
+
+// A generated text.
+class generation {
+public:
+    explicit generation(tiller_generation *handle) : c_(handle) {}
+    std::string text() const { return tiller_generation_text(get()); }
+    std::vector<int32_t> tokens() const {
+        const int32_t *first = tiller_generation_tokens(get());
+        return std::vector<int32_t>(first, first + tiller_generation_n_tokens(get()));
+    }
+    size_t n_prompt() const noexcept { return tiller_generation_n_prompt(get()); }
+    uint32_t stop() const noexcept { return tiller_generation_stop(get()); }
+    tiller_generation *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_generation, tiller_generation_free> c_;
+};
+
+// A model that this library runs.
+class engine {
+public:
+    explicit engine(const std::string &file, tiller_engine_options options = {})
+        : c_(detail::make<tiller_engine>([&](auto **out, auto **err) {
+              options.size = static_cast<uint32_t>(sizeof options);
+              return tiller_engine_open(file.c_str(), &options, out, err);
+          })) {}
+    size_t n_layer() const noexcept { return tiller_engine_n_layer(get()); }
+    size_t d_model() const noexcept { return tiller_engine_d_model(get()); }
+    size_t n_vocab() const noexcept { return tiller_engine_n_vocab(get()); }
+    std::vector<int32_t> tokenize(const std::string &text, bool special = true) const {
+        std::vector<int32_t> tokens(text.size() + 2);
+        size_t n = 0;
+        detail::call([&](auto **err) {
+            return tiller_engine_tokenize(get(), text.c_str(), special, tokens.data(), tokens.size(), &n, err);
+        });
+        tokens.resize(n);
+        return tokens;
+    }
+    std::string detokenize(const std::vector<int32_t> &tokens) const {
+        return detail::text([&](auto **out, auto **err) {
+            return tiller_engine_detokenize(get(), tokens.data(), tokens.size(), out, err);
+        });
+    }
+    // Turns are {role, content}.
+    std::string chat(const std::vector<std::pair<std::string, std::string>> &turns, bool answer = true) const {
+        std::vector<tiller_message> messages;
+        for (const auto &[role, content] : turns) messages.push_back({role.c_str(), content.c_str()});
+        return detail::text([&](auto **out, auto **err) {
+            return tiller_engine_chat(get(), messages.data(), messages.size(), answer, out, err);
+        });
+    }
+    void set_plan(const compiled *plan) {
+        detail::call([&](auto **err) { return tiller_engine_set_plan(get(), plan ? plan->get() : nullptr, err); });
+    }
+    tiller_report finish() {
+        auto report = detail::sized<tiller_report>();
+        detail::call([&](auto **err) { return tiller_engine_finish(get(), &report, err); });
+        return report;
+    }
+    // `stream` gets each piece of text; false ends the generation. An exception also does, and comes out of this call.
+    tiller::generation generate(
+        const std::string &prompt,
+        tiller_generate options = {},
+        const std::function<bool(const std::string &)> &stream = nullptr
+    ) {
+        struct lent {
+            const std::function<bool(const std::string &)> &fn;
+            std::exception_ptr thrown;
+        } lent{stream, nullptr};
+        const auto piece = [](void *user, const char *text) -> int {
+            auto *lent = static_cast<struct lent *>(user);
+            try {
+                return lent->fn(text) ? 0 : 1;
+            } catch (...) {
+                lent->thrown = std::current_exception();
+                return 1;
+            }
+        };
+        options.size = static_cast<uint32_t>(sizeof options);
+        tiller::generation made(detail::make<tiller_generation>([&](auto **out, auto **err) {
+            const tiller_stream_fn fn = stream ? +piece : nullptr;
+            return tiller_engine_generate(get(), prompt.c_str(), &options, fn, &lent, out, err);
+        }));
+        if (lent.thrown) std::rethrow_exception(lent.thrown);
+        return made;
+    }
+    tiller::generation begin(const std::string &prompt, tiller_generate options = {}) {
+        options.size = static_cast<uint32_t>(sizeof options);
+        return tiller::generation(detail::make<tiller_generation>(
+            [&](auto **out, auto **err) { return tiller_engine_begin(get(), prompt.c_str(), &options, out, err); }));
+    }
+    // One token; false when the generation has ended.
+    bool step(tiller::generation &generation) {
+        bool more = false;
+        detail::call([&](auto **err) { return tiller_engine_step(get(), generation.get(), &more, err); });
+        return more;
+    }
+    tiller_score perplexity(const std::string &text, size_t window = 0) {
+        auto score = detail::sized<tiller_score>();
+        detail::call([&](auto **err) { return tiller_engine_perplexity(get(), text.c_str(), window, &score, err); });
+        return score;
+    }
+    tiller_score score(const std::vector<int32_t> &tokens, size_t from) {
+        auto score = detail::sized<tiller_score>();
+        detail::call([&](auto **err) {
+            return tiller_engine_score(get(), tokens.data(), tokens.size(), from, &score, err);
+        });
+        return score;
+    }
+    // Gives the number of rows.
+    uint64_t harvest(
+        const std::vector<std::string> &files,
+        const std::string &directory,
+        const std::vector<uint32_t> &layers,
+        tiller_harvest options = {},
+        const progress_fn &progress = nullptr
+    ) {
+        options.size = static_cast<uint32_t>(sizeof options);
+        options.layers = layers.data();
+        options.n_layers = static_cast<uint32_t>(layers.size());
+        uint64_t n_rows = 0;
+        detail::progress lent(progress);
+        lent.run([&](tiller_error **err) {
+            const auto list = detail::pointers(files);
+            return tiller_engine_harvest(
+                get(), list.data(), list.size(), directory.c_str(), &options, lent.get(), &n_rows, err);
+        });
+        return n_rows;
+    }
+    tiller_engine *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_engine, tiller_engine_free> c_;
+};
+
+inline void requantize(const std::string &from, const std::string &to, const std::string &kind, uint32_t threads = 0) {
+    detail::call(
+        [&](auto **err) { return tiller_requantize(from.c_str(), to.c_str(), kind.c_str(), threads, err); });
+}
+
+#endif  // TILLER_ENGINE
+
+}  // namespace tiller
+
+#endif  // TILLER_HPP

@@ -1,0 +1,127 @@
+/* tiller_llama.h - tiller inside your own llama.cpp, whatever its version.
+ *
+ * Static inline functions, which your compiler builds against your own ggml.h and llama.h; so libtiller depends on the
+ * layout of no ggml release. Include it after llama.h, in C or C++. In a program:
+ *
+ *     tiller_ggml ggml = tiller_llama_ggml();
+ *     tiller_hook_new(&ggml, &hook, &err);
+ *     tiller_llama_install(&context_params, hook);            // before llama_init_from_model()
+ *     tiller_llama_set_plan(context, model, hook, plan, &err);  // between any two decodes; NULL steers nothing
+ *     ... llama_decode() as ever ...
+ *     tiller_hook_finish(hook, &report, &err);                // what was done, or why not
+ *
+ * Batches of several sequences: call tiller_llama_announce() before llama_decode(), and set `kv_unified` of the context
+ * parameters, so that llama.cpp keeps the order of the batch.
+ */
+#ifndef TILLER_LLAMA_H
+#define TILLER_LLAMA_H
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "ggml-backend.h"
+#include "ggml.h"
+#include "llama.h"
+
+#include "tiller.h"
+
+static inline const char *tiller_llama_name_(const struct ggml_tensor *tensor) {
+    return ggml_get_name(tensor);
+}
+
+static inline int tiller_llama_dtype_(const struct ggml_tensor *tensor) {
+    return (int) tensor->type;
+}
+
+static inline void tiller_llama_shape_(const struct ggml_tensor *tensor, int64_t *shape) {
+    memcpy(shape, tensor->ne, 4 * sizeof *shape);
+}
+
+static inline bool tiller_llama_contiguous_(const struct ggml_tensor *tensor) {
+    return ggml_is_contiguous(tensor);
+}
+
+static inline void *tiller_llama_data_(const struct ggml_tensor *tensor) {
+    ggml_backend_buffer_t buffer = tensor->view_src ? tensor->view_src->buffer : tensor->buffer;
+    return buffer && ggml_backend_buffer_is_host(buffer) ? tensor->data : NULL;
+}
+
+static inline void tiller_llama_get_(const struct ggml_tensor *tensor, void *to, size_t offset, size_t n) {
+    ggml_backend_tensor_get(tensor, to, offset, n);
+}
+
+static inline void tiller_llama_set_(struct ggml_tensor *tensor, const void *from, size_t offset, size_t n) {
+    ggml_backend_tensor_set(tensor, from, offset, n);
+}
+
+static inline const struct ggml_tensor *tiller_llama_src_(const struct ggml_tensor *tensor, int i) {
+    return i >= 0 && i < GGML_MAX_SRC ? tensor->src[i] : NULL;
+}
+
+// How the hook sees your ggml.
+static inline tiller_ggml tiller_llama_ggml(void) {
+    tiller_ggml ggml;
+    memset(&ggml, 0, sizeof ggml);
+    ggml.size = (uint32_t) sizeof ggml;
+    ggml.name = tiller_llama_name_;
+    ggml.dtype = tiller_llama_dtype_;
+    ggml.shape = tiller_llama_shape_;
+    ggml.contiguous = tiller_llama_contiguous_;
+    ggml.data = tiller_llama_data_;
+    ggml.get = tiller_llama_get_;
+    ggml.set = tiller_llama_set_;
+    ggml.src = tiller_llama_src_;
+    return ggml;
+}
+
+// Makes contexts that are opened with `params` call `hook`. The hook must outlive them.
+static inline void tiller_llama_install(struct llama_context_params *params, tiller_hook *hook) {
+    params->cb_eval = tiller_hook_eval;
+    params->cb_eval_user_data = hook;
+}
+
+// Steers `context` by `compiled` from the next decode on: the callback's part goes to `hook`, the control vector's part to
+// llama.cpp. NULL stops both. If llama.cpp itself refuses the vector, the answer is TILLER_E_UNSUPPORTED and *err is NULL.
+static inline tiller_status tiller_llama_set_plan(
+    struct llama_context *context,
+    const struct llama_model *model,
+    tiller_hook *hook,
+    const tiller_compiled *compiled,
+    tiller_error **err
+) {
+    const int32_t d_model = llama_model_n_embd(model), n_layer = llama_model_n_layer(model);
+    const size_t n = tiller_compiled_control_vector_length(compiled);
+    float *data = n > 0 ? (float *) malloc(n * sizeof *data) : NULL;
+    tiller_status status = TILLER_OK;
+    if (compiled) status = tiller_compiled_check(compiled, (size_t) n_layer, (size_t) d_model, err);
+    if (status == TILLER_OK && n > 0) status = tiller_compiled_control_vector(compiled, data, data ? n : 0, err);
+    // Each call makes llama.cpp plan its memory anew: leave it alone if it has no vector and needs none. The buffer is
+    // always the whole one: a shorter one would leave an older vector's rows in place.
+    if (status == TILLER_OK && (n > 0 || tiller_hook_has_control_vector(hook)) &&
+        llama_set_adapter_cvec(context, data, n, d_model, 1, n_layer) != 0) {
+        status = TILLER_E_UNSUPPORTED;
+        if (err) *err = NULL;
+    }
+    free(data);
+    return status == TILLER_OK ? tiller_hook_set_plan(hook, compiled, err) : status;
+}
+
+// Tells `hook` what the next llama_decode() holds. Tokens from number `n_given` of the batch on count as generated.
+static inline tiller_status tiller_llama_announce(
+    tiller_hook *hook,
+    const struct llama_batch *batch,
+    int32_t n_given,
+    tiller_error **err
+) {
+    tiller_row *rows = (tiller_row *) calloc(batch->n_tokens > 0 ? (size_t) batch->n_tokens : 1, sizeof *rows);
+    for (int32_t i = 0; rows && i < batch->n_tokens; i++) {
+        rows[i].position = batch->pos ? batch->pos[i] : i;
+        rows[i].sequence = batch->seq_id ? batch->seq_id[i][0] : 0;
+        rows[i].generated = i >= n_given;
+    }
+    const tiller_status status = tiller_hook_announce(hook, rows, rows ? (size_t) batch->n_tokens : 0, err);
+    free(rows);
+    return status;
+}
+
+#endif /* TILLER_LLAMA_H */

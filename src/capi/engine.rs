@@ -1,0 +1,518 @@
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::arguments::{Options, Report, options, path, report, slice, slice_mut, some, text};
+use super::error::tiller_status;
+use super::guard::{ErrorOut, Out, guard, make};
+use super::hook::tiller_report;
+use super::plan::tiller_compiled;
+use super::progress::{reporter, tiller_progress};
+use super::text::{c_string, tiller_text};
+use crate::activations::RowType;
+use crate::engine::{self, Engine, Generate, Generation, Harvest, Message, Stop, documents};
+use crate::error::{Error, Result};
+
+/// How a model is opened and run. Zero means the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_engine_options {
+    /// sizeof(tiller_engine_options).
+    pub size: u32,
+    /// Threads for computing; 0 takes as many as the machine has.
+    pub threads: u32,
+    /// Tokens that the context holds, over all sequences; 0 takes what the model was trained with, at most 4,096.
+    pub context: u32,
+    /// Tokens computed at once when text is read; 0 means 512.
+    pub batch: u32,
+    /// Sequences that may run side by side; 0 means 1.
+    pub sequences: u32,
+    /// Layers that go to a GPU, if this build has one.
+    pub gpu_layers: u32,
+    /// 1 leaves the hook out: then nothing can be steered through the callback or harvested. To measure its cost.
+    pub without_hook: u32,
+}
+
+// SAFETY: `repr(C)`, a `u32` first, numbers only.
+unsafe impl Options for tiller_engine_options {
+    const NAME: &'static str = "tiller_engine_options";
+}
+
+/// A model that this library runs by its own llama.cpp, with the lever attached.
+///
+/// Its life: tiller_engine_open(); tiller_engine_set_plan() as often as you like, also during a generation;
+/// tiller_engine_generate(); tiller_engine_free().
+///
+/// Thread safety: one thread at a time; it may move between threads.
+pub struct tiller_engine(Engine);
+
+/// Opens a GGUF model.
+///
+/// On success `*out` owns a new engine; free it with tiller_engine_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_open(
+    file: *const c_char,
+    given: *const tiller_engine_options,
+    out: Out<'_, tiller_engine>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        // SAFETY: the header requires a C string, and a struct whose `size` is set, or NULL.
+        let (file, given) = unsafe { (path(file, "file")?, options(given)?) };
+        let default = engine::Options::default();
+        let or = |given: u32, default: usize| if given == 0 { default } else { given as usize };
+        let options = engine::Options {
+            threads: or(given.threads, default.threads),
+            context: or(given.context, default.context),
+            batch: or(given.batch, default.batch),
+            sequences: or(given.sequences, default.sequences),
+            gpu_layers: or(given.gpu_layers, default.gpu_layers),
+            hook: given.without_hook == 0,
+        };
+        Engine::open(file, &options).map(tiller_engine)
+    })
+}
+
+/// Number of blocks. 0 if `engine` is NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_engine_n_layer(engine: Option<&tiller_engine>) -> usize {
+    engine.map_or(0, |e| e.0.n_layer())
+}
+
+/// Width of the residual stream. 0 if `engine` is NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_engine_d_model(engine: Option<&tiller_engine>) -> usize {
+    engine.map_or(0, |e| e.0.d_model())
+}
+
+/// Number of tokens of the vocabulary. 0 if `engine` is NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_engine_n_vocab(engine: Option<&tiller_engine>) -> usize {
+    engine.map_or(0, |e| e.0.n_vocab())
+}
+
+/// Tokens of `string`. `special` puts the model's BOS in front, if it wants one, and reads control tokens as such.
+///
+/// Writes up to `n_tokens` tokens and how many there are to `*n`. If there are more than fit, the call fails with
+/// TILLER_E_ARGUMENT, but `*n` is written: call again with room for them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_tokenize(
+    engine: Option<&tiller_engine>,
+    string: *const c_char,
+    special: bool,
+    tokens: *mut i32,
+    n_tokens: usize,
+    n: Option<&mut usize>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        // SAFETY: the header requires a C string, and `n_tokens` writable numbers.
+        let (string, room) = unsafe { (text(string, "string")?, slice_mut(tokens, n_tokens, "tokens")?) };
+        let found = some(engine, "engine")?.0.tokenize(string, special)?;
+        *some(n, "n")? = found.len();
+        let room = room.get_mut(..found.len());
+        let room =
+            room.ok_or_else(|| Error::argument(format!("tokens holds {n_tokens}; the text has {}", found.len())))?;
+        room.copy_from_slice(&found);
+        Ok(())
+    })
+}
+
+/// The text of `n_tokens` tokens; what is no UTF-8 becomes U+FFFD.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_detokenize(
+    engine: Option<&tiller_engine>,
+    tokens: *const i32,
+    n_tokens: usize,
+    out: Out<'_, tiller_text>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        // SAFETY: the header requires `n_tokens` numbers.
+        let tokens = unsafe { slice(tokens, n_tokens, "tokens") }?;
+        Ok(tiller_text::from(some(engine, "engine")?.0.detokenize(tokens).as_str()))
+    })
+}
+
+/// One turn of a conversation.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_message {
+    /// "system", "user" or "assistant".
+    pub role: *const c_char,
+    /// What was said.
+    pub content: *const c_char,
+}
+
+/// The conversation as the model's own chat template writes it; `answer` adds the opening of the assistant's turn.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_chat(
+    engine: Option<&tiller_engine>,
+    messages: *const tiller_message,
+    n_messages: usize,
+    answer: bool,
+    out: Out<'_, tiller_text>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        // SAFETY: the header requires `n_messages` structs.
+        let messages = unsafe { slice(messages, n_messages, "messages") }?;
+        let turn = |(i, m): (usize, &tiller_message)| {
+            // SAFETY: the header requires C strings.
+            let (role, content) = unsafe {
+                (text(m.role, &format!("messages[{i}].role"))?, text(m.content, &format!("messages[{i}].content"))?)
+            };
+            Ok(Message { role: role.into(), content: content.into() })
+        };
+        let turns = messages.iter().enumerate().map(turn).collect::<Result<Vec<_>>>()?;
+        Ok(tiller_text::from(some(engine, "engine")?.0.chat(&turns, answer)?.as_str()))
+    })
+}
+
+/// Steers by `compiled` from the next token on, in place of any plan before; NULL stops steering. The model is not
+/// reloaded. Keeps its own reference.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_engine_set_plan(
+    engine: Option<&mut tiller_engine>,
+    compiled: Option<&tiller_compiled>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || some(engine, "engine")?.0.set_plan(compiled.map(|c| Arc::clone(&c.plan))))
+}
+
+/// TILLER_OK and, if `out` is not NULL, what the hook saw and did since the last call; or its first failure since then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_finish(
+    engine: Option<&mut tiller_engine>,
+    out: *mut tiller_report,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        let done = some(engine, "engine")?.0.finish()?;
+        // SAFETY: the header requires a struct whose `size` is set, or NULL.
+        if out.is_null() { Ok(()) } else { unsafe { report(out, done.into()) } }
+    })
+}
+
+/// How text is generated. Zero means the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_generate {
+    /// sizeof(tiller_generate).
+    pub size: u32,
+    /// Tokens to generate at most; 0 means 128.
+    pub max_tokens: u32,
+    /// 0 takes the likeliest token each time.
+    pub temperature: f32,
+    /// Keeps the likeliest tokens that hold this much of the probability; 0 means 1, which keeps all.
+    pub top_p: f32,
+    /// Seed of the sampler.
+    pub seed: u32,
+    /// 1 goes on when the model wants to end.
+    pub ignore_end: u32,
+}
+
+// SAFETY: `repr(C)`, a `u32` first, numbers only.
+unsafe impl Options for tiller_generate {
+    const NAME: &'static str = "tiller_generate";
+}
+
+impl tiller_generate {
+    fn options(&self) -> Generate {
+        let default = Generate::default();
+        Generate {
+            max_tokens: if self.max_tokens == 0 { default.max_tokens } else { self.max_tokens as usize },
+            temperature: self.temperature,
+            top_p: if self.top_p == 0.0 { default.top_p } else { self.top_p },
+            seed: self.seed,
+            ignore_end: self.ignore_end != 0,
+        }
+    }
+}
+
+/// Gets each piece of text as it comes; borrowed for this call. Return 0 to go on, anything else to end the generation.
+pub type tiller_stream_fn = Option<unsafe extern "C" fn(user: *mut c_void, piece: *const c_char) -> c_int>;
+
+/// A generated text.
+///
+/// Thread safety: one thread at a time.
+pub struct tiller_generation {
+    generation: Generation,
+    text: CString,
+}
+
+impl From<Generation> for tiller_generation {
+    fn from(generation: Generation) -> Self {
+        Self { text: c_string(generation.text()), generation }
+    }
+}
+
+/// Generates a continuation of `prompt`, which goes in as it is: see tiller_engine_chat() for conversations.
+/// `stream` may be NULL.
+///
+/// On success `*out` owns a new object; free it with tiller_generation_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_generate(
+    engine: Option<&mut tiller_engine>,
+    prompt: *const c_char,
+    given: *const tiller_generate,
+    stream: tiller_stream_fn,
+    user: *mut c_void,
+    out: Out<'_, tiller_generation>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        // SAFETY: the header requires a C string, and a struct whose `size` is set, or NULL.
+        let (prompt, given) = unsafe { (text(prompt, "prompt")?, options(given)?) };
+        let engine = &mut some(engine, "engine")?.0;
+        let mut on_text = |piece: &str| match stream {
+            // SAFETY: the header requires a function that may be called with `user`.
+            Some(call) => unsafe { call(user, c_string(piece).as_ptr()) == 0 },
+            None => true,
+        };
+        engine.generate(prompt, &given.options(), &mut on_text).map(tiller_generation::from)
+    })
+}
+
+/// Reads `prompt` and gets ready to generate step by step. Any generation under way ends.
+///
+/// On success `*out` owns a new object; free it with tiller_generation_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_begin(
+    engine: Option<&mut tiller_engine>,
+    prompt: *const c_char,
+    given: *const tiller_generate,
+    out: Out<'_, tiller_generation>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        // SAFETY: the header requires a C string, and a struct whose `size` is set, or NULL.
+        let (prompt, given) = unsafe { (text(prompt, "prompt")?, options(given)?) };
+        some(engine, "engine")?.0.begin(prompt, &given.options()).map(tiller_generation::from)
+    })
+}
+
+/// Generates one token; `*more` becomes false when the generation has ended (tiller_generation_stop() says why). The
+/// plan may be changed between steps.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_engine_step(
+    engine: Option<&mut tiller_engine>,
+    generation: Option<&mut tiller_generation>,
+    more: Option<&mut bool>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        let (engine, generation) = (some(engine, "engine")?, some(generation, "generation")?);
+        let more = some(more, "more")?;
+        engine.0.step(&mut generation.generation)?;
+        generation.text = c_string(generation.generation.text());
+        *more = generation.generation.stop().is_none();
+        Ok(())
+    })
+}
+
+/// The text generated so far. Valid until the next step, or until `generation` is freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_generation_text(generation: Option<&tiller_generation>) -> *const c_char {
+    generation.map_or(c"".as_ptr(), |g| g.text.as_ptr())
+}
+
+/// How many tokens were generated so far, without the end token.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_generation_n_tokens(generation: Option<&tiller_generation>) -> usize {
+    generation.map_or(0, |g| g.generation.tokens().len())
+}
+
+/// The tokens generated so far. Valid until the next step, or until `generation` is freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_generation_tokens(generation: Option<&tiller_generation>) -> *const i32 {
+    generation.map_or(std::ptr::null(), |g| g.generation.tokens().as_ptr())
+}
+
+/// How many tokens the prompt had.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_generation_n_prompt(generation: Option<&tiller_generation>) -> usize {
+    generation.map_or(0, |g| g.generation.prompt().len())
+}
+
+/// Why it ended: 0 it goes on, 1 the model ended its answer, 2 `max_tokens` were generated, 3 you asked to stop.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_generation_stop(generation: Option<&tiller_generation>) -> u32 {
+    match generation.and_then(|g| g.generation.stop()) {
+        None => 0,
+        Some(Stop::End) => 1,
+        Some(Stop::Length) => 2,
+        Some(Stop::Caller) => 3,
+    }
+}
+
+/// Frees `generation`. NULL is a no-op.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_generation_free(generation: Option<Box<tiller_generation>>) {
+    drop(generation);
+}
+
+/// How likely a text was.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_score {
+    /// Set it to sizeof(tiller_score) before the call.
+    pub size: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Tokens scored.
+    pub n_tokens: u64,
+    /// Sum of their negative log-likelihoods, in nats.
+    pub nll: f64,
+    /// exp(nll / n_tokens).
+    pub perplexity: f64,
+}
+
+// SAFETY: `repr(C)`, a `u32` first.
+unsafe impl Report for tiller_score {
+    const NAME: &'static str = "tiller_score";
+}
+
+impl From<engine::Score> for tiller_score {
+    fn from(score: engine::Score) -> Self {
+        let (n_tokens, perplexity) = (score.n_tokens as u64, score.perplexity());
+        Self { size: 0, reserved: 0, n_tokens, nll: score.nll, perplexity }
+    }
+}
+
+/// Perplexity of `string`, read in windows of at most `window` tokens (0: the whole context). The plan in force applies.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_perplexity(
+    engine: Option<&mut tiller_engine>,
+    string: *const c_char,
+    window: usize,
+    out: *mut tiller_score,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        // SAFETY: the header requires a C string.
+        let string = unsafe { text(string, "string") }?;
+        let score = some(engine, "engine")?.0.perplexity(string, window)?;
+        // SAFETY: the header requires a struct whose `size` is set.
+        unsafe { report(out, score.into()) }
+    })
+}
+
+/// Scores tokens[from..n_tokens], each given those in front of it; `from` is at least 1. The plan in force applies.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_score(
+    engine: Option<&mut tiller_engine>,
+    tokens: *const i32,
+    n_tokens: usize,
+    from: usize,
+    out: *mut tiller_score,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        // SAFETY: the header requires `n_tokens` numbers.
+        let tokens = unsafe { slice(tokens, n_tokens, "tokens") }?;
+        let score = some(engine, "engine")?.0.score(tokens, from)?;
+        // SAFETY: the header requires a struct whose `size` is set.
+        unsafe { report(out, score.into()) }
+    })
+}
+
+/// What is harvested. Zero means the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_harvest {
+    /// sizeof(tiller_harvest).
+    pub size: u32,
+    /// How many layers.
+    pub n_layers: u32,
+    /// Blocks after which rows are read. One layer goes to the directory itself, several to layer-L inside it.
+    pub layers: *const u32,
+    /// Stop after this many tokens; 0 takes all the text.
+    pub max_tokens: u64,
+    /// Longest window, in tokens; 0 means 512.
+    pub window: u32,
+    /// How rows are stored: 0 as 16-bit floats, 1 as 32-bit floats.
+    pub dtype: u32,
+    /// Rows a shard; 0 means 65,536.
+    pub shard_rows: u32,
+    /// 1 runs every graph to its end. To measure what stopping after the last wanted layer saves.
+    pub without_early_stop: u32,
+}
+
+// SAFETY: `repr(C)`, a `u32` first, numbers and a pointer.
+unsafe impl Options for tiller_harvest {
+    const NAME: &'static str = "tiller_harvest";
+}
+
+impl tiller_harvest {
+    /// # Safety
+    /// `layers` holds `n_layers` numbers.
+    unsafe fn options(&self) -> Result<Harvest> {
+        let default = Harvest::default();
+        let or = |given: u32, default: usize| if given == 0 { default } else { given as usize };
+        // SAFETY: the caller's contract.
+        let layers = unsafe { slice(self.layers, self.n_layers as usize, "tiller_harvest.layers") }?;
+        Ok(Harvest {
+            layers: layers.iter().map(|&layer| layer as usize).collect(),
+            dtype: super::arguments::choice(self.dtype, &[RowType::F16, RowType::F32], "tiller_harvest.dtype")?,
+            window: or(self.window, default.window),
+            max_tokens: self.max_tokens,
+            shard_rows: or(self.shard_rows, default.shard_rows),
+            early_stop: self.without_early_stop == 0,
+        })
+    }
+}
+
+/// Harvests text files into `directory`, for tiller_activations_open(). A .jsonl file holds one document a line, as
+/// {"text": …} or {"messages": […]}; any other file is one document. What is there already, of the same text, model
+/// and layers, is kept: a harvest that was cancelled goes on where it was. Progress counts tokens.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_harvest(
+    engine: Option<&mut tiller_engine>,
+    files: *const *const c_char,
+    n_files: usize,
+    directory: *const c_char,
+    given: *const tiller_harvest,
+    progress: Option<&tiller_progress>,
+    n_rows: Option<&mut u64>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        // SAFETY: the header requires `n_files` pointers.
+        let files = unsafe { slice(files, n_files, "files") }?.iter();
+        // SAFETY: the header requires C strings.
+        let files = files.map(|&file| unsafe { path(file, "files") }.map(PathBuf::from)).collect::<Result<Vec<_>>>()?;
+        // SAFETY: the header requires a C string, and a struct whose `size` is set, or NULL.
+        let (directory, given) = unsafe { (path(directory, "directory")?, options(given)?) };
+        // SAFETY: the header requires `n_layers` numbers, and a function that may be called with its `user`.
+        let (options, mut progress) = unsafe { (given.options()?, reporter(progress)) };
+        let text = documents(&files)?;
+        let harvested = some(engine, "engine")?.0.harvest(&text, directory, &options, &mut progress)?;
+        if let Some(out) = n_rows {
+            *out = harvested.n_rows;
+        }
+        Ok(())
+    })
+}
+
+/// Frees `engine`. NULL is a no-op.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_engine_free(engine: Option<Box<tiller_engine>>) {
+    drop(engine);
+}
+
+/// Writes the model `from` to `to` with other weights; `kind` is llama.cpp's name, such as "Q8_0" or "Q4_K_M".
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_requantize(
+    from: *const c_char,
+    to: *const c_char,
+    kind: *const c_char,
+    threads: u32,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        // SAFETY: the header requires C strings.
+        let (from, to, kind) = unsafe { (path(from, "from")?, path(to, "to")?, text(kind, "kind")?) };
+        engine::requantize(from, to, kind, threads as usize)
+    })
+}
