@@ -1,6 +1,15 @@
 //! Floor 7: evaluators.
+//!
+//! | module | asks |
+//! |---|---|
+//! | [`concepts`] | does steering by a concept's words work, and how hard should it be? |
+//! | [`quality`] | how well does a dictionary describe rows? |
+//! | [`self_test`] | does it fit the model at hand, and does the model notice its reconstructions? (feature `engine`) |
+//! | [`trial`] | what does a model write with a plan and without, and how fluent is it? (feature `engine`) |
 
 pub mod concepts;
 pub mod quality;
 #[cfg(feature = "engine")]
 pub mod self_test;
+#[cfg(feature = "engine")]
+pub mod trial;

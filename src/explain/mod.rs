@@ -10,7 +10,7 @@
 //! | `tuned` | the lens behind a ridge map to the final residual | rows of two layers | [`tuned`] |
 //!
 //! The default is `data`: on a 135M model's middle layers the lens' words were noise, and steering by them moved nothing.
-//! [`Explanations`] hold the words of every feature, live in a JSONL file, and are searched by the words of a concept
+//! [`harvested`] runs them on shards. [`Explanations`] hold the words of every feature, live in a JSONL file, and are searched by the words of a concept
 //! ([`Explanations::find`]). [`baselines`] and [`quality`] stand beside them for comparison.
 
 pub mod baselines;
@@ -19,6 +19,7 @@ pub mod counted;
 mod estimate;
 mod explanations;
 mod find;
+pub mod harvested;
 mod jsonl;
 mod labels;
 pub mod lens;

@@ -3,9 +3,17 @@
 //! Results go to standard output: tables for people, with `--json` one JSON object a line for machines. Progress bars
 //! and errors go to standard error. Exit codes: 0 done, 1 the work failed, 2 the command line was wrong.
 
+mod bench;
+mod explain;
 mod fetch;
+mod find;
+mod harvest;
+mod info;
 mod interrupt;
+mod open;
 mod output;
+mod plan;
+mod run;
 
 use clap::{Parser, Subcommand};
 use output::Out;
@@ -27,6 +35,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Fetch(fetch::Args),
+    Info(info::Args),
+    Harvest(harvest::Args),
+    Explain(explain::Args),
+    Find(find::Args),
+    Plan(plan::Args),
+    Run(run::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +53,13 @@ fn main() -> ExitCode {
     let out = Out::new(cli.json, cli.quiet);
     let result = match cli.command {
         Command::Fetch(args) => fetch::run(args, &out),
+        Command::Info(args) => info::run(&args, &out),
+        Command::Harvest(args) => harvest::run(&args, &out),
+        Command::Explain(args) => explain::run(&args, &out),
+        Command::Find(args) => find::run(&args, &out),
+        Command::Plan(args) => plan::run(&args, &out),
+        Command::Run(args) => run::run(&args, &out),
+        Command::Bench(args) => bench::run(&args, &out),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

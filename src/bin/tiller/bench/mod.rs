@@ -1,0 +1,229 @@
+//! `tiller bench`: measurements, one JSON object a line with `--json`.
+//!
+//! Every case stands beside a baseline that was measured in the same run, pair by pair, so that a busy machine disturbs
+//! both alike: `ratio` is the median over the pairs of value over baseline; `value` and `baseline` are medians too.
+
+mod concepts;
+mod explain;
+mod harvest;
+mod map;
+mod overhead;
+
+use clap::{Args as Clap, ValueEnum};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Instant;
+use tiller::{Error, Result};
+
+use crate::open::Machine;
+use crate::output::Out;
+
+/// Measure what steering costs and what it does
+#[derive(Clap)]
+pub(crate) struct Args {
+    /// What to measure
+    #[arg(long, value_enum, default_value = "all")]
+    what: What,
+    /// A model; several for overhead
+    #[arg(long, value_name = "FILE")]
+    model: Vec<PathBuf>,
+    /// The dictionary to steer with, for concepts
+    #[arg(long, value_name = "FILE")]
+    dictionary: Option<PathBuf>,
+    /// Explanations of the dictionary, for concepts: one file an estimator
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    explanations: Vec<PathBuf>,
+    /// Concepts and prompts, for concepts, in place of the ones that are built in
+    #[arg(long, value_name = "FILE")]
+    suite: Option<PathBuf>,
+    /// Only the first N concepts, or the ones with these names
+    #[arg(long, value_name = "N|NAMES", value_delimiter = ',')]
+    concepts: Vec<String>,
+    /// Tokens a continuation, for concepts
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    max_tokens: usize,
+    /// Features a concept
+    #[arg(short = 'n', long, default_value_t = 4, value_name = "N")]
+    features: usize,
+    /// Largest perplexity, relative to the unsteered text, that the search for a strength allows
+    #[arg(long, default_value_t = 1.5, value_name = "RATIO")]
+    max_perplexity: f64,
+    /// Pairs to measure; 0 takes what fits the case
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pairs: usize,
+    /// Also write the continuations to this file, a JSON object a line, for concepts
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// What the hook costs a decode and a prefill, in six cases
+    Overhead,
+    /// Whether steering by words works, over a list of concepts
+    Concepts,
+    /// Opening a dictionary of 1 GB and steering with it
+    Map,
+    /// What ending a graph early saves
+    Harvest,
+    /// How long explanations take
+    Explain,
+    /// All of them, as far as models and dictionaries are given
+    All,
+}
+
+pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
+    let mut lines = Lines { out, held: Vec::new() };
+    let all = args.what == What::All;
+    let wants = |what: What| all || args.what == what;
+    let needs = |what: What, given: bool, flags: &str| {
+        if given || all {
+            Ok(given)
+        } else {
+            Err(Error::argument(format!("bench --what {} needs {flags}", name(what))))
+        }
+    };
+    if wants(What::Map) {
+        map::run(args, &mut lines)?;
+    }
+    if wants(What::Explain) {
+        explain::run(args, &mut lines)?;
+    }
+    if wants(What::Overhead) && needs(What::Overhead, !args.model.is_empty(), "--model")? {
+        overhead::run(args, &mut lines)?;
+    }
+    if wants(What::Harvest) && needs(What::Harvest, !args.model.is_empty(), "--model")? {
+        harvest::run(args, &mut lines)?;
+    }
+    let given = !args.model.is_empty() && args.dictionary.is_some();
+    if wants(What::Concepts) && needs(What::Concepts, given, "--model and --dictionary")? {
+        concepts::run(args, &mut lines)?;
+    }
+    lines.finish()
+}
+
+fn name(what: What) -> String {
+    what.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// One result.
+#[derive(Clone, Debug, Serialize)]
+struct Line {
+    bench: &'static str,
+    case: String,
+    /// The model, or what stands in its place.
+    model: String,
+    value: f64,
+    unit: &'static str,
+    baseline: f64,
+    ratio: f64,
+    /// Pairs, or texts.
+    n: usize,
+}
+
+/// Results: JSON at once, a table at the end.
+struct Lines<'o> {
+    out: &'o Out,
+    held: Vec<Line>,
+}
+
+impl Lines<'_> {
+    fn push(&mut self, line: Line) -> Result<()> {
+        if self.out.json() {
+            return self.out.object(&line);
+        }
+        self.held.push(line);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<()> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        self.out.table(
+            &["bench", "case", "model", "value", "baseline", "unit", "ratio", "n"],
+            self.held.into_iter().map(|l| {
+                let number = |v: f64| if v.abs() >= 1000.0 { format!("{v:.0}") } else { format!("{v:.3}") };
+                let (value, baseline, ratio) = (number(l.value), number(l.baseline), format!("{:.4}", l.ratio));
+                vec![l.bench.into(), l.case, l.model, value, baseline, l.unit.into(), ratio, l.n.to_string()]
+            }),
+        )
+    }
+}
+
+/// Pairs of measurements.
+#[derive(Default)]
+struct Pairs {
+    values: Vec<f64>,
+    baselines: Vec<f64>,
+}
+
+impl Pairs {
+    /// Measures `n` pairs after one that does not count; which of the two comes first alternates.
+    fn measure(
+        n: usize,
+        out: &Out,
+        what: &str,
+        value: &mut dyn FnMut() -> Result<f64>,
+        baseline: &mut dyn FnMut() -> Result<f64>,
+    ) -> Result<Self> {
+        let mut bar = out.bar(what, "pairs");
+        let mut pairs = Self::default();
+        for i in 0..=n {
+            let step = tiller::progress::Step { done: i as u64, total: n as u64, note: "" };
+            if !bar.step(step) {
+                return Err(Error::cancelled());
+            }
+            let (v, b) = if i % 2 == 0 {
+                let v = value()?;
+                (v, baseline()?)
+            } else {
+                let b = baseline()?;
+                (value()?, b)
+            };
+            if i > 0 {
+                pairs.values.push(v);
+                pairs.baselines.push(b);
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// The line of these pairs.
+    fn line(self, bench: &'static str, case: impl Into<String>, model: &str, unit: &'static str) -> Line {
+        let ratios: Vec<f64> = self.values.iter().zip(&self.baselines).map(|(v, b)| v / b).collect();
+        Line {
+            bench,
+            case: case.into(),
+            model: model.to_owned(),
+            value: median(&self.values),
+            unit,
+            baseline: median(&self.baselines),
+            ratio: median(&ratios),
+            n: ratios.len(),
+        }
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match (sorted.get(sorted.len().saturating_sub(1) / 2), sorted.get(sorted.len() / 2)) {
+        (Some(low), Some(high)) => (low + high) / 2.0,
+        _ => f64::NAN,
+    }
+}
+
+/// Seconds that `work` takes.
+fn seconds<T>(work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
+    let start = Instant::now();
+    let made = work()?;
+    Ok((start.elapsed().as_secs_f64(), made))
+}
+
+/// A model's file name, without the ending.
+fn model_name(path: &std::path::Path) -> String {
+    path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+}

@@ -1,0 +1,132 @@
+//! What the hook costs: each case on an engine with a hook, against an engine without one, token by token.
+//!
+//! | case | what runs |
+//! |---|---|
+//! | `empty` | the hook, with an empty plan |
+//! | `callback-1`, `-8`, `-64` | min-clamps of that many features at one layer, two thirds up |
+//! | `layers-all` | a min-clamp of one feature at every layer |
+//! | `compiled` | an unconditional add as a control vector |
+//!
+//! Each for `decode` (ms a token) and `prefill` (ms for 256 tokens).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::Rng;
+use tiller::Result;
+use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
+use tiller::engine::{Engine, Generate, Options};
+use tiller::num::rng;
+use tiller::plan::{Compiled, Op, Plan, Route, Rule, Strength};
+
+use super::{Args, Lines, Pairs, model_name};
+
+const PREFILL: usize = 256;
+
+pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
+    args.model.iter().try_for_each(|path| model(path, args, lines))
+}
+
+fn model(path: &Path, args: &Args, lines: &mut Lines<'_>) -> Result<()> {
+    let options = Options {
+        threads: args.machine.threads,
+        gpu_layers: args.machine.gpu_layers,
+        context: 2048,
+        batch: PREFILL,
+        ..Options::default()
+    };
+    let mut hooked = Engine::open(path, &options)?;
+    let mut plain = Engine::open(path, &Options { hook: false, ..options })?;
+    let name = model_name(path);
+    let text = prompt(&plain)?;
+    for (case, plan) in cases(hooked.n_layer(), hooked.d_model())? {
+        // The control vector lives in the graph; it needs no hook and is measured without one.
+        let mut bare = match case {
+            "compiled" => Some(Engine::open(path, &Options { hook: false, ..plain.options().clone() })?),
+            _ => None,
+        };
+        let steered = bare.as_mut().unwrap_or(&mut hooked);
+        steered.set_plan(Some(Arc::new(plan)))?;
+        let n = if args.pairs > 0 { args.pairs } else { 200 };
+        let label = format!("{name} decode/{case}");
+        decode(steered, &mut plain, n, &label, lines)?
+            .map_or(Ok(()), |p| lines.push(p.line("overhead", format!("decode/{case}"), &name, "ms")))?;
+        let n = if args.pairs > 0 { args.pairs } else { 30 };
+        let label = format!("{name} prefill/{case}");
+        let pairs =
+            Pairs::measure(n, lines.out, &label, &mut || read(steered, &text), &mut || read(&mut plain, &text))?;
+        lines.push(pairs.line("overhead", format!("prefill/{case}"), &name, "ms"))?;
+        steered.set_plan(None)?;
+        steered.finish()?;
+    }
+    Ok(())
+}
+
+/// Text of exactly [`PREFILL`] tokens.
+fn prompt(engine: &Engine) -> Result<String> {
+    let text = "The ship had left the harbour before the storm came, and nobody on deck spoke a word. ".repeat(30);
+    let mut tokens = engine.tokenize(&text, true)?;
+    tokens.truncate(PREFILL - 2);
+    Ok(engine.detokenize(&tokens))
+}
+
+fn read(engine: &mut Engine, text: &str) -> Result<f64> {
+    let start = Instant::now();
+    engine.begin(text, &Generate::default())?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
+/// Both engines generate from the same prompt, one token each in turn.
+fn decode(steered: &mut Engine, plain: &mut Engine, n: usize, label: &str, lines: &Lines<'_>) -> Result<Option<Pairs>> {
+    let generate = Generate { max_tokens: n + 8, ignore_end: true, ..Generate::default() };
+    let text = "It was a quiet morning in the village, and";
+    let (mut a, mut b) = (steered.begin(text, &generate)?, plain.begin(text, &generate)?);
+    let step = |engine: &mut Engine, generation: &mut tiller::engine::Generation| {
+        let start = Instant::now();
+        engine.step(generation)?;
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    };
+    // The first step only samples from the prompt's logits.
+    step(steered, &mut a)?;
+    step(plain, &mut b)?;
+    Ok(Some(Pairs::measure(n, lines.out, label, &mut || step(steered, &mut a), &mut || step(plain, &mut b))?))
+}
+
+fn cases(n_layer: usize, d_model: usize) -> Result<Vec<(&'static str, Compiled)>> {
+    let dictionary = Arc::new(random(d_model, 512)?);
+    let layer = n_layer * 2 / 3;
+    let clamp = |n: u32, layer: usize| Rule {
+        layer: Some(layer),
+        ..Rule::new(Op::MinClamp, (0..n).map(|i| i * 7), Some(Strength::raw(0.01)))
+    };
+    let compile = |plan: Plan, route| plan.compile(&[("random", dictionary.clone())], n_layer, d_model, route);
+    let add = Rule { layer: Some(layer), ..Rule::new(Op::Add, [3_u32], Some(Strength::raw(0.01))) };
+    Ok(vec![
+        ("empty", compile(Plan::new([]), Route::Auto)?),
+        ("callback-1", compile(Plan::new([clamp(1, layer)]), Route::Callback)?),
+        ("callback-8", compile(Plan::new([clamp(8, layer)]), Route::Callback)?),
+        ("callback-64", compile(Plan::new([clamp(64, layer)]), Route::Callback)?),
+        ("layers-all", compile(Plan::new((0..n_layer).map(|layer| clamp(1, layer))), Route::Callback)?),
+        ("compiled", compile(Plan::new([add]), Route::ControlVector)?),
+    ])
+}
+
+/// A dictionary of random unit directions: costs do not depend on what features mean.
+fn random(d_model: usize, n_features: usize) -> Result<Dictionary> {
+    let mut random = rng(1);
+    let scale = (3.0 / d_model as f32).sqrt();
+    let mut weights = || (0..d_model * n_features).map(|_| random.random_range(-scale..scale)).collect::<Vec<f32>>();
+    Dictionary::from_parts(Parts {
+        d_model,
+        encoder: weights(),
+        decoder: weights(),
+        encoder_bias: vec![0.0; n_features],
+        decoder_bias: vec![0.0; d_model],
+        threshold: None,
+        gate: None,
+        stats: None,
+        settings: Settings::new(Activation::Relu),
+        info: Info::default(),
+    })
+}

@@ -1,0 +1,183 @@
+//! `tiller explain`: what the features of a dictionary mean, in words.
+
+use clap::{Args as Clap, ValueEnum};
+use serde_json::json;
+use std::path::PathBuf;
+use tiller::activations::Activations;
+use tiller::engine::{Engine, Options};
+use tiller::explain::counted::Count;
+use tiller::explain::harvested::{self, Data};
+use tiller::explain::lens::{Condition, Lens, Mode};
+use tiller::explain::{Explanations, Vocabulary, tuned};
+use tiller::model::Model;
+use tiller::{Error, Result};
+
+use crate::open::{self, Machine};
+use crate::output::Out;
+
+/// Explain the features of a dictionary in words
+#[derive(Clap)]
+pub(crate) struct Args {
+    /// The dictionary
+    dictionary: PathBuf,
+    /// The model that it belongs to
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// Rows of its layer, as `tiller harvest` writes them
+    #[arg(long, num_args = 1.., value_name = "DIR")]
+    rows: Vec<PathBuf>,
+    /// Rows of the last layer for the same text, for the estimator tuned
+    #[arg(long, value_name = "DIR")]
+    final_rows: Option<PathBuf>,
+    /// How words are found: counted over text, through the unembedding, or through a linear map and the unembedding
+    #[arg(long, value_enum, default_value = "data")]
+    estimator: Which,
+    /// The words that explanations may use; if the file is missing, it is made from the rows
+    #[arg(long, value_name = "FILE.json")]
+    vocab: Option<PathBuf>,
+    /// Words of a vocabulary that is made from the rows
+    #[arg(long, default_value_t = 5000, value_name = "N")]
+    vocab_size: usize,
+    /// Scores of the lens
+    #[arg(long, value_enum, default_value = "mi")]
+    mode: WhichMode,
+    /// How the lens takes p(feature | word)
+    #[arg(long, value_enum, default_value = "softmax")]
+    condition: WhichCondition,
+    /// Rows to use, spread evenly over the text; 0 takes all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    max_rows: usize,
+    /// Words kept a feature
+    #[arg(long, default_value_t = tiller::explain::TOP_WORDS, value_name = "N")]
+    top: usize,
+    /// Labels to put in: JSONL with feature and label
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// The explanations to write
+    #[arg(long, value_name = "FILE.jsonl")]
+    out: PathBuf,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Which {
+    Data,
+    Lens,
+    Tuned,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WhichMode {
+    Mi,
+    Literal,
+    Logit,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WhichCondition {
+    Softmax,
+    Bayes,
+}
+
+pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
+    let model = Model::open(&args.model)?;
+    let dictionary = open::dictionary(&args.dictionary, &model, out)?;
+    let rows = args.rows.iter().map(|dir| Activations::open(dir)).collect::<Result<Vec<_>>>()?;
+    let vocabulary = vocabulary(args, &rows, &model, out)?;
+    let threads = args.machine.n_threads();
+    let start = std::time::Instant::now();
+    let mut made = match args.estimator {
+        Which::Data => {
+            if rows.is_empty() {
+                return Err(Error::argument("the estimator data needs --rows"));
+            }
+            let mut bar = out.bar("explain", "rows");
+            let count = Count { top: args.top, threads, ..Count::default() };
+            let options = Data { max_rows: args.max_rows, count, ..Data::default() };
+            harvested::data(&rows, &model, &dictionary, &vocabulary, &options, &mut |step| bar.step(step))?
+        }
+        Which::Lens => lens(args, &model, &dictionary, &vocabulary, None, out)?,
+        Which::Tuned => {
+            let (Some(from), Some(to)) = (rows.first(), &args.final_rows) else {
+                return Err(Error::argument("the estimator tuned needs --rows and --final-rows"));
+            };
+            let to = Activations::open(to)?;
+            if to.meta().layer + 1 != model.n_layer() {
+                let (found, last) = (to.meta().layer, model.n_layer() - 1);
+                return Err(Error::mismatch(format!(
+                    "--final-rows are of layer {found}, expected the last one, {last}"
+                )));
+            }
+            let mut bar = out.bar("map", "rows");
+            let rows = if args.max_rows == 0 { 200_000 } else { args.max_rows };
+            let map = harvested::tuned_map(from, &to, rows, tuned::DEFAULT_RIDGE, threads, &mut |step| bar.step(step))?;
+            drop(bar);
+            lens(args, &model, &dictionary, &vocabulary, Some(&map), out)?
+        }
+    };
+    if let Some(labels) = &args.labels {
+        made.load_labels(labels)?;
+    }
+    made.save(&args.out)?;
+    let explained = made.list().iter().filter(|e| !e.words.is_empty()).count();
+    let seconds = start.elapsed().as_secs_f64();
+    if out.json() {
+        return out.object(&json!({
+            "explanations": args.out, "estimator": made.header().estimator.name(), "features": made.list().len(),
+            "explained": explained, "vocabulary": vocabulary.len(), "rows": made.header().n_tokens, "seconds": seconds,
+        }));
+    }
+    out.facts(&[
+        ("explanations", args.out.display().to_string()),
+        ("estimator", made.header().estimator.name().to_owned()),
+        ("features explained", format!("{explained} of {}", made.list().len())),
+        ("words", vocabulary.len().to_string()),
+        ("seconds", format!("{seconds:.1}")),
+    ])
+}
+
+fn vocabulary(args: &Args, rows: &[Activations], model: &Model, out: &Out) -> Result<Vocabulary> {
+    match &args.vocab {
+        Some(path) if path.exists() => Vocabulary::load(path),
+        _ if rows.is_empty() => {
+            Err(Error::argument("explain needs --vocab FILE that exists, or --rows to make it from"))
+        }
+        path => {
+            let made = harvested::vocabulary(rows, model, args.vocab_size)?;
+            if let Some(path) = path {
+                made.save(path)?;
+                out.note(format!("wrote {}", path.display()));
+            }
+            Ok(made)
+        }
+    }
+}
+
+fn lens(
+    args: &Args,
+    model: &Model,
+    dictionary: &tiller::dictionary::Dictionary,
+    vocabulary: &Vocabulary,
+    map: Option<&[f32]>,
+    out: &Out,
+) -> Result<Explanations> {
+    // Only the tokenizer is needed.
+    let engine = Engine::open(&args.model, &Options { context: 256, hook: false, ..Options::default() })?;
+    let options = Lens {
+        mode: match args.mode {
+            WhichMode::Mi => Mode::Mi,
+            WhichMode::Literal => Mode::Literal,
+            WhichMode::Logit => Mode::Logit,
+        },
+        condition: match args.condition {
+            WhichCondition::Softmax => Condition::Softmax,
+            WhichCondition::Bayes => Condition::Bayes,
+        },
+        top: args.top,
+        threads: args.machine.n_threads(),
+    };
+    let mut bar = out.bar("explain", "features");
+    let tokenize = |text: &str| engine.tokenize(text, false);
+    harvested::lens(model, dictionary, vocabulary, &tokenize, map, &options, &mut |step| bar.step(step))
+}

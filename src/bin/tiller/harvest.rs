@@ -1,0 +1,98 @@
+//! `tiller harvest`: rows of the residual stream, from text.
+
+use clap::{Args as Clap, ValueEnum};
+use serde_json::json;
+use std::path::PathBuf;
+use tiller::activations::RowType;
+use tiller::engine::{Engine, Harvest, Options, documents};
+use tiller::{Error, Result};
+
+use crate::open::Machine;
+use crate::output::Out;
+
+/// Run text through a model and keep the residual rows after a layer
+#[derive(Clap)]
+pub(crate) struct Args {
+    /// The model
+    model: PathBuf,
+    /// Text: .jsonl holds a document a line ("text" or "messages"), any other file is one document
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    text: Vec<PathBuf>,
+    /// Block after which rows are read, from 0; several (9,29) go to layer-L inside the directory
+    #[arg(long, required = true, value_delimiter = ',', value_name = "L")]
+    layer: Vec<usize>,
+    /// Directory for the shards
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How rows are stored
+    #[arg(long, value_enum, default_value = "f16")]
+    dtype: Dtype,
+    /// Longest window, in tokens
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    context: usize,
+    /// Tokens computed at once, over windows side by side
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    batch: usize,
+    /// Stop after this many tokens; 0 takes all the text
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    max_tokens: u64,
+    /// Go on with a harvest that was interrupted
+    #[arg(long)]
+    resume: bool,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Dtype {
+    F16,
+    F32,
+}
+
+pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
+    let begun = args.out.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    if begun && !args.resume {
+        let dir = args.out.display();
+        return Err(Error::argument(format!(
+            "{dir}: is not empty; add --resume to go on with it, or take another directory"
+        )));
+    }
+    let text = documents(&args.text)?;
+    let batch = args.batch.max(args.context);
+    let options = Options {
+        threads: args.machine.threads,
+        gpu_layers: args.machine.gpu_layers,
+        context: batch,
+        batch,
+        sequences: 64,
+        ..Options::default()
+    };
+    let mut engine = Engine::open(&args.model, &options)?;
+    let harvest = Harvest {
+        layers: args.layer.clone(),
+        dtype: match args.dtype {
+            Dtype::F16 => RowType::F16,
+            Dtype::F32 => RowType::F32,
+        },
+        window: args.context,
+        max_tokens: args.max_tokens,
+        ..Harvest::default()
+    };
+    let mut bar = out.bar("harvest", "tokens");
+    let made = engine.harvest(&text, &args.out, &harvest, &mut |step| bar.step(step))?;
+    drop(bar);
+    let speed = made.n_tokens as f64 / made.seconds.max(1e-9);
+    if out.json() {
+        return out.object(&json!({
+            "directory": args.out, "documents": text.len(), "layers": args.layer, "rows": made.n_rows,
+            "tokens": made.n_tokens, "seconds": made.seconds, "tokens_per_second": speed,
+        }));
+    }
+    out.facts(&[
+        ("directory", args.out.display().to_string()),
+        ("rows a layer", made.n_rows.to_string()),
+        ("tokens computed", made.n_tokens.to_string()),
+        ("seconds", format!("{:.1}", made.seconds)),
+        ("tokens/s", format!("{speed:.0}")),
+    ])
+}

@@ -1,0 +1,159 @@
+//! Options that several commands share: how a model is opened, and how a concept in words becomes a plan.
+
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tiller::dictionary::Dictionary;
+use tiller::engine::{Engine, Options};
+use tiller::explain::{Explanations, Match};
+use tiller::model::Model;
+use tiller::plan::{Feature, Op, Plan, Rule, Strength, Unit};
+use tiller::{Error, Result};
+
+use crate::output::Out;
+
+/// How a model is run.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Machine {
+    /// Threads; 0 takes all
+    #[arg(long, default_value_t = 0, global = false)]
+    pub(crate) threads: usize,
+    /// Layers to run on a GPU, if this build has one
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) gpu_layers: usize,
+}
+
+impl Machine {
+    /// Threads as a number.
+    pub(crate) fn n_threads(&self) -> usize {
+        if self.threads > 0 { self.threads } else { std::thread::available_parallelism().map_or(1, usize::from) }
+    }
+
+    /// Opens a model with these options and room for `context` tokens in `sequences` sequences.
+    pub(crate) fn engine(&self, path: &Path, context: usize, sequences: usize) -> Result<Engine> {
+        let options =
+            Options { threads: self.threads, gpu_layers: self.gpu_layers, context, sequences, ..Options::default() };
+        Engine::open(path, &options)
+    }
+}
+
+/// Opens a dictionary and checks that it fits a model; what is only doubtful is noted.
+pub(crate) fn dictionary(path: &Path, model: &Model, out: &Out) -> Result<Arc<Dictionary>> {
+    let dictionary = Dictionary::open(path)?;
+    let checked = dictionary.check_model(model.d_model(), model.n_layer(), model.fingerprint());
+    if let Some(warning) = checked.map_err(|e| e.context(path.display()))? {
+        out.note(format!("warning: {}: {warning}", path.display()));
+    }
+    Ok(Arc::new(dictionary))
+}
+
+/// How words become features and features a rule.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Wish {
+    /// The concept, in words: "war army soldiers"
+    #[arg(long, value_name = "WORDS")]
+    pub(crate) words: Option<String>,
+    /// What the dictionary's features mean; by default the file beside it that ends in .jsonl
+    #[arg(long, value_name = "FILE")]
+    pub(crate) explanations: Option<PathBuf>,
+    /// How many features to steer
+    #[arg(short = 'n', long, default_value_t = 4, value_name = "N")]
+    pub(crate) features: usize,
+    /// What to do with them: min_clamp, add, clamp, scale, ablate, amplify, calibrate, calibrate_spread, max_clamp
+    #[arg(long, default_value = "min_clamp", value_parser = op)]
+    pub(crate) op: Op,
+    /// What a strength of 1 is: activation (the feature's mean), raw, norm (the row's length)
+    #[arg(long, default_value = "activation", value_parser = unit)]
+    pub(crate) unit: Unit,
+}
+
+fn op(text: &str) -> std::result::Result<Op, String> {
+    let known = Op::ALL.into_iter().find(|op| op.name() == text);
+    known.ok_or_else(|| format!("expected one of {}", Op::ALL.map(Op::name).join(", ")))
+}
+
+fn unit(text: &str) -> std::result::Result<Unit, String> {
+    match text {
+        "raw" => Ok(Unit::Raw),
+        "activation" => Ok(Unit::Activation),
+        "norm" => Ok(Unit::Norm),
+        _ => Err("expected raw, activation or norm".into()),
+    }
+}
+
+impl Wish {
+    /// The features that mean the words, best first.
+    pub(crate) fn choose(&self, dictionary: Option<&Path>, out: &Out) -> Result<Vec<Match>> {
+        let path = match (&self.explanations, dictionary) {
+            (Some(path), _) => path.clone(),
+            (None, Some(dictionary)) => dictionary.with_extension("jsonl"),
+            (None, None) => return Err(Error::argument("--words needs --explanations FILE")),
+        };
+        let explanations = Explanations::load(&path)?;
+        choose(&explanations, self.words.as_deref().unwrap_or_default(), self.features, out)
+    }
+
+    /// The rule that steers `matches` with `strength`.
+    pub(crate) fn rule(&self, matches: &[Match], strength: f32) -> Rule {
+        let strength = match self.op {
+            Op::Ablate => None,
+            Op::Scale | Op::Amplify => Some(Strength { value: strength, unit: Unit::Raw }),
+            _ => Some(Strength { value: strength, unit: self.unit }),
+        };
+        Rule {
+            note: self.words.clone(),
+            ..Rule::new(self.op, matches.iter().map(|m| Feature::from(m.feature)), strength)
+        }
+    }
+
+    /// The plan of that rule alone.
+    pub(crate) fn plan(&self, matches: &[Match], strength: f32) -> Plan {
+        Plan::new([self.rule(matches, strength)])
+    }
+}
+
+/// The `n` features that mean all of `words`, best first.
+pub(crate) fn choose(explanations: &Explanations, words: &str, n: usize, out: &Out) -> Result<Vec<Match>> {
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let unknown = explanations.unknown_words(&words);
+    if !unknown.is_empty() {
+        out.note(format!("warning: no feature is explained by {}", unknown.join(", ")));
+    }
+    let matches = explanations.find(&words, n)?;
+    if matches.is_empty() {
+        return Err(Error::unsupported(format!(
+            "no feature means {:?}: try other, more common words",
+            words.join(" ")
+        )));
+    }
+    Ok(matches)
+}
+
+/// The chosen features as a table.
+pub(crate) fn features_table(matches: &[Match], out: &Out) -> Result<()> {
+    out.table(&FEATURES, matches.iter().map(feature_row))
+}
+
+/// The columns of [`feature_row`].
+pub(crate) const FEATURES: [&str; 5] = ["feature", "score", "fires on", "mean", "words"];
+
+/// One feature as a row of a table.
+pub(crate) fn feature_row(m: &Match) -> Vec<String> {
+    let words: Vec<&str> = m.words.iter().take(10).map(|(word, _)| word.as_str()).collect();
+    let words = words.join(" ");
+    vec![
+        m.feature.to_string(),
+        format!("{:.3}", m.score),
+        m.density.map_or_else(String::new, |d| format!("{:.2} %", 100.0 * d)),
+        m.mean.map_or_else(String::new, |mean| format!("{mean:.2}")),
+        m.label.as_ref().map_or(words.clone(), |label| format!("[{label}] {words}")),
+    ]
+}
+
+/// One feature as JSON.
+pub(crate) fn feature_json(m: &Match) -> serde_json::Value {
+    serde_json::json!({
+        "feature": m.feature, "score": m.score, "weight": m.weight, "matched": m.matched,
+        "density": m.density, "mean": m.mean, "label": m.label, "words": m.words,
+    })
+}

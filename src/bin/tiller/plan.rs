@@ -1,0 +1,151 @@
+//! `tiller plan`: plans from words; check and show plans.
+
+use clap::{Args as Clap, Subcommand};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tiller::dictionary::Dictionary;
+use tiller::plan::{Plan, Route, Rule};
+use tiller::{Error, Result};
+
+use crate::open::{Wish, feature_json, features_table};
+use crate::output::Out;
+
+/// Make a plan from a concept in words, or check and show one
+#[derive(Clap)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// The dictionary whose features are steered
+    #[arg(long, value_name = "FILE")]
+    dictionary: Option<PathBuf>,
+    #[command(flatten)]
+    wish: Wish,
+    /// How strongly, in the unit
+    #[arg(long, default_value_t = 2.0, value_name = "S", allow_negative_numbers = true)]
+    strength: f32,
+    /// Where to write the plan; standard output if not given
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Check a plan, and against a dictionary if one is given
+    Check(File),
+    /// Show what a plan does
+    Show(File),
+}
+
+#[derive(Clap)]
+struct File {
+    /// The plan
+    plan: PathBuf,
+    /// A dictionary that it speaks of: FILE, or NAME=FILE if it has several
+    #[arg(long, value_name = "[NAME=]FILE")]
+    dictionary: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
+    match &args.action {
+        Some(Action::Check(file)) => check(file, out),
+        Some(Action::Show(file)) => show(file, out),
+        None => make(args, out),
+    }
+}
+
+fn make(args: &Args, out: &Out) -> Result<()> {
+    if args.wish.words.is_none() {
+        return Err(Error::argument("plan needs --words (or `plan check FILE`, `plan show FILE`)"));
+    }
+    let matches = args.wish.choose(args.dictionary.as_deref(), out)?;
+    let plan = args.wish.plan(&matches, args.strength);
+    plan.check()?;
+    if let Some(path) = &args.dictionary {
+        compile(&plan, &[(String::new(), Arc::new(Dictionary::open(path)?))])?;
+    }
+    let Some(path) = &args.output else { return out.text(plan.to_json()) };
+    plan.save(path)?;
+    if out.json() {
+        let features: Vec<_> = matches.iter().map(feature_json).collect();
+        return out.object(&json!({"plan": path, "features": features}));
+    }
+    features_table(&matches, out)?;
+    out.note(format!("wrote {}", path.display()));
+    Ok(())
+}
+
+/// Compiles against dictionaries alone: as large a model as they need.
+fn compile(plan: &Plan, dictionaries: &[(String, Arc<Dictionary>)]) -> Result<String> {
+    let given: Vec<(&str, Arc<Dictionary>)> = dictionaries.iter().map(|(name, d)| (name.as_str(), d.clone())).collect();
+    let width = dictionaries.first().map_or(0, |(_, d)| d.d_model());
+    let named = plan.rules.iter().filter_map(|rule| rule.layer);
+    let layers = named.chain(dictionaries.iter().filter_map(|(_, d)| d.layer())).max().map_or(1, |last| last + 1);
+    Ok(plan.compile(&given, layers.max(2), width, Route::Auto)?.fingerprint)
+}
+
+/// `FILE` or `NAME=FILE`.
+pub(crate) fn named_dictionary(text: &str) -> (String, &Path) {
+    match text.split_once('=') {
+        Some((name, path)) if !name.contains(['/', '\\', '.']) => (name.to_owned(), Path::new(path)),
+        _ => (String::new(), Path::new(text)),
+    }
+}
+
+fn check(file: &File, out: &Out) -> Result<()> {
+    let plan = Plan::open(&file.plan)?;
+    let mut dictionaries = Vec::new();
+    for text in &file.dictionary {
+        let (name, path) = named_dictionary(text);
+        dictionaries.push((name, Arc::new(Dictionary::open(path)?)));
+    }
+    let fingerprint = if dictionaries.is_empty() { None } else { Some(compile(&plan, &dictionaries)?) };
+    if out.json() {
+        return out
+            .object(&json!({"plan": file.plan, "valid": true, "rules": plan.rules.len(), "fingerprint": fingerprint}));
+    }
+    let against = if fingerprint.is_some() { " and fits" } else { "; not checked against a dictionary" };
+    out.line(format!("{}: valid, {} rules{against}", file.plan.display(), plan.rules.len()))?;
+    fingerprint.map_or(Ok(()), |f| out.line(format!("fingerprint {f}")))
+}
+
+fn show(file: &File, out: &Out) -> Result<()> {
+    let plan = Plan::open(&file.plan)?;
+    if out.json() {
+        return out.object(&plan);
+    }
+    if let Some(note) = &plan.note {
+        out.line(note)?;
+    }
+    out.table(&["rule", "op", "strength", "layer", "features", "rows", "gate", "note"], rows(&plan))
+}
+
+/// The rules of a plan as rows of a table.
+pub(crate) fn rows(plan: &Plan) -> Vec<Vec<String>> {
+    plan.rules.iter().enumerate().map(|(index, rule)| row(index, rule)).collect()
+}
+
+fn row(index: usize, rule: &Rule) -> Vec<String> {
+    let features: Vec<String> = rule
+        .features
+        .iter()
+        .map(|f| if f.weight == 1.0 { f.id.to_string() } else { format!("{}×{}", f.id, f.weight) })
+        .collect();
+    vec![
+        index.to_string(),
+        rule.op.name().to_owned(),
+        rule.strength.as_ref().map_or_else(String::new, text),
+        rule.layer.map_or_else(|| "the dictionary's".into(), |l| l.to_string()),
+        if rule.vector.is_some() { "a vector".into() } else { features.join(" ") },
+        text(&rule.select),
+        rule.gate.as_ref().map_or_else(String::new, text),
+        rule.note.clone().unwrap_or_default(),
+    ]
+}
+
+/// A part of a rule as it stands in JSON, without the signs.
+fn text(part: &impl serde::Serialize) -> String {
+    let text = serde_json::to_string(part).unwrap_or_default();
+    text.replace(['{', '}', '"'], "").replace(',', ", ").replace(':', ": ")
+}

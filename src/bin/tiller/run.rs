@@ -1,0 +1,205 @@
+//! `tiller run`: text from a model, steered or not, or both side by side.
+
+use clap::Args as Clap;
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tiller::dictionary::Dictionary;
+use tiller::engine::{Engine, Generate, Message};
+use tiller::eval::concepts::Search;
+use tiller::eval::trial::{self, Comparison};
+use tiller::explain::Match;
+use tiller::model::Model;
+use tiller::plan::{Compiled, Plan, Route};
+use tiller::{Error, Result};
+
+use crate::open::{self, Machine, Wish, feature_json, features_table};
+use crate::output::Out;
+use crate::plan::named_dictionary;
+
+/// Generate text, steered by a plan or by a concept in words
+#[derive(Clap)]
+pub(crate) struct Args {
+    /// The model
+    model: PathBuf,
+    /// What the model goes on from
+    #[arg(long, value_name = "TEXT")]
+    prompt: String,
+    /// A dictionary: FILE, or NAME=FILE if the plan names several
+    #[arg(long, value_name = "[NAME=]FILE")]
+    dictionary: Vec<String>,
+    /// What to do to the residual stream
+    #[arg(long, value_name = "FILE", conflicts_with = "words")]
+    plan: Option<PathBuf>,
+    #[command(flatten)]
+    wish: Wish,
+    /// How strongly, in the unit; auto searches the strength that speaks most of the words and stays fluent
+    #[arg(long, default_value = "auto", value_name = "S|auto", allow_negative_numbers = true)]
+    strength: String,
+    /// Write the prompt as a user's message in the model's chat template
+    #[arg(long)]
+    chat: bool,
+    /// Show the text without and with the plan, side by side
+    #[arg(long)]
+    compare: bool,
+    /// Tokens to generate at most
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    max_tokens: usize,
+    /// 0 takes the likeliest token each time
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    temperature: f32,
+    /// Share of the probability that sampling keeps
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    top_p: f32,
+    /// Seed of the sampler
+    #[arg(long, default_value_t = 0)]
+    seed: u32,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// What steers, and where it came from.
+struct Lever {
+    plan: Plan,
+    compiled: Arc<Compiled>,
+    matches: Vec<Match>,
+    strength: Option<f32>,
+}
+
+pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
+    let mut engine = args.machine.engine(&args.model, 0, trial::SEQUENCES)?;
+    let lever = lever(args, &mut engine, out)?;
+    let prompt = if args.chat { engine.chat(&[Message::user(&args.prompt)], true)? } else { args.prompt.clone() };
+    let generate = Generate {
+        max_tokens: args.max_tokens,
+        temperature: args.temperature,
+        top_p: args.top_p,
+        seed: args.seed,
+        ..Generate::default()
+    };
+    if args.compare {
+        return compare(args, &mut engine, &prompt, &generate, lever.as_ref(), out);
+    }
+    if let Some(lever) = &lever {
+        engine.set_plan(Some(lever.compiled.clone()))?;
+    }
+    let text = write(&mut engine, &prompt, &generate, !out.json(), out)?;
+    let report = engine.finish()?;
+    if out.json() {
+        return out.object(&json!({
+            "prompt": args.prompt, "text": text, "steering": lever.as_ref().map(Lever::json),
+            "rows_seen": report.rows_seen, "rows_edited": report.rows_edited, "rows_skipped": report.rows_skipped,
+        }));
+    }
+    out.line("")
+}
+
+/// Generates; streams to standard output if `show`.
+fn write(engine: &mut Engine, prompt: &str, generate: &Generate, show: bool, out: &Out) -> Result<String> {
+    let mut failed = Ok(());
+    let generation = engine.generate(prompt, generate, &mut |piece| {
+        if show {
+            failed = out.text(piece);
+        }
+        failed.is_ok() && !crate::interrupt::asked()
+    })?;
+    failed?;
+    if crate::interrupt::asked() {
+        return Err(Error::cancelled());
+    }
+    Ok(generation.text().to_owned())
+}
+
+/// The plan that the arguments ask for, if any.
+fn lever(args: &Args, engine: &mut Engine, out: &Out) -> Result<Option<Lever>> {
+    let given = args.dictionary.iter().map(|text| named_dictionary(text));
+    let mut dictionaries = Vec::new();
+    if args.plan.is_none() && args.wish.words.is_none() {
+        return match args.dictionary.first() {
+            Some(_) => Err(Error::argument("--dictionary alone steers nothing: add --words or --plan")),
+            None => Ok(None),
+        };
+    }
+    let model = Model::open(&args.model)?;
+    for (name, path) in given {
+        dictionaries.push((name, open::dictionary(path, &model, out)?));
+    }
+    let named: Vec<(&str, Arc<Dictionary>)> = dictionaries.iter().map(|(name, d)| (name.as_str(), d.clone())).collect();
+    let (n_layer, d_model) = (engine.n_layer(), engine.d_model());
+    let compile = |plan: &Plan| Ok(Arc::new(plan.compile(&named, n_layer, d_model, Route::Auto)?));
+    if let Some(path) = &args.plan {
+        let plan = Plan::open(path)?;
+        let compiled = compile(&plan)?;
+        return Ok(Some(Lever { plan, compiled, matches: Vec::new(), strength: None }));
+    }
+    let [(_, path)] = args.dictionary.iter().map(|text| named_dictionary(text)).collect::<Vec<_>>()[..] else {
+        return Err(Error::argument("--words needs one --dictionary FILE"));
+    };
+    let matches = args.wish.choose(Some(path), out)?;
+    let strength = if args.strength == "auto" {
+        let wanted = trial::wanted(args.wish.words.as_deref().unwrap_or_default(), &matches);
+        let mut bar = out.bar("strength", "trials");
+        let mut comparison = Comparison::new(engine, trial::PROMPTS.map(str::to_owned).to_vec(), &trial::drafts(40))?;
+        let found = comparison.search(
+            &Search::default(),
+            &wanted,
+            &|strength| compile(&args.wish.plan(&matches, strength)),
+            &mut |step| bar.step(step),
+        )?;
+        let best = found.best.ok_or_else(|| {
+            Error::numeric("every strength breaks the text; give --strength by hand, or choose other words")
+        })?;
+        best.strength
+    } else {
+        let number = args.strength.parse().ok().filter(|s: &f32| s.is_finite());
+        number.ok_or_else(|| {
+            Error::argument(format!("--strength: expected a number or auto, found {:?}", args.strength))
+        })?
+    };
+    let plan = args.wish.plan(&matches, strength);
+    let compiled = compile(&plan)?;
+    Ok(Some(Lever { plan, compiled, matches, strength: Some(strength) }))
+}
+
+impl Lever {
+    fn json(&self) -> serde_json::Value {
+        let features: Vec<_> = self.matches.iter().map(feature_json).collect();
+        json!({"features": features, "strength": self.strength, "plan": self.plan, "fingerprint": self.compiled.fingerprint})
+    }
+}
+
+/// The same prompt without and with the plan.
+fn compare(
+    args: &Args,
+    engine: &mut Engine,
+    prompt: &str,
+    generate: &Generate,
+    lever: Option<&Lever>,
+    out: &Out,
+) -> Result<()> {
+    let Some(lever) = lever else { return Err(Error::argument("--compare needs --words or --plan")) };
+    let one = [prompt.to_owned()];
+    let without = trial::write(engine, None, &one, generate)?.remove(0);
+    let with = trial::write(engine, Some(&lever.compiled), &one, generate)?.remove(0);
+    let perplexity = |c: &tiller::eval::concepts::Continuation| (c.nll / c.n_tokens.max(1) as f64).exp();
+    if out.json() {
+        return out.object(&json!({
+            "prompt": args.prompt, "steering": lever.json(),
+            "unsteered": {"text": without.text, "tokens": without.n_tokens, "perplexity": perplexity(&without)},
+            "steered": {"text": with.text, "tokens": with.n_tokens, "perplexity": perplexity(&with)},
+        }));
+    }
+    if !lever.matches.is_empty() {
+        features_table(&lever.matches, out)?;
+        let strength = lever.strength.unwrap_or_default();
+        out.line(format!("{} at {strength:.3}, unit {:?}\n", args.wish.op.name(), args.wish.unit).to_lowercase())?;
+    }
+    out.line(format!("prompt: {}", args.prompt))?;
+    out.table(
+        &["without steering", "with steering"],
+        [
+            vec![without.text.trim().to_owned(), with.text.trim().to_owned()],
+            vec![format!("perplexity {:.1}", perplexity(&without)), format!("perplexity {:.1}", perplexity(&with))],
+        ],
+    )
+}

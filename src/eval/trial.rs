@@ -1,0 +1,145 @@
+//! Trying plans out on a running model: what it writes with a plan and without, and how the unsteered model judges both.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::concepts::{Continuation, Effect, Found, Search, Tally, search_strength};
+use crate::engine::{Engine, Generate};
+use crate::error::{Error, Result};
+use crate::explain::Match;
+use crate::plan::Compiled;
+use crate::progress::{Progress, Step};
+
+/// Sequences that an engine should have for trials to run side by side.
+pub const SEQUENCES: usize = 24;
+
+/// Neutral beginnings to search a strength on.
+pub const PROMPTS: [&str; 10] = [
+    "Once upon a time",
+    "I remember when",
+    "The problem with",
+    "Here is what happened:",
+    "It seems to me that",
+    "They were surprised when",
+    "A friend told me that",
+    "The reason for this is",
+    "Most of us",
+    "For many years,",
+];
+
+/// The two ways in which trials write: greedy, and sampled at temperature 0.8 from the upper 95 % of the probability.
+pub fn drafts(max_tokens: usize) -> [Generate; 2] {
+    let greedy = Generate { max_tokens, ..Generate::default() };
+    [greedy.clone(), Generate { temperature: 0.8, top_p: 0.95, seed: 1, ..greedy }]
+}
+
+/// Words that tell whether text speaks of a concept: the ones that were asked for, and the first ten of each chosen
+/// feature. What a search may count, since it knows no others.
+pub fn wanted(words: &str, matches: &[Match]) -> Vec<String> {
+    let asked = words.split_whitespace().map(str::to_lowercase);
+    let explained = matches.iter().flat_map(|m| m.words.iter().take(10).map(|(word, _)| word.clone()));
+    asked.chain(explained.filter(|word| word.len() > 3)).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Continues every prompt under `plan`, then has the unsteered model judge what was written. No plan is in force
+/// afterwards.
+///
+/// # Errors
+/// What the engine returns; rows that the hook had to skip are an error too: the text would not be what it says.
+pub fn write(
+    engine: &mut Engine,
+    plan: Option<&Arc<Compiled>>,
+    prompts: &[String],
+    generate: &Generate,
+) -> Result<Vec<Continuation>> {
+    engine.set_plan(plan.cloned())?;
+    let written = engine.generate_many(prompts, generate);
+    let hooked = engine.finish();
+    engine.set_plan(None)?;
+    let (written, report) = (written?, hooked?);
+    if report.rows_skipped > 0 {
+        return Err(Error::numeric(format!("{} rows were left unsteered", report.rows_skipped)));
+    }
+    let mut texts = Vec::with_capacity(written.len());
+    for generation in &written {
+        let (prompt, tokens) = (generation.prompt(), generation.tokens());
+        let nll = if tokens.is_empty() { 0.0 } else { engine.score(&[prompt, tokens].concat(), prompt.len())?.nll };
+        texts.push(Continuation { text: generation.text().to_owned(), n_tokens: tokens.len(), nll });
+    }
+    Ok(texts)
+}
+
+/// A model compared with its unsteered self on the same prompts.
+pub struct Comparison<'e> {
+    engine: &'e mut Engine,
+    prompts: Vec<String>,
+    drafts: Vec<Generate>,
+    unsteered: Vec<Continuation>,
+}
+
+impl<'e> Comparison<'e> {
+    /// Writes the unsteered texts: every prompt by every draft.
+    ///
+    /// # Errors
+    /// See [`write`].
+    pub fn new(engine: &'e mut Engine, prompts: Vec<String>, drafts: &[Generate]) -> Result<Self> {
+        let mut all = Self { engine, prompts, drafts: drafts.to_vec(), unsteered: Vec::new() };
+        all.unsteered = all.texts(None)?;
+        Ok(all)
+    }
+
+    /// What the model writes without steering.
+    pub fn unsteered(&self) -> &[Continuation] {
+        &self.unsteered
+    }
+
+    /// What the model writes under `plan`: every prompt by every draft, in the order of [`unsteered`](Self::unsteered).
+    ///
+    /// # Errors
+    /// See [`write`].
+    pub fn steered(&mut self, plan: &Arc<Compiled>) -> Result<Vec<Continuation>> {
+        self.texts(Some(plan))
+    }
+
+    fn texts(&mut self, plan: Option<&Arc<Compiled>>) -> Result<Vec<Continuation>> {
+        let mut texts = Vec::with_capacity(self.prompts.len() * self.drafts.len());
+        for draft in &self.drafts {
+            texts.extend(write(self.engine, plan, &self.prompts, draft)?);
+        }
+        Ok(texts)
+    }
+
+    /// What `plan` does to the share of `wanted` words, and at what cost.
+    ///
+    /// # Errors
+    /// See [`write`].
+    pub fn effect(&mut self, plan: &Arc<Compiled>, wanted: &[String]) -> Result<Effect> {
+        let steered = Tally::of(&self.steered(plan)?, wanted);
+        Ok(Effect::between(&steered, &Tally::of(&self.unsteered, wanted)))
+    }
+
+    /// The strength at which the model speaks most of `wanted` words and stays fluent. `plan` makes the plan of a strength;
+    /// progress counts trials.
+    ///
+    /// # Errors
+    /// See [`write`] and [`search_strength`]; what `plan` returns; [`Cancelled`](crate::Kind::Cancelled).
+    pub fn search(
+        &mut self,
+        search: &Search,
+        wanted: &[String],
+        plan: &dyn Fn(f32) -> Result<Arc<Compiled>>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Found> {
+        let total = (search.strengths.len() + search.refine) as u64;
+        let (mut done, mut note) = (0, String::new());
+        search_strength(search, &mut |strength| {
+            if !progress(Step { done, total, note: &note }) {
+                return Err(Error::cancelled());
+            }
+            let effect = self.effect(&plan(strength)?, wanted)?;
+            done += 1;
+            note = format!("strength {strength:.2}: gain {:.1}, perplexity {:.2}", effect.gain, effect.perplexity);
+            Ok(effect)
+        })
+    }
+}
