@@ -99,7 +99,7 @@ pub(super) fn fetch(dir: &Path, tools: &Tools, out: &Out) -> Result<()> {
         return show(&manifest, &folder, out);
     }
     let mut gathered: Vec<(&'static str, Document)> = Vec::new();
-    let (mut taken, mut skipped) = (Vec::new(), Vec::new());
+    let (mut taken, mut skipped, mut downloads) = (Vec::new(), Vec::new(), Vec::new());
     let total: usize = PACKAGES.iter().map(|(_, sources)| sources.len()).sum();
     for (package, sources) in PACKAGES {
         let fetched = match package.fetch(&dir.join("downloads"), tools, out) {
@@ -110,7 +110,8 @@ pub(super) fn fetch(dir: &Path, tools: &Tools, out: &Out) -> Result<()> {
                 continue;
             }
         };
-        let archive = Archive::new(fetched.path, package.client);
+        let archive = Archive::new(fetched.path.clone(), package.client);
+        downloads.push(fetched.path);
         for source in *sources {
             let mut bar = out.bar("reading", "sources");
             if !bar.step(Step { done: taken.len() as u64, total: total as u64, note: source.about }) {
@@ -144,6 +145,11 @@ pub(super) fn fetch(dir: &Path, tools: &Tools, out: &Out) -> Result<()> {
     let path = folder.join("manifest.json");
     let text = serde_json::to_string_pretty(&manifest).map_err(|e| Error::format(&path, e))?;
     write_atomic(&path, |sink| writeln!(sink, "{text}").map_err(|e| Error::io("write", &path, e)))?;
+    // With every source in the text its packages have done their work; otherwise the next try needs them again.
+    if manifest.skipped.is_empty() {
+        downloads.iter().try_for_each(|path| fs::remove_file(path).map_err(|e| Error::io("remove", path, e)))?;
+        let _ = fs::remove_dir(dir.join("downloads"));
+    }
     show(&manifest, &folder, out)
 }
 
