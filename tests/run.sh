@@ -56,7 +56,7 @@ suite() {
     fi
 }
 
-say "build"
+say "build (minutes the first time: llama.cpp is compiled; log in $logs)"
 step "build" cargo build --release --locked
 [ "$failed" = 0 ] || { printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"; exit 1; }
 
@@ -78,7 +78,7 @@ fi
 say "tests"
 suite "tests" cargo test --release --locked --no-fail-fast -- --show-output
 suite "tests without engine" cargo test --release --locked --no-default-features --no-fail-fast -- --show-output
-step "benches" cargo test --release --locked --benches
+step "benches" cargo test --release --locked --bench '*'
 
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" = 0 ]
