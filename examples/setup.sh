@@ -50,18 +50,18 @@ ensure() {
     list=$(printf ', %s' "${missing[@]}")
     list=${list:2}
     if have apt-get && [ "$(id -u)" = 0 ]; then
-        say "installing ${debian[*]}"
+        say "installing ${debian[*]-}"
         export DEBIAN_FRONTEND=noninteractive
         { apt-get -q update && apt-get -q install -y --no-install-recommends "${debian[@]}"; } >&2 </dev/null ||
-            die "apt-get could not install ${debian[*]}" "check the network and the sources of apt"
+            die "apt-get could not install ${debian[*]-}" "check the network and the sources of apt"
     elif have apt-get; then
-        die "missing: $list" "sudo apt-get install --no-install-recommends ${debian[*]}"
+        die "missing: $list" "sudo apt-get install --no-install-recommends ${debian[*]-}"
     elif have dnf; then
-        die "missing: $list" "sudo dnf install ${fedora[*]}"
+        die "missing: $list" "sudo dnf install ${fedora[*]-}"
     elif have brew; then
-        die "missing: $list" "brew install ${macos[*]}"
+        die "missing: $list" "brew install ${macos[*]-}"
     else
-        die "missing: $list" "install it with your system's package manager (Debian calls it: ${debian[*]})"
+        die "missing: $list" "install it with your system's package manager (Debian calls it: ${debian[*]-})"
     fi
 }
 
