@@ -267,19 +267,16 @@ fn the_fingerprint_tells_builds_apart() {
     assert_eq!(kinship(|w| w.set("tokenizer.ggml.tokens", renamed)), Kinship::Stranger);
 }
 
-/// The model of `kinship` with other contents of two tensors.
+/// The fingerprint of the tiny model with this embedding and this norm, its tensors in either order.
 fn print_of(embedding: (GgmlType, Vec<u8>), norm: f32, reversed: bool) -> String {
-    let mut w = tiny("llama", |_| ());
-    let norm = bytes(&[norm; D]);
-    let mut add: Vec<Box<dyn FnOnce(&mut Writer<'_>)>> = vec![
-        Box::new(move |w| w.tensor("token_embd.weight", &[D, TOKENS.len()], embedding.0, embedding.1)),
-        Box::new(move |w| w.tensor("blk.0.attn_norm.weight", &[D], GgmlType::F32, norm)),
-    ];
+    let norm = ("blk.0.attn_norm.weight", vec![D], GgmlType::F32, bytes(&[norm; D]));
+    let mut tensors = vec![("token_embd.weight", vec![D, TOKENS.len()], embedding.0, embedding.1), norm];
     if reversed {
-        add.reverse();
+        tensors.reverse();
     }
-    for tensor in add {
-        tensor(&mut w);
+    let mut w = tiny("llama", |_| ());
+    for (name, shape, kind, data) in tensors {
+        w.tensor(name, &shape, kind, data);
     }
     open(w).unwrap().fingerprint().to_owned()
 }

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -74,52 +74,10 @@ impl Drop for Temp {
     }
 }
 
-/// Where the data of one tensor goes while a file is written: it counts, so that a tensor gets exactly the bytes that its
-/// header announced.
-pub struct Sink<'a> {
-    out: &'a mut dyn Write,
-    path: &'a Path,
-    tensor: &'a str,
-    total: u64,
-    left: u64,
-}
-
-impl<'a> Sink<'a> {
-    pub(crate) fn new(out: &'a mut dyn Write, path: &'a Path, tensor: &'a str, total: u64) -> Self {
-        Self { out, path, tensor, total, left: total }
-    }
-
-    /// Appends `bytes` to the tensor.
-    ///
-    /// # Errors
-    /// [`Kind::Argument`](crate::Kind::Argument) if the tensor's shape has no room for them;
-    /// [`Kind::Io`](crate::Kind::Io).
-    pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        let n = bytes.len() as u64;
-        self.left = self.left.checked_sub(n).ok_or_else(|| {
-            let written = self.total - self.left;
-            self.wrong(format_args!("at least {}", written.saturating_add(n)))
-        })?;
-        self.out.write_all(bytes).map_err(|e| Error::io("write", self.path, e))
-    }
-
-    /// Bytes that the tensor still lacks.
-    pub fn left(&self) -> u64 {
-        self.left
-    }
-
-    pub(crate) fn finish(self) -> Result<()> {
-        if self.left == 0 { Ok(()) } else { Err(self.wrong(format_args!("{}", self.total - self.left))) }
-    }
-
-    fn wrong(&self, found: std::fmt::Arguments<'_>) -> Error {
-        let (path, tensor, total) = (self.path.display(), self.tensor, self.total);
-        Error::argument(format!("{path}: tensor \"{tensor}\": its shape takes {total} bytes of data, found {found}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use crate::error::Kind;
 
@@ -184,18 +142,5 @@ mod tests {
     #[test]
     fn the_root_is_no_file() {
         assert_eq!(write_atomic(Path::new("/"), |_| Ok(())).unwrap_err().kind(), Kind::Argument);
-    }
-
-    #[test]
-    fn a_sink_takes_exactly_its_bytes() {
-        let mut out = Vec::new();
-        let mut sink = Sink::new(&mut out, Path::new("f"), "t", 4);
-        sink.put(b"abc").unwrap();
-        assert_eq!(sink.left(), 1);
-        let error = sink.put(b"de").unwrap_err();
-        assert_eq!(error.message(), "f: tensor \"t\": its shape takes 4 bytes of data, found at least 5");
-        let mut sink = Sink::new(&mut out, Path::new("f"), "t", 4);
-        sink.put(b"abc").unwrap();
-        assert_eq!(sink.finish().unwrap_err().message(), "f: tensor \"t\": its shape takes 4 bytes of data, found 3");
     }
 }

@@ -16,6 +16,8 @@ mod atomic;
 pub mod gguf;
 mod map;
 pub mod safetensors;
+mod sink;
 
-pub use atomic::{Sink, write_atomic};
+pub use atomic::write_atomic;
 pub use map::Map;
+pub use sink::Sink;

@@ -7,6 +7,7 @@
 //!
 //! Shapes are in ggml's order: the first dimension is the one whose elements lie side by side, a "row".
 
+mod cursor;
 mod dequantize;
 mod ggml_type;
 mod read;

@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
+use super::cursor::Cursor;
 use super::value::{Array, Value, ValueType};
 use super::{GgmlType, Tensor};
 use crate::error::{Error, Result};
@@ -53,6 +53,9 @@ pub(super) struct Header {
     pub(super) tensor_index: HashMap<String, usize>,
 }
 
+/// Things in the order of the file, and where each name is among them.
+type Indexed<T> = (Vec<T>, HashMap<String, usize>);
+
 /// Reads and checks the header of `map`.
 pub(super) fn header(map: &Arc<Map>) -> Result<Header> {
     let mut cursor = Cursor { map, at: 0 };
@@ -69,50 +72,7 @@ pub(super) fn header(map: &Arc<Map>) -> Result<Header> {
     Ok(Header { version, alignment, keys, key_index, tensors, tensor_index })
 }
 
-/// A place in the file. Every read says what it was for.
-struct Cursor<'a> {
-    map: &'a Arc<Map>,
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn path(&self) -> &Path {
-        self.map.path()
-    }
-
-    fn left(&self) -> usize {
-        self.map.bytes().len().saturating_sub(self.at)
-    }
-
-    /// A format error at `at`.
-    fn error(&self, at: usize, what: impl std::fmt::Display) -> Error {
-        Error::format(self.path(), format_args!("at byte {at}: {what}"))
-    }
-
-    fn take(&mut self, n: usize, what: impl std::fmt::Display) -> Result<&'a [u8]> {
-        let end = self.at.checked_add(n);
-        match end.and_then(|end| Some((end, self.map.bytes().get(self.at..end)?))) {
-            Some((end, bytes)) => {
-                self.at = end;
-                Ok(bytes)
-            }
-            None => {
-                Err(self
-                    .error(self.at, format_args!("{what}: expected {n} bytes, found {} before the end", self.left())))
-            }
-        }
-    }
-
-    fn u32(&mut self, what: impl std::fmt::Display) -> Result<u32> {
-        let bytes = self.take(4, what)?;
-        Ok(bytes.iter().rev().fold(0, |v, &b| v << 8 | u32::from(b)))
-    }
-
-    fn u64(&mut self, what: impl std::fmt::Display) -> Result<u64> {
-        let bytes = self.take(8, what)?;
-        Ok(bytes.iter().rev().fold(0, |v, &b| v << 8 | u64::from(b)))
-    }
-
+impl Cursor<'_> {
     fn version(&mut self) -> Result<u32> {
         let found = self.map.bytes().get(..MAGIC.len()).unwrap_or(self.map.bytes());
         if found != MAGIC {
@@ -134,33 +94,7 @@ impl<'a> Cursor<'a> {
         Ok(version)
     }
 
-    /// A 64-bit count of at most `max`.
-    fn count(&mut self, what: &str, max: usize) -> Result<usize> {
-        let at = self.at;
-        let n = self.u64(what)?;
-        match usize::try_from(n) {
-            Ok(n) if n <= max => Ok(n),
-            _ => Err(self.error(at, format_args!("{what}: expected at most {max}, found {n}"))),
-        }
-    }
-
-    /// Refuses a count whose `n` things of at least `bytes` each cannot be in the file, before room is made for them.
-    fn fits(&self, n: usize, bytes: usize, what: impl std::fmt::Display) -> Result<()> {
-        let left = self.left();
-        if n <= left / bytes {
-            return Ok(());
-        }
-        Err(self.error(self.at, format_args!("{n} {what}: expected at least {bytes} bytes each, found {left} in all")))
-    }
-
-    fn string(&mut self, max: usize, what: impl std::fmt::Display) -> Result<&'a str> {
-        let at = self.at;
-        let n = self.count(&format!("the length of {what}"), max)?;
-        let bytes = self.take(n, &what)?;
-        std::str::from_utf8(bytes).map_err(|e| self.error(at, format_args!("{what}: expected UTF-8, found {e}")))
-    }
-
-    fn keys(&mut self, n: usize) -> Result<(Vec<(String, Value)>, HashMap<String, usize>)> {
+    fn keys(&mut self, n: usize) -> Result<Indexed<(String, Value)>> {
         let mut keys = Vec::with_capacity(n);
         let mut index = HashMap::with_capacity(n);
         for i in 0..n {
@@ -302,7 +236,7 @@ impl<'a> Cursor<'a> {
         Err(Error::unsupported(text))
     }
 
-    fn tensors(&mut self, n: usize, alignment: usize) -> Result<(Vec<Tensor>, HashMap<String, usize>)> {
+    fn tensors(&mut self, n: usize, alignment: usize) -> Result<Indexed<Tensor>> {
         let mut tensors = Vec::with_capacity(n);
         let mut index = HashMap::with_capacity(n);
         for i in 0..n {

@@ -17,7 +17,8 @@ use super::read::{
 use super::value::{Array, Value};
 use super::{GgmlType, ValueType};
 use crate::error::{Error, Result};
-use crate::file::{Sink, write_atomic};
+use crate::file::sink::{Data, Sink};
+use crate::file::write_atomic;
 
 /// A file to be written: fill in keys and tensors, then [`Writer::write`].
 ///
@@ -44,11 +45,6 @@ struct Pending<'a> {
     shape: Vec<usize>,
     kind: GgmlType,
     data: Data<'a>,
-}
-
-enum Data<'a> {
-    Bytes(Cow<'a, [u8]>),
-    Made(Box<dyn FnOnce(&mut Sink<'_>) -> Result<()> + 'a>),
 }
 
 impl<'a> Writer<'a> {
@@ -98,12 +94,7 @@ impl<'a> Writer<'a> {
             let io = |e| Error::io("write", path, e);
             out.write_all(&header).map_err(io)?;
             for (tensor, size) in self.tensors.into_iter().zip(sizes) {
-                let mut sink = Sink::new(out, path, &tensor.name, size as u64);
-                match tensor.data {
-                    Data::Bytes(bytes) => sink.put(&bytes)?,
-                    Data::Made(make) => make(&mut sink)?,
-                }
-                sink.finish()?;
+                tensor.data.write(out, path, &tensor.name, size)?;
                 pad(out, size).map_err(io)?;
             }
             Ok(())
