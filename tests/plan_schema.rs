@@ -1,5 +1,6 @@
 //! Plans as text: what is read, what is written, and what every malformed plan gets told.
 
+use rand::Rng;
 use tiller::Kind;
 use tiller::plan::{Feature, Gate, Op, Phase, Plan, Rule, Scope, Selector, Sequences, Strength, Unit, Vector};
 
@@ -153,6 +154,26 @@ fn text_that_is_not_json_is_refused() {
 fn truncated_text_is_refused_everywhere() {
     for end in 0..FULL.len() {
         refused(&FULL[..end]);
+    }
+}
+
+#[test]
+fn no_bytes_make_the_reader_panic() {
+    let mut rng = tiller::num::rng(1);
+    for _ in 0..20_000 {
+        let mut bytes = FULL.as_bytes().to_vec();
+        for _ in 0..rng.random_range(1..4) {
+            let at = rng.random_range(0..bytes.len());
+            match rng.random_range(0..3) {
+                0 => bytes[at] = rng.random_range(0x20..0x7f),
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, b"{}[]\",:0-e.\\"[rng.random_range(0..12)]),
+            }
+        }
+        if let Ok(plan) = Plan::from_json(&String::from_utf8(bytes).unwrap()) {
+            plan.check().unwrap();
+            assert_eq!(Plan::from_json(&plan.to_json()).unwrap(), plan);
+        }
     }
 }
 

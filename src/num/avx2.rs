@@ -38,6 +38,8 @@ entries! {
     fn dot_bf16(a: &[u16], x: &[f32]) -> f32;
     fn dot_q8_0(a: &[u8], x: &[f32]) -> f32;
     fn axpy(c: f32, a: &[f32], y: &mut [f32]);
+    fn dot8(rows: &[f32], x: &[f32]) -> [f32; 8];
+    fn axpy8(c: &[f32; 8], rows: &[f32], y: &mut [f32]);
     fn axpy_f16(c: f32, a: &[u16], y: &mut [f32]);
     fn axpy_bf16(c: f32, a: &[u16], y: &mut [f32]);
     fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]);
@@ -140,6 +142,60 @@ fn dot_q8_0(a: &[u8], x: &[f32]) -> f32 {
         sums[i % 2] = _mm256_fmadd_ps(_mm256_set1_ps(scale), _mm256_add_ps(first, second), sums[i % 2]);
     }
     sum(_mm256_add_ps(sums[0], sums[1]))
+}
+
+/// The sums of the lanes of eight registers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn sum_each(v: [__m256; 8]) -> [f32; 8] {
+    let low = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    let high = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
+    let mut sums = [0.0; LANES];
+    store(
+        &mut sums,
+        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)),
+    );
+    sums
+}
+
+/// x is loaded once for eight rows: nine loads for eight products, where eight single dots need sixteen.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot8(rows: &[f32], x: &[f32]) -> [f32; 8] {
+    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+    let row = |i: usize| &rows[i * x.len()..][..x.len()];
+    let chunks: [&[[f32; LANES]]; 8] = std::array::from_fn(|i| &row(i).as_chunks::<LANES>().0[..x_chunks.len()]);
+    let mut sums = [_mm256_setzero_ps(); 8];
+    for (k, x) in x_chunks.iter().enumerate() {
+        let x = load(x);
+        for i in 0..8 {
+            sums[i] = _mm256_fmadd_ps(load(&chunks[i][k]), x, sums[i]);
+        }
+    }
+    let mut sums = sum_each(sums);
+    for (i, sum) in sums.iter_mut().enumerate() {
+        *sum += portable::dot(row(i).as_chunks::<LANES>().1, x_rest);
+    }
+    sums
+}
+
+/// y is loaded and stored once for eight rows.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn axpy8(c: &[f32; 8], rows: &[f32], y: &mut [f32]) {
+    let len = y.len();
+    let (y_chunks, y_rest) = y.as_chunks_mut::<LANES>();
+    let row = |i: usize| &rows[i * len..][..len];
+    let chunks: [&[[f32; LANES]]; 8] = std::array::from_fn(|i| &row(i).as_chunks::<LANES>().0[..y_chunks.len()]);
+    let factors: [__m256; 8] = c.map(|c| _mm256_set1_ps(c));
+    for (k, y) in y_chunks.iter_mut().enumerate() {
+        let mut sum = load(y);
+        for i in 0..8 {
+            sum = _mm256_fmadd_ps(factors[i], load(&chunks[i][k]), sum);
+        }
+        store(y, sum);
+    }
+    for (i, &c) in c.iter().enumerate() {
+        portable::axpy(c, row(i).as_chunks::<LANES>().1, y_rest);
+    }
 }
 
 macro_rules! axpy_of {

@@ -36,6 +36,8 @@ kernels! {
     fn dot_bf16(a: &[u16], x: &[f32]) -> f32;
     fn dot_q8_0(a: &[u8], x: &[f32]) -> f32;
     fn axpy(c: f32, a: &[f32], y: &mut [f32]);
+    fn dot8(rows: &[f32], x: &[f32]) -> [f32; 8];
+    fn axpy8(c: &[f32; 8], rows: &[f32], y: &mut [f32]);
     fn axpy_f16(c: f32, a: &[u16], y: &mut [f32]);
     fn axpy_bf16(c: f32, a: &[u16], y: &mut [f32]);
     fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]);

@@ -60,6 +60,17 @@ pub(super) fn axpy(c: f32, a: &[f32], y: &mut [f32]) {
     axpy_with(c, a, y, |v| v);
 }
 
+/// Eight rows, one after the other.
+pub(super) fn dot8(rows: &[f32], x: &[f32]) -> [f32; 8] {
+    std::array::from_fn(|i| dot(&rows[i * x.len()..][..x.len()], x))
+}
+
+pub(super) fn axpy8(c: &[f32; 8], rows: &[f32], y: &mut [f32]) {
+    for (i, &c) in c.iter().enumerate() {
+        axpy(c, &rows[i * y.len()..][..y.len()], y);
+    }
+}
+
 pub(super) fn axpy_f16(c: f32, a: &[u16], y: &mut [f32]) {
     axpy_with(c, a, y, |v| f16::from_bits(v).to_f32());
 }

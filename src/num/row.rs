@@ -126,6 +126,20 @@ pub fn axpy(c: f32, a: &[f32], y: &mut [f32]) {
     Cpu::detect().axpy(c, a, y);
 }
 
+/// Σ rowᵢ·x for eight rows `[8, x.len()]`: twice as fast as eight times [`dot`].
+#[inline]
+pub fn dot8(rows: &[f32], x: &[f32]) -> [f32; 8] {
+    same_length(rows.len(), 8 * x.len());
+    Cpu::detect().dot8(rows, x)
+}
+
+/// y += Σ cᵢ·rowᵢ for eight rows `[8, y.len()]`, added in their order.
+#[inline]
+pub fn axpy8(c: &[f32; 8], rows: &[f32], y: &mut [f32]) {
+    same_length(rows.len(), 8 * y.len());
+    Cpu::detect().axpy8(c, rows, y);
+}
+
 /// y += c·row over a row of half-precision bits.
 #[inline]
 pub fn axpy_f16(c: f32, row: &[u16], y: &mut [f32]) {
@@ -232,6 +246,35 @@ mod tests {
     }
 
     #[test]
+    fn eight_rows_at_once_agree_with_exact_sums() {
+        for cpu in Cpu::all() {
+            for n in SIZES {
+                for start in [0, 1, 3] {
+                    let (rows, x, y) = (random(8 * n + start, 1), random(n + start, 2), random(n + start, 3));
+                    let (rows, x) = (&rows[start..], &x[start..]);
+                    let row = |i: usize| &rows[i * n..][..n];
+                    let name = |kernel| format!("{cpu:?} {kernel} from {start}");
+                    for (i, found) in cpu.dot8(rows, x).into_iter().enumerate() {
+                        check_dot(found, row(i), x, &name("dot8"));
+                    }
+                    // One coefficient at a time, against exact numbers; then all, against eight single additions.
+                    for i in 0..8 {
+                        let (mut c, mut out) = ([0.0; 8], y.clone());
+                        c[i] = -1.75;
+                        cpu.axpy8(&c, rows, &mut out[start..]);
+                        check_axpy(&out[start..], c[i], row(i), &y[start..], &name("axpy8"));
+                    }
+                    let c = std::array::from_fn(|i| i as f32 - 3.5);
+                    let (mut out, mut one_by_one) = (y.clone(), y.clone());
+                    cpu.axpy8(&c, rows, &mut out[start..]);
+                    (0..8).for_each(|i| cpu.axpy(c[i], row(i), &mut one_by_one[start..]));
+                    assert_eq!(out, one_by_one, "{}", name("axpy8"));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn nan_and_infinity_reach_the_sum_from_every_place() {
         for cpu in Cpu::all() {
             for n in [1, 8, 9, 33, 64] {
@@ -246,6 +289,7 @@ mod tests {
                         let ab16: Vec<u16> = a.iter().map(|&v| bf16::from_f32(v).to_bits()).collect();
                         assert!(is(cpu.dot(&a, &x)) && is(cpu.dot(&x, &a)), "{cpu:?} {special} at {at} of {n}");
                         assert!(is(cpu.dot_f16(&a16, &x)) && is(cpu.dot_bf16(&ab16, &x)));
+                        assert!(cpu.dot8(&x.repeat(8), &a).into_iter().all(is));
                         let mut y = x.clone();
                         cpu.axpy(1.0, &a, &mut y);
                         assert!(is(y[at]) && y.iter().filter(|v| v.is_finite()).count() == n - 1);

@@ -7,15 +7,15 @@
 use super::encoder::Encoder;
 use super::rule::Phase;
 use crate::dictionary::{Dictionary, Undo};
-use crate::num::{axpy, norm};
+use crate::num::{axpy, axpy8, norm};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// Bytes of residual rows in a block.
-const BLOCK_BYTES: usize = 24 << 10;
-/// More rows than this in a block save no more traffic.
-const BLOCK_ROWS: usize = 16;
+/// Bytes of residual rows in a block: half of a small L1 cache, the other half is for eight encoder or decoder rows.
+const BLOCK_BYTES: usize = 16 << 10;
+/// Fewer rows would read the encoder too often where it is larger than the L2 cache; more save nothing.
+const BLOCK_ROWS: (usize, usize) = (4, 16);
 
 /// Where a row stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -296,7 +296,7 @@ impl LayerOps {
             scratch.latches.opened.clear();
             scratch.latches.plan = self.plan;
         }
-        let block_rows = (BLOCK_BYTES / (4 * self.d_model).max(1)).clamp(1, BLOCK_ROWS);
+        let block_rows = (BLOCK_BYTES / (4 * self.d_model).max(1)).clamp(BLOCK_ROWS.0, BLOCK_ROWS.1);
         for (block, meta) in rows.chunks_mut(block_rows * self.d_model).zip(meta.chunks(block_rows)) {
             self.apply_block(block, meta, scratch);
             for state in &scratch.state {
@@ -399,12 +399,10 @@ impl LayerOps {
                     }
                 }
                 active.truncate(kept);
-                for (i, decoder_row) in decoder.chunks_exact(d).enumerate() {
+                for (i, rows) in decoder.chunks(8 * d).enumerate() {
                     for (k, &r) in active.iter().enumerate() {
-                        let delta = codes[k * n_features + i];
-                        if delta != 0.0 {
-                            axpy(delta * frames[k].scale, decoder_row, &mut block[r * d..][..d]);
-                        }
+                        let end = (8 * i + 8).min(n_features);
+                        add(&codes[k * n_features..][8 * i..end], frames[k].scale, rows, &mut block[r * d..][..d]);
                     }
                 }
             }
@@ -423,6 +421,22 @@ impl LayerOps {
                 row.copy_from_slice(&original[r * d..][..d]);
                 state[r] = State::Failed;
                 fault.get_or_insert(Fault::NotFinite { rule: action.rule, layer: self.layer, row: meta[r] });
+            }
+        }
+    }
+}
+
+/// `x += Σ scale δ_i d_i` over up to eight decoder rows; those with δ = 0 are not read, unless most of the others are.
+fn add(deltas: &[f32], scale: f32, rows: &[f32], x: &mut [f32]) {
+    match deltas.try_into() as std::result::Result<&[f32; 8], _> {
+        Ok(deltas) if deltas.iter().filter(|&&delta| delta != 0.0).count() > 3 => {
+            axpy8(&deltas.map(|delta| delta * scale), rows, x);
+        }
+        _ => {
+            for (&delta, row) in deltas.iter().zip(rows.chunks_exact(x.len())) {
+                if delta != 0.0 {
+                    axpy(delta * scale, row, x);
+                }
             }
         }
     }

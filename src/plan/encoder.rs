@@ -9,7 +9,7 @@
 
 use crate::dictionary::{Dictionary, Slice, Undo, Unit};
 use crate::error::Result;
-use crate::num::dot;
+use crate::num::{dot, dot8};
 
 /// Some features of a dictionary, ready to encode.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ impl Encoder {
     }
 
     /// Codes of the rows of a block that `active` names, into `codes` `[active.len(), n_features]`, and how each row is
-    /// normalised. Each encoder row is read once per block; a code does not depend on the rows beside it.
+    /// normalised. Each encoder row is read once a block; a code does not depend on the rows beside it.
     pub(super) fn encode(
         &self,
         block: &[f32],
@@ -91,11 +91,21 @@ impl Encoder {
                 }
             }
             Kind::Rows(rows) => {
-                for (i, (e, feature)) in rows.chunks_exact(d_model).zip(&self.features).enumerate() {
-                    let Feature { unit, offset, sum } = *feature;
-                    for (k, (&r, frame)) in active.iter().zip(&*frames).enumerate() {
-                        let z = frame.factor * (dot(e, row(r)) - frame.shift * sum) - offset;
-                        codes[k * n + i] = unit.activate(z);
+                let eights = rows.chunks_exact(8 * d_model);
+                let single = eights.remainder();
+                for (i, e) in eights.enumerate() {
+                    for (k, &r) in active.iter().enumerate() {
+                        codes[k * n + 8 * i..][..8].copy_from_slice(&dot8(e, row(r)));
+                    }
+                }
+                for (i, e) in (n / 8 * 8..).zip(single.chunks_exact(d_model)) {
+                    for (k, &r) in active.iter().enumerate() {
+                        codes[k * n + i] = dot(e, row(r));
+                    }
+                }
+                for (codes, frame) in codes.chunks_exact_mut(n).zip(&*frames) {
+                    for (code, &Feature { unit, offset, sum }) in codes.iter_mut().zip(&self.features) {
+                        *code = unit.activate(frame.factor * (*code - frame.shift * sum) - offset);
                     }
                 }
             }

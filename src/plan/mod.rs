@@ -88,7 +88,8 @@
 //!
 //! A `sequence` gate listens to every row of the sequence at this layer, also to those that `select` leaves alone (a condition
 //! read on the prompt can steer what is generated); no gate listens to position 0 unless `include_first` is true.
-//! When a sequence goes back to a position before the row that opened the gate, the gate closes again.
+//! When a sequence goes back to the row that opened the gate, or before it, the gate closes again. At the model's last layer
+//! the graph holds only rows whose logits were asked for: gates there hear only those.
 //!
 //! # Order
 //!
