@@ -195,8 +195,11 @@ mod tests {
     use super::super::explanations::{Estimator, Header};
     use super::*;
 
-    fn explanations(list: &[(f32, &[(&str, f32)])]) -> Explanations {
-        let explain = |(feature, (density, words)): (u32, &(f32, &[(&str, f32)]))| Explanation {
+    /// Density and words of a feature.
+    type Feature<'a> = (f32, &'a [(&'a str, f32)]);
+
+    fn explanations(list: &[Feature<'_>]) -> Explanations {
+        let explain = |(feature, (density, words)): (u32, &Feature<'_>)| Explanation {
             feature,
             density: Some(*density),
             mean: Some(1.0),
