@@ -1,12 +1,15 @@
 //! The estimators on files: a small model, shards of its rows and a dictionary whose features are its words.
 
 use std::path::Path;
+use std::slice;
 
 use rand::Rng;
 use tiller::activations::{Activations, Meta, RowType, Writer as Shards};
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
+use tiller::explain::harvested::{self, Data, data, lens, top_act, tuned_map};
 use tiller::explain::lens::{Lens, Mode};
-use tiller::explain::{Data, Estimator, Explanations, Tuned, Vocabulary, data, lens, top_act, tuned};
+use tiller::explain::tuned::DEFAULT_RIDGE;
+use tiller::explain::{Estimator, Explanations, Vocabulary};
 use tiller::file::gguf::{Array, GgmlType, Writer};
 use tiller::model::Model;
 use tiller::num::rng;
@@ -76,10 +79,11 @@ fn rows(
         complete: false,
     };
     change(&mut meta);
-    let d_model = meta.d_model;
+    let (d_model, window) = (meta.d_model, meta.window);
     let path = dir.join(name);
     let mut shards = Shards::open(&path, meta, 2500).unwrap();
-    let mut random = rng(3);
+    // Other windows, other text.
+    let mut random = rng(window as u64);
     let mut n_rows = 0;
     while n_rows < N_ROWS {
         let n = random.random_range(20..60);
@@ -121,7 +125,7 @@ fn dictionary(shift: usize, layer: usize) -> Dictionary {
     .unwrap()
 }
 
-fn vocabulary() -> Vocabulary {
+fn all_words() -> Vocabulary {
     let text: Vec<String> = (0..N_WORDS).map(|i| format!("{} ", word(i)).repeat(100 - i)).collect();
     Vocabulary::from_texts(&text, N_WORDS).unwrap()
 }
@@ -139,7 +143,7 @@ fn led(all: &Explanations) -> f64 {
 #[test]
 fn data_explains_shards() {
     let dir = tempfile::tempdir().unwrap();
-    let (model, vocabulary) = (model(dir.path()), vocabulary());
+    let (model, vocabulary) = (model(dir.path()), all_words());
     let (rows, dictionary) = (rows(dir.path(), "rows", &model, 1, 0, |_| ()), dictionary(0, 1));
     let mut steps = 0;
     let mut progress = |step: tiller::progress::Step<'_>| {
@@ -147,7 +151,7 @@ fn data_explains_shards() {
         step.done <= step.total
     };
     let options = Data { window: 8, max_rows: 0, ..Data::default() };
-    let all = data(&rows, &model, &dictionary, &vocabulary, &options, &mut progress).unwrap();
+    let all = data(slice::from_ref(&rows), &model, &dictionary, &vocabulary, &options, &mut progress).unwrap();
     assert!(steps > 2);
     assert_eq!(led(&all), 1.0);
     let explanation = &all.list()[7];
@@ -158,9 +162,14 @@ fn data_explains_shards() {
     let spared = rows.shards().iter().flat_map(|s| s.positions()).filter(|p| **p == 0).count();
     assert_eq!(header.n_tokens, Some((rows.n_rows() - spared) as u64));
 
+    // The vocabulary of the harvested text holds every word, and none of the control token's.
+    let harvested = harvested::vocabulary(slice::from_ref(&rows), &model, 100).unwrap();
+    assert_eq!(harvested.len(), N_WORDS);
+    assert_eq!(harvested.rank("s"), None);
+
     // A sample of the windows says much the same.
     let options = Data { max_rows: 3000, ..options };
-    let some = data(&rows, &model, &dictionary, &vocabulary, &options, &mut silent).unwrap();
+    let some = data(slice::from_ref(&rows), &model, &dictionary, &vocabulary, &options, &mut silent).unwrap();
     assert!(some.header().n_tokens.unwrap().abs_diff(3000) < 200);
     assert!(led(&some) > 0.9);
 
@@ -174,20 +183,23 @@ fn data_explains_shards() {
 #[test]
 fn lens_explains_directions_and_tuned_translates_them() {
     let dir = tempfile::tempdir().unwrap();
-    let (model, vocabulary) = (model(dir.path()), vocabulary());
-    let all = lens(&model, &dictionary(0, 1), &vocabulary, &tokenize, &Lens::default(), &mut silent).unwrap();
+    let (model, vocabulary) = (model(dir.path()), all_words());
+    let all = lens(&model, &dictionary(0, 1), &vocabulary, &tokenize, None, &Lens::default(), &mut silent).unwrap();
     assert_eq!(led(&all), 1.0);
     assert_eq!(all.header().mode.as_deref(), Some("mi/softmax"));
     let literal = Lens { mode: Mode::Literal, ..Lens::default() };
-    assert_eq!(led(&lens(&model, &dictionary(0, 1), &vocabulary, &tokenize, &literal, &mut silent).unwrap()), 0.0);
+    assert_eq!(
+        led(&lens(&model, &dictionary(0, 1), &vocabulary, &tokenize, None, &literal, &mut silent).unwrap()),
+        0.0
+    );
 
     let foreign = dictionary(5, 1);
-    let blind = lens(&model, &foreign, &vocabulary, &tokenize, &Lens::default(), &mut silent).unwrap();
+    let blind = lens(&model, &foreign, &vocabulary, &tokenize, None, &Lens::default(), &mut silent).unwrap();
     assert_eq!(led(&blind), 0.0);
     let from = rows(dir.path(), "from", &model, 1, 5, |_| ());
     let to = rows(dir.path(), "to", &model, 2, 0, |_| ());
-    let options = Tuned { max_rows: 2000, ..Tuned::default() };
-    let all = tuned(&from, &to, &model, &foreign, &vocabulary, &tokenize, &options, &mut silent).unwrap();
+    let map = tuned_map(&from, &to, 2000, DEFAULT_RIDGE, 2, &mut silent).unwrap();
+    let all = lens(&model, &foreign, &vocabulary, &tokenize, Some(&map), &Lens::default(), &mut silent).unwrap();
     assert_eq!(led(&all), 1.0);
     assert_eq!(all.header().estimator, Estimator::Tuned);
 }
@@ -195,9 +207,10 @@ fn lens_explains_directions_and_tuned_translates_them() {
 #[test]
 fn top_act_shows_the_tokens_that_fire() {
     let dir = tempfile::tempdir().unwrap();
-    let (model, vocabulary) = (model(dir.path()), vocabulary());
+    let (model, vocabulary) = (model(dir.path()), all_words());
     let rows = rows(dir.path(), "rows", &model, 1, 0, |_| ());
-    let (spans, all) = top_act(&rows, &model, &dictionary(0, 1), &vocabulary, 20, 2, &mut silent).unwrap();
+    let (spans, all) =
+        top_act(slice::from_ref(&rows), &model, &dictionary(0, 1), &vocabulary, 20, 2, &mut silent).unwrap();
     for (feature, spans) in spans.iter().enumerate() {
         assert_eq!(spans.len(), 20);
         assert!(spans.is_sorted_by(|a, b| a.activation >= b.activation));
@@ -212,9 +225,9 @@ fn top_act_shows_the_tokens_that_fire() {
 #[test]
 fn what_does_not_belong_together_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let (model, vocabulary) = (model(dir.path()), vocabulary());
+    let (model, vocabulary) = (model(dir.path()), all_words());
     let explain = |rows: &Activations, dictionary: &Dictionary| {
-        data(rows, &model, dictionary, &vocabulary, &Data::default(), &mut silent).map(|_| ())
+        data(slice::from_ref(rows), &model, dictionary, &vocabulary, &Data::default(), &mut silent).map(|_| ())
     };
     let good = rows(dir.path(), "good", &model, 1, 0, |_| ());
     let refused = |result: Result<()>, part: &str| {
@@ -222,23 +235,23 @@ fn what_does_not_belong_together_is_refused() {
         assert_eq!(error.kind(), Kind::Mismatch, "{error}");
         assert!(error.message().contains(part), "{error}");
     };
-    refused(explain(&good, &dictionary(0, 2)), "expected rows of the dictionary's layer 2, found 1");
+    refused(explain(&good, &dictionary(0, 2)), "rows of layer 1, the dictionary is for layer 2");
     let stranger = |meta: &mut Meta| meta.model_fingerprint = "0".repeat(64);
-    refused(explain(&rows(dir.path(), "other", &model, 1, 0, stranger), &dictionary(0, 1)), "expected the tokens of");
+    refused(explain(&rows(dir.path(), "other", &model, 1, 0, stranger), &dictionary(0, 1)), "the model is \"Tiny\"");
     // A fingerprint that is none says nothing.
     let unknown = |meta: &mut Meta| meta.model_fingerprint = "?".into();
     assert!(explain(&rows(dir.path(), "unknown", &model, 1, 0, unknown), &dictionary(0, 1)).is_ok());
 
     let fewer = {
         let narrow = rows(dir.path(), "narrow", &model, 1, 0, |meta| meta.d_model = D_MODEL - 1);
-        refused(explain(&narrow, &dictionary(0, 1)), "expected rows of the dictionary's width 32, found 31");
+        refused(explain(&narrow, &dictionary(0, 1)), "rows are 31 wide, the dictionary is 32");
         narrow
     };
-    let map = |to: &Activations| {
-        let options = Tuned::default();
-        tuned(&good, to, &model, &dictionary(0, 1), &vocabulary, &tokenize, &options, &mut silent).map(|_| ())
-    };
-    refused(map(&fewer), "expected rows of the last layer for the same text");
-    let cancelled = data(&good, &model, &dictionary(0, 1), &vocabulary, &Data::default(), &mut |_| false).unwrap_err();
+    let map = |to: &Activations| tuned_map(&good, to, 0, DEFAULT_RIDGE, 1, &mut silent).map(|_| ());
+    refused(map(&fewer), "tuned: rows of widths 32 and 31");
+    refused(map(&rows(dir.path(), "others", &model, 2, 1, |meta| meta.window = 61)), "row 1 is of different tokens");
+    let cancelled =
+        data(slice::from_ref(&good), &model, &dictionary(0, 1), &vocabulary, &Data::default(), &mut |_| false)
+            .unwrap_err();
     assert_eq!(cancelled.kind(), Kind::Cancelled);
 }

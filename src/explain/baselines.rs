@@ -5,7 +5,8 @@
 //! needs the model to run again on shortened spans (a floor above this one, so it is not here), and the logit lens, which is
 //! [`Mode::Logit`](super::lens::Mode::Logit).
 
-use super::explanations::Explanation;
+use std::collections::BTreeMap;
+
 use super::vocabulary::{Vocabulary, scan};
 use super::windows::Text;
 use crate::error::{Error, Result};
@@ -101,35 +102,27 @@ impl TopAct {
     }
 }
 
-/// The explanation that spans give: the words of the vocabulary in them, scored by the activation of the spans that hold
-/// them, as a share of the activation of all.
+/// The words that spans give: the ranks of the vocabulary's words in them, scored by the activation of the spans that hold
+/// them, as a share of the activation of all; best first.
 pub fn explain_spans(
-    feature: u32,
     spans: &[Span],
     vocabulary: &Vocabulary,
     token_bytes: &dyn Fn(i32) -> Vec<u8>,
     top: usize,
-) -> Explanation {
+) -> Vec<(u32, f32)> {
     let total: f32 = spans.iter().map(|span| span.activation).sum();
-    let mut scores: Vec<(u32, f32)> = Vec::new();
+    let mut scores: BTreeMap<u32, f32> = BTreeMap::new();
     for span in spans {
         let mut words: Vec<u32> = Vec::new();
         scan(&span.text(token_bytes), |_, word| words.extend(vocabulary.rank(word)));
         words.sort_unstable();
         words.dedup();
-        for word in words {
-            let more = span.activation / total;
-            match scores.iter_mut().find(|(known, _)| *known == word) {
-                Some((_, score)) => *score += more,
-                None => scores.push((word, more)),
-            }
-        }
+        words.into_iter().for_each(|word| *scores.entry(word).or_default() += span.activation / total);
     }
+    let mut scores: Vec<(u32, f32)> = scores.into_iter().collect();
     scores.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     scores.truncate(top);
-    let text = |rank: u32| vocabulary.words().get(rank as usize).map(|word| word.text.clone()).unwrap_or_default();
-    let words = scores.into_iter().map(|(rank, score)| (text(rank), score)).collect();
-    Explanation { feature, words, ..Explanation::default() }
+    scores
 }
 
 #[cfg(test)]
@@ -171,8 +164,8 @@ mod tests {
         let vocabulary = Vocabulary::from_texts(["the war sea"], 9).unwrap();
         let span = |activation, tokens: &[i32]| Span { row: 0, activation, tokens: tokens.to_vec(), at: 0 };
         let spans = [span(3.0, &[2, 0, 0]), span(1.0, &[2, 1])];
-        let explained = explain_spans(4, &spans, &vocabulary, &piece, 2);
-        assert_eq!(explained.words, [("the".to_owned(), 1.0), ("war".to_owned(), 0.75)]);
-        assert!(explain_spans(4, &[], &vocabulary, &piece, 2).words.is_empty());
+        let rank = |word: &str| vocabulary.rank(word).unwrap();
+        assert_eq!(explain_spans(&spans, &vocabulary, &piece, 2), [(rank("the"), 1.0), (rank("war"), 0.75)]);
+        assert!(explain_spans(&[], &vocabulary, &piece, 2).is_empty());
     }
 }

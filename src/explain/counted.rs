@@ -6,7 +6,7 @@
 //! I(a_c; b_w) = Σ_{a,b ∈ {0,1}} p_ab · ln(p_ab / (p_a· p_·b))      in nats, with the sign of p_11 − p_1· p_·1
 //! ```
 //!
-//! It needs no lens, so it works at any layer (ours; the paper's own estimator is [`lens`](mod@super::lens)). Only words that
+//! It needs no lens, so it works at any layer (ours; the paper's own estimator is [`lens`](super::lens)). Only words that
 //! come with the feature more often than chance explain it: scores that are not positive are left out.
 //!
 //! Cost: words are sparse, so for each word the active features of the windows that hold it are counted: about

@@ -1,28 +1,29 @@
 //! The estimators on harvested rows: from shards, a dictionary and a model to [`Explanations`].
 
+use super::baselines::{Span, TopAct, explain_spans};
 use super::counted::{Count, count};
-use super::lens::{Lens, Mode, Sight, score, word_vectors};
+use super::lens::{Condition, Lens, Mode, Sight, score, word_vectors};
 use super::tuned::Fit;
 use super::vocabulary::Counter;
 use super::windows::{Collector, Text};
-use super::{Estimator, Explanation, Explanations, Header, Vocabulary};
-use crate::activations::Activations;
-use crate::dictionary::Dictionary;
+use super::{Estimator, Explanation, Explanations, Header, TOP_WORDS, Vocabulary};
+use crate::activations::{Activations, Shard};
+use crate::dictionary::{Codes, Dictionary};
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Kinship, Model, TokenKind};
 use crate::progress::{Progress, report};
 
-/// Rows encoded at once.
-const CHUNK: usize = 4096;
+/// Rows that are encoded at a time: 5 MB of a 576-wide model.
+const CHUNK: usize = 2048;
 
 /// How [`data`] counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Data {
     /// Length of a window, in tokens.
     pub window: usize,
-    /// Rows to count over, spread evenly over the text; 0 takes all.
+    /// Rows to count over, in windows spread evenly over the text; 0 takes all.
     pub max_rows: usize,
-    /// What is kept.
+    /// What is kept; its threads also encode.
     pub count: Count,
 }
 
@@ -32,27 +33,43 @@ impl Default for Data {
     }
 }
 
+/// The bytes of a token as text: none for a control token, or one that the model does not have. So the words of a chat
+/// template's marks are nobody's.
+pub fn token_bytes(model: &Model, token: i32) -> Vec<u8> {
+    match model.vocabulary().kind(token) {
+        Some(TokenKind::Control | TokenKind::Unknown | TokenKind::Unused) | None => Vec::new(),
+        Some(_) => model.token_bytes(token).unwrap_or_default(),
+    }
+}
+
 /// The `n_words` most frequent words of the harvested text.
 ///
 /// # Errors
 /// [`Argument`](crate::Kind::Argument) if the text holds no word.
 pub fn vocabulary(rows: &[Activations], model: &Model, n_words: usize) -> Result<Vocabulary> {
     let mut counter = Counter::new();
+    let mut bytes = Vec::new();
     for shard in rows.iter().flat_map(Activations::shards) {
         for window in shard.documents().windows(2) {
-            let tokens = shard.tokens().get(window[0]..window[1]).unwrap_or_default();
-            counter
-                .add_bytes(&tokens.iter().flat_map(|&t| model.token_bytes(t).unwrap_or_default()).collect::<Vec<_>>());
+            bytes.clear();
+            for &token in shard.tokens().get(window[0]..window[1]).unwrap_or_default() {
+                let piece = token_bytes(model, token);
+                if piece.is_empty() { bytes.push(b' ') } else { bytes.extend(piece) }
+            }
+            counter.add_bytes(&bytes);
         }
     }
     counter.finish(n_words)
 }
 
-/// The estimator `data` over harvested rows. Progress counts rows.
+/// The default estimator: mutual information of features and words, counted over windows of `rows` (see
+/// [`counted`](super::counted)). Density and mean activation are measured on the same rows. Progress counts rows.
+///
+/// Encoding is most of the cost: 2 · rows · n_features · d_model operations.
 ///
 /// # Errors
-/// [`Mismatch`](crate::Kind::Mismatch) if rows and dictionary do not belong together;
-/// [`Cancelled`](crate::Kind::Cancelled).
+/// [`Mismatch`](crate::Kind::Mismatch) if the rows are not of the dictionary's width and layer or the model's tokens;
+/// [`Argument`](crate::Kind::Argument) for options out of range; [`Cancelled`](crate::Kind::Cancelled).
 pub fn data(
     rows: &[Activations],
     model: &Model,
@@ -61,42 +78,38 @@ pub fn data(
     options: &Data,
     progress: &mut Progress<'_>,
 ) -> Result<Explanations> {
+    rows.iter().try_for_each(|rows| check_rows(rows, model, dictionary))?;
     let n_rows: usize = rows.iter().map(Activations::n_rows).sum();
-    let share = if options.max_rows == 0 { 1.0 } else { (options.max_rows as f64 / n_rows.max(1) as f64).min(1.0) };
-    let total = (n_rows as f64 * share) as u64;
+    let total = if options.max_rows == 0 { n_rows } else { options.max_rows.min(n_rows) } as u64;
+    let share = total.max(1) as f64 / n_rows.max(1) as f64;
     let mut collector = Collector::new(vocabulary, dictionary.n_features(), options.window, share)?;
-    let d = dictionary.d_model();
-    let bytes = |token: i32| model.token_bytes(token).unwrap_or_default();
-    let mut done = 0;
-    for all in rows {
-        check(all, dictionary)?;
-        for shard in all.shards() {
-            let text = Text { tokens: shard.tokens(), positions: shard.positions(), documents: shard.documents() };
-            for wanted in collector.text(text, &bytes)?.chunks(CHUNK) {
-                let mut chunk = vec![0.0; wanted.len() * d];
-                for (&row, out) in wanted.iter().zip(chunk.chunks_exact_mut(d)) {
-                    shard.read(row..row + 1, out);
-                }
-                let codes = dictionary.encode_batch(&chunk, options.count.threads.max(1));
-                codes.rows().try_for_each(|codes| collector.row(codes))?;
-                done += wanted.len() as u64;
-                report(progress, done, total.max(done), "")?;
-            }
+    let mut n_done = 0;
+    for shard in rows.iter().flat_map(Activations::shards) {
+        let wanted = collector.text(text_of(shard), &|token| token_bytes(model, token))?;
+        for chunk in wanted.chunks(CHUNK) {
+            let codes = encode(shard, chunk, dictionary, options.count.threads);
+            codes.rows().try_for_each(|row| collector.row(row))?;
+            n_done += chunk.len() as u64;
+            report(progress, n_done.min(total), total, "encoding")?;
         }
     }
     let windows = collector.finish()?;
+    report(progress, total, total, "counting")?;
     let words = count(&windows, &options.count);
     let mut header = header(Estimator::Data, model, dictionary, vocabulary)?;
-    header.n_tokens = Some(done);
+    header.n_tokens = Some(windows.n_rows());
+    header.mode = Some(format!("windows of {}", options.window));
     let fired = |feature: usize| Some(windows.density_and_mean(feature));
     Explanations::new(header, list(words, vocabulary, &fired)?)
 }
 
 /// The estimators that look through the unembedding: `lens`, or `tuned` with a `map` from [`tuned_map`]. `tokenize` adds no
-/// special tokens. Progress counts features.
+/// special tokens. Density and mean are those that the dictionary brings. Progress counts features.
 ///
 /// # Errors
-/// [`Mismatch`](crate::Kind::Mismatch) if the dictionary is not as wide as the model; what the lens returns.
+/// [`Mismatch`](crate::Kind::Mismatch) if the dictionary is not as wide as the model;
+/// [`Unsupported`](crate::Kind::Unsupported) for a model whose final norm is not an RMS norm; what `tokenize` returns;
+/// [`Cancelled`](crate::Kind::Cancelled).
 pub fn lens(
     model: &Model,
     dictionary: &Dictionary,
@@ -106,21 +119,22 @@ pub fn lens(
     options: &Lens,
     progress: &mut Progress<'_>,
 ) -> Result<Explanations> {
-    let d = dictionary.d_model();
-    if d != model.d_model() {
-        return Err(Error::mismatch(format!("the dictionary is {d} wide, the model {}", model.d_model())));
+    dictionary.check_model(model.d_model(), model.n_layer(), model.fingerprint())?;
+    if model.layer_norm() {
+        let name = model.architecture();
+        return Err(Error::unsupported(format!("lens: expected a final RMS norm, but {name} has a layer norm")));
     }
     let words = word_vectors(
         vocabulary.words().iter().map(|word| word.text.as_str()),
-        d,
+        model.d_model(),
         tokenize,
-        &|token| model.token_bytes(token).unwrap_or_default(),
+        &|token| token_bytes(model, token),
         &|token, row| model.unembedding_row(token, row),
     )?;
     let norm = model.output_norm()?;
     let sight = Sight {
         n_features: dictionary.n_features(),
-        decoder_row: &|i, row| dictionary.decoder_row(i, row),
+        decoder_row: &|feature, row| dictionary.decoder_row(feature, row),
         map,
         norm: &norm,
         eps: model.rms_eps(),
@@ -129,21 +143,25 @@ pub fn lens(
     let scores = score(&sight, options, progress)?;
     let estimator = if map.is_some() { Estimator::Tuned } else { Estimator::Lens };
     let mut header = header(estimator, model, dictionary, vocabulary)?;
-    let mode = match options.mode {
-        Mode::Mi => "mi",
-        Mode::Literal => "literal",
-        Mode::Logit => "logit",
-    };
-    header.mode = Some(format!("{mode}/{}", format!("{:?}", options.condition).to_lowercase()));
-    let fired = |feature: usize| dictionary.stats(feature).map(|stats| (stats.density, stats.mean));
-    Explanations::new(header, list(scores, vocabulary, &fired)?)
+    header.mode = Some(mode_name(options).to_owned());
+    Explanations::new(header, list(scores, vocabulary, &|feature| brought(dictionary, feature))?)
+}
+
+fn mode_name(options: &Lens) -> &'static str {
+    match (options.mode, options.condition) {
+        (Mode::Mi, Condition::Softmax) => "mi/softmax",
+        (Mode::Mi, Condition::Bayes) => "mi/bayes",
+        (Mode::Literal, Condition::Softmax) => "literal/softmax",
+        (Mode::Literal, Condition::Bayes) => "literal/bayes",
+        (Mode::Logit, _) => "logit",
+    }
 }
 
 /// The linear map from the dictionary's layer to the last layer's residual, from rows of both at the same tokens, `max_rows`
-/// of them (0: all). Position 0 takes no part. Progress counts rows.
+/// of them spread evenly (0: all). Position 0 takes no part. Progress counts rows.
 ///
 /// # Errors
-/// [`Mismatch`](crate::Kind::Mismatch) if the two harvests are not of the same text.
+/// [`Mismatch`](crate::Kind::Mismatch) if the two harvests are not of the same text; what [`Fit`] returns.
 pub fn tuned_map(
     from: &Activations,
     to: &Activations,
@@ -152,52 +170,101 @@ pub fn tuned_map(
     threads: usize,
     progress: &mut Progress<'_>,
 ) -> Result<Vec<f32>> {
-    let d = from.d_model();
-    if to.d_model() != d {
-        return Err(Error::mismatch(format!("tuned: rows of widths {d} and {}", to.d_model())));
+    let d_model = from.d_model();
+    if to.d_model() != d_model {
+        return Err(Error::mismatch(format!("tuned: rows of widths {d_model} and {}", to.d_model())));
     }
+    // One of the two harvests may have gone further than the other.
     let n_rows = from.n_rows().min(to.n_rows());
-    let n_rows = if max_rows == 0 { n_rows } else { n_rows.min(max_rows) };
-    let mut fit = Fit::new(d);
-    let (mut x, mut y) = (Vec::with_capacity(CHUNK * d), Vec::with_capacity(CHUNK * d));
-    let mut row = vec![0.0; d];
-    for i in 0..n_rows {
-        if (from.token(i), from.position(i)) != (to.token(i), to.position(i)) {
-            return Err(Error::mismatch(format!("tuned: row {i} is of different tokens in the two harvests")));
+    let stride = if max_rows == 0 { 1 } else { n_rows.div_ceil(max_rows).max(1) };
+    let used: Vec<usize> = (0..n_rows).step_by(stride).filter(|&row| from.position(row) != 0).collect();
+    let mut fit = Fit::new(d_model);
+    let (mut x, mut y) = (vec![0f32; CHUNK * d_model], vec![0f32; CHUNK * d_model]);
+    for rows in used.chunks(CHUNK) {
+        for ((&row, x), y) in rows.iter().zip(x.chunks_mut(d_model)).zip(y.chunks_mut(d_model)) {
+            if (from.token(row), from.position(row)) != (to.token(row), to.position(row)) {
+                return Err(Error::mismatch(format!("tuned: row {row} is of different tokens in the two harvests")));
+            }
+            from.row(row, x);
+            to.row(row, y);
         }
-        if from.position(i) != 0 {
-            from.row(i, &mut row);
-            x.extend_from_slice(&row);
-            to.row(i, &mut row);
-            y.extend_from_slice(&row);
-        }
-        if x.len() >= CHUNK * d || i + 1 == n_rows {
-            fit.add(&x, &y, threads)?;
-            (x.clear(), y.clear());
-            report(progress, i as u64 + 1, n_rows as u64, "")?;
-        }
+        let size = rows.len() * d_model;
+        fit.add(&x[..size], &y[..size], threads)?;
+        report(progress, fit.n_rows(), used.len() as u64, "fitting the map")?;
     }
     fit.solve(ridge)
 }
 
-fn check(rows: &Activations, dictionary: &Dictionary) -> Result<()> {
-    let (meta, info) = (rows.meta(), dictionary.info());
-    let place = rows.directory().display();
+/// The baseline: the top `n_spans` activating spans of every feature over all rows, and the explanations that their words
+/// give. Progress counts rows.
+///
+/// # Errors
+/// As [`data`].
+pub fn top_act(
+    rows: &[Activations],
+    model: &Model,
+    dictionary: &Dictionary,
+    vocabulary: &Vocabulary,
+    n_spans: usize,
+    threads: usize,
+    progress: &mut Progress<'_>,
+) -> Result<(Vec<Vec<Span>>, Explanations)> {
+    rows.iter().try_for_each(|rows| check_rows(rows, model, dictionary))?;
+    let n_rows: usize = rows.iter().map(Activations::n_rows).sum();
+    let mut top = TopAct::new(dictionary.n_features(), n_spans);
+    let mut n_done = 0;
+    for shard in rows.iter().flat_map(Activations::shards) {
+        let text = text_of(shard);
+        let wanted: Vec<usize> = (0..shard.n_rows()).filter(|&row| text.positions[row] != 0).collect();
+        for chunk in wanted.chunks(CHUNK) {
+            let codes = encode(shard, chunk, dictionary, threads);
+            chunk.iter().zip(codes.rows()).try_for_each(|(&row, codes)| top.row(text, row, codes))?;
+            n_done += chunk.len() as u64;
+            report(progress, n_done, n_rows as u64, "encoding")?;
+        }
+        top.end(shard.n_rows());
+    }
+    let spans = top.into_spans();
+    let mut header = header(Estimator::TopAct, model, dictionary, vocabulary)?;
+    header.n_tokens = Some(n_done);
+    let bytes = |token: i32| token_bytes(model, token);
+    let words = spans.iter().map(|spans| explain_spans(spans, vocabulary, &bytes, TOP_WORDS)).collect();
+    let list = list(words, vocabulary, &|feature| brought(dictionary, feature))?;
+    Ok((spans, Explanations::new(header, list)?))
+}
+
+fn check_rows(rows: &Activations, model: &Model, dictionary: &Dictionary) -> Result<()> {
+    dictionary.check_model(model.d_model(), model.n_layer(), model.fingerprint())?;
+    let (meta, place) = (rows.meta(), rows.directory().display());
     if rows.d_model() != dictionary.d_model() {
         let (found, wanted) = (rows.d_model(), dictionary.d_model());
         return Err(Error::mismatch(format!("{place}: rows are {found} wide, the dictionary is {wanted}")));
     }
     if let Some(layer) = dictionary.layer().filter(|&layer| layer != meta.layer) {
-        return Err(Error::mismatch(format!(
-            "{place}: rows of layer {}, the dictionary is for layer {layer}",
-            meta.layer
-        )));
+        let found = meta.layer;
+        return Err(Error::mismatch(format!("{place}: rows of layer {found}, the dictionary is for layer {layer}")));
     }
-    if !info.model_name.is_empty() && info.model_name != meta.model {
-        let (found, wanted) = (&meta.model, &info.model_name);
-        return Err(Error::mismatch(format!("{place}: rows of {found}, the dictionary is for {wanted}")));
+    // A text of another length is no fingerprint: it says that the model is unknown.
+    let known = meta.model_fingerprint.len() == model.fingerprint().len();
+    if known && Kinship::of(&meta.model_fingerprint, model.fingerprint()) == Kinship::Stranger {
+        let (found, wanted) = (&meta.model, model.name());
+        return Err(Error::mismatch(format!("{place}: rows of {found:?}, the model is {wanted:?}")));
     }
     Ok(())
+}
+
+fn text_of(shard: &Shard) -> Text<'_> {
+    Text { tokens: shard.tokens(), positions: shard.positions(), documents: shard.documents() }
+}
+
+/// Codes of the rows `wanted` of a shard, in that order.
+fn encode(shard: &Shard, wanted: &[usize], dictionary: &Dictionary, threads: usize) -> Codes {
+    let d_model = dictionary.d_model();
+    let mut rows = vec![0f32; wanted.len() * d_model];
+    for (&row, out) in wanted.iter().zip(rows.chunks_mut(d_model)) {
+        shard.read(row..row + 1, out);
+    }
+    dictionary.encode_batch(&rows, threads.max(1))
 }
 
 fn header(estimator: Estimator, model: &Model, dictionary: &Dictionary, vocabulary: &Vocabulary) -> Result<Header> {
@@ -209,6 +276,11 @@ fn header(estimator: Estimator, model: &Model, dictionary: &Dictionary, vocabula
     header.model = Some(model.name().to_owned());
     header.model_fingerprint = Some(model.fingerprint().to_owned());
     Ok(header)
+}
+
+/// Density and mean of `feature` as the dictionary brings them.
+fn brought(dictionary: &Dictionary, feature: usize) -> Option<(f32, f32)> {
+    dictionary.stats(feature).map(|stats| (stats.density, stats.mean))
 }
 
 /// Explanations from ranks of words; `fired` gives density and mean of a feature.

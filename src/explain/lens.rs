@@ -71,7 +71,7 @@ pub struct Sight<'a> {
     pub n_features: usize,
     /// Fills `[d_model]` with the decoder row of a feature.
     pub decoder_row: &'a dyn Fn(usize, &mut [f32]),
-    /// A map `[d_model, d_model]` that decoder rows go through first (x·M), as [`tuned`](mod@super::tuned) fits it.
+    /// A map `[d_model, d_model]` that decoder rows go through first (x·M), as [`tuned`](super::tuned) fits it.
     pub map: Option<&'a [f32]>,
     /// The weight of the final RMS norm, `[d_model]`.
     pub norm: &'a [f32],

@@ -5,9 +5,9 @@
 //!
 //! | estimator | what it does | needs | where |
 //! |---|---|---|---|
-//! | `data` (default) | counts feature and word over windows of harvested text | text, any layer | [`data()`], [`counted`] |
-//! | `lens` | reads the decoder direction through the unembedding; the paper's own | the model | [`lens()`], [`mod@lens`] |
-//! | `tuned` | the lens behind a ridge map to the final residual | rows of two layers | [`tuned()`], [`mod@tuned`] |
+//! | `data` (default) | counts feature and word over windows of harvested text | text, any layer | [`harvested::data`], [`counted`] |
+//! | `lens` | reads the decoder direction through the unembedding; the paper's own | the model | [`harvested::lens`], [`lens`] |
+//! | `tuned` | the lens behind a ridge map to the final residual | rows of two layers | [`harvested::tuned_map`], [`tuned`] |
 //!
 //! The default is `data`: on a 135M model's middle layers the lens' words were noise, and steering by them moved nothing.
 //! [`harvested`] runs them on shards. [`Explanations`] hold the words of every feature, live in a JSONL file, and are searched by the words of a concept
@@ -16,7 +16,6 @@
 pub mod baselines;
 mod best;
 pub mod counted;
-mod estimate;
 mod explanations;
 mod find;
 pub mod harvested;
@@ -28,7 +27,6 @@ pub mod tuned;
 pub mod vocabulary;
 pub mod windows;
 
-pub use estimate::{Data, Tuned, data, lens, token_bytes, top_act, tuned};
 pub use explanations::{Estimator, Explanation, Explanations, Header};
 pub use find::{Find, Match};
 pub use vocabulary::Vocabulary;
