@@ -41,7 +41,7 @@ fn model(dir: &Path) -> Model {
     w.set("llama.attention.layer_norm_rms_epsilon", 1e-6f32);
     w.set("tokenizer.ggml.model", "gpt2");
     let texts: Vec<String> =
-        std::iter::once("<s>".into()).chain((0..N_WORDS).map(|i| format!("Ġ{}", word(i)))).collect();
+        std::iter::once("<begin>".into()).chain((0..N_WORDS).map(|i| format!("Ġ{}", word(i)))).collect();
     w.set("tokenizer.ggml.tokens", Array::strings(&texts).unwrap());
     let kinds: Vec<i32> = (0..=N_WORDS).map(|i| if i == 0 { 3 } else { 1 }).collect();
     w.set("tokenizer.ggml.token_type", Array::numbers(&kinds));
@@ -165,7 +165,7 @@ fn data_explains_shards() {
     // The vocabulary of the harvested text holds every word, and none of the control token's.
     let harvested = harvested::vocabulary(slice::from_ref(&rows), &model, 100).unwrap();
     assert_eq!(harvested.len(), N_WORDS);
-    assert_eq!(harvested.rank("s"), None);
+    assert_eq!(harvested.rank("begin"), None);
 
     // A sample of the windows says much the same.
     let options = Data { max_rows: 3000, ..options };

@@ -227,7 +227,10 @@ impl Engine {
             return Err(Error::argument(format!("{n} tokens, expected 1 to {most}: one batch")));
         }
         if layer >= self.n_layer() {
-            return Err(Error::argument(format!("layer {layer} does not exist; the model has 0 to {}", self.n_layer() - 1)));
+            return Err(Error::argument(format!(
+                "layer {layer} does not exist; the model has 0 to {}",
+                self.n_layer() - 1
+            )));
         }
         let mut batch = Batch::default();
         batch.push(tokens)?;
