@@ -78,7 +78,8 @@ fn data_finds_planted_words_on_any_number_of_threads() {
 fn data_agrees_with_the_plain_formula() {
     let vocabulary = vocabulary();
     let windows = planted_windows(&vocabulary, |c| 2 * c % N_WORDS);
-    let explained = count(&windows, &Count { top: N_WORDS, min_together: 1, max_share: 1.0, threads: 1 });
+    let explained =
+        count(&windows, &Count { top: N_WORDS, min_together: 1, min_evidence: 0.0, max_share: 1.0, threads: 1 });
     let n = windows.len();
     let held: Vec<Vec<bool>> = (0..n).map(|i| flags(windows.words_of(i), N_WORDS)).collect();
     let fired: Vec<Vec<bool>> = (0..n).map(|i| flags(windows.features_of(i), N_FEATURES)).collect();

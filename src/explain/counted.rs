@@ -25,6 +25,9 @@ pub struct Count {
     pub top: usize,
     /// Windows in which feature and word must come together to count at all: rarer pairs are chance.
     pub min_together: u32,
+    /// Windows times information, in nats, that a pair must reach. Twice that is the G statistic of independence, χ² with one
+    /// degree of freedom: at 15 one pair in 2·10⁷ passes by chance, and that many pairs are looked at.
+    pub min_evidence: f64,
     /// A feature that fires in a larger share of the windows is left without words.
     pub max_share: f32,
     /// Threads; 0 is taken as 1. The answer does not depend on it.
@@ -33,7 +36,7 @@ pub struct Count {
 
 impl Default for Count {
     fn default() -> Self {
-        Self { top: super::TOP_WORDS, min_together: 3, max_share: 0.5, threads: 1 }
+        Self { top: super::TOP_WORDS, min_together: 3, min_evidence: 15.0, max_share: 0.5, threads: 1 }
     }
 }
 
@@ -119,7 +122,10 @@ impl Shared<'_> {
             }
             // The sign, in whole numbers: p_11 > p_1· p_·1.
             if u64::from(both) * u64::from(n) > u64::from(fires) * u64::from(held) {
-                best.offer(word, self.entropy.information(n, fires, held, both) as f32);
+                let information = self.entropy.information(n, fires, held, both);
+                if information * f64::from(n) >= self.options.min_evidence {
+                    best.offer(word, information as f32);
+                }
             }
         }
     }
