@@ -331,6 +331,9 @@ fn real_models_open_and_are_known_in_milliseconds() {
         let open = support::fastest_ms(|| drop(Model::open(&path).unwrap()));
         let known = support::fastest_ms(|| assert_eq!(Model::open(&path).unwrap().fingerprint().len(), 64));
         eprintln!("{name}: open {open:.2} ms, with fingerprint {known:.2} ms");
+        if cfg!(debug_assertions) {
+            continue; // The promise is the optimised build's.
+        }
         assert!(open < 20.0, "{name}: open {open} ms");
         assert!(known < 50.0, "{name}: fingerprint {known} ms");
     }
