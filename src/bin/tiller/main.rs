@@ -14,6 +14,7 @@ mod open;
 mod output;
 mod plan;
 mod run;
+mod train;
 
 use clap::{Parser, Subcommand};
 use output::Out;
@@ -37,6 +38,7 @@ enum Command {
     Fetch(fetch::Args),
     Info(info::Args),
     Harvest(harvest::Args),
+    Train(train::Args),
     Explain(explain::Args),
     Find(find::Args),
     Plan(plan::Args),
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Fetch(args) => fetch::run(args, &out),
         Command::Info(args) => info::run(&args, &out),
         Command::Harvest(args) => harvest::run(&args, &out),
+        Command::Train(args) => train::run(&args, &out),
         Command::Explain(args) => explain::run(&args, &out),
         Command::Find(args) => find::run(&args, &out),
         Command::Plan(args) => plan::run(&args, &out),

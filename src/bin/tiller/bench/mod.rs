@@ -8,6 +8,7 @@ mod explain;
 mod harvest;
 mod map;
 mod overhead;
+mod train;
 
 use clap::{Args as Clap, ValueEnum};
 use serde::Serialize;
@@ -64,6 +65,8 @@ enum What {
     Overhead,
     /// Whether steering by words works, over a list of concepts
     Concepts,
+    /// Tokens a second of the trainers
+    Train,
     /// Opening a dictionary of 1 GB and steering with it
     Map,
     /// What ending a graph early saves
@@ -85,6 +88,9 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
             Err(Error::argument(format!("bench --what {} needs {flags}", name(what))))
         }
     };
+    if wants(What::Train) {
+        train::run(args, &mut lines)?;
+    }
     if wants(What::Map) {
         map::run(args, &mut lines)?;
     }
