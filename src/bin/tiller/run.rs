@@ -139,7 +139,8 @@ fn lever(args: &Args, engine: &mut Engine, out: &Out) -> Result<Option<Lever>> {
     let strength = if args.strength == "auto" {
         let wanted = trial::wanted(args.wish.words.as_deref().unwrap_or_default(), &matches);
         let mut bar = out.bar("strength", "trials");
-        let mut comparison = Comparison::new(engine, trial::PROMPTS.map(str::to_owned).to_vec(), &trial::drafts(32)[1..])?;
+        let mut comparison =
+            Comparison::new(engine, trial::PROMPTS.map(str::to_owned).to_vec(), &trial::drafts(32)[1..])?;
         let found = comparison.search(
             &Search { strengths: vec![1.0, 2.0, 3.0, 4.0, 6.0], refine: 1, ..Search::default() },
             &wanted,
