@@ -745,6 +745,127 @@ tiller_status tiller_activations_row(const tiller_activations *activations,
 // Frees `activations`. NULL is a no-op.
 TILLER_API void tiller_activations_free(tiller_activations *activations);
 
+/* ---- Training -------------------------------------------------------------------------------------------- */
+
+// How a dictionary is trained. Zero means the default.
+typedef struct {
+    // sizeof(tiller_train_options).
+    uint32_t size;
+    // Which rule keeps codes: 0 BatchTopK, 1 TopK.
+    uint32_t variant;
+    // Features of the dictionary; 0 means 4,096.
+    uint32_t n_features;
+    // Codes a row; 0 means 32.
+    uint32_t k;
+    // Rows in a step; 0 means 4,096.
+    uint32_t batch;
+    // Times that every row is seen; 0 means 4.
+    uint32_t epochs;
+    // The learning rate, for rows scaled to mean squared norm d_model; 0 means 1e-3.
+    float lr;
+    // Threads; 0 means all that the machine has. The result doesn't depend on it.
+    uint32_t threads;
+    // Chooses the start and the order of the rows.
+    uint64_t seed;
+    // Dead features that a row may use to explain what the live ones missed; 0 means 64.
+    uint32_t aux_k;
+    // 1 leaves dead features dead.
+    uint32_t without_revival;
+    // Steps of warm-up; 0 means 100.
+    uint32_t warm_up;
+    // Steps between two checkpoints; 0 means 500.
+    uint32_t checkpoint_every;
+} tiller_train_options;
+
+// Trains a dictionary on the rows of `n_rows` directories, all of one model and layer. `checkpoint` is a file from which
+// a run that was cancelled goes on, or NULL. Progress counts steps.
+//
+// On success `*out` owns a new dictionary; free it with tiller_dictionary_free(), after tiller_dictionary_save().
+TILLER_API
+tiller_status tiller_train(const tiller_activations *const *rows,
+                           size_t n_rows,
+                           const tiller_train_options *given,
+                           const char *checkpoint,
+                           const tiller_progress *progress,
+                           tiller_dictionary **out,
+                           tiller_error **err);
+
+/* ---- Quality of a dictionary ----------------------------------------------------------------------------- */
+
+// Which rows a dictionary is measured on. Zero means the default.
+typedef struct {
+    // sizeof(tiller_measure).
+    uint32_t size;
+    // Threads; 0 means 1.
+    uint32_t threads;
+    // At most about so many rows, taken evenly from all of them; 0 means every row.
+    uint64_t max_rows;
+    // 1 counts rows at position 0 too, which are few, but so long that they rule every sum.
+    uint32_t include_first;
+    // Always 0.
+    uint32_t reserved;
+} tiller_measure;
+
+// How well a dictionary explains rows.
+typedef struct {
+    // Set it to sizeof(tiller_quality) before the call.
+    uint32_t size;
+    // Always 0.
+    uint32_t reserved;
+    // Rows shown.
+    uint64_t n_rows;
+    // Mean number of active features in a row.
+    double l0;
+    // Fraction of variance unexplained.
+    double fvu;
+    // Share of features that no row activated.
+    double dead_share;
+} tiller_quality;
+
+// Measures a dictionary on harvested rows. Progress counts rows.
+TILLER_API
+tiller_status tiller_dictionary_measure(const tiller_dictionary *dictionary,
+                                        const tiller_activations *rows,
+                                        const tiller_measure *given,
+                                        const tiller_progress *progress,
+                                        tiller_quality *out,
+                                        tiller_error **err);
+
+/* ---- Explaining by counting ------------------------------------------------------------------------------ */
+
+// How features are explained by counting. Zero means the default.
+typedef struct {
+    // sizeof(tiller_explain).
+    uint32_t size;
+    // Tokens of a window; 0 means 32.
+    uint32_t window;
+    // Of more rows than this, windows spread evenly over the text are taken; 0 means 1,000,000.
+    uint64_t max_rows;
+    // Words kept per feature; 0 means 50.
+    uint32_t top;
+    // Windows in which a feature and a word must come together to count at all; 0 means 3.
+    uint32_t min_together;
+    // Threads; 0 means 1. The answer does not depend on it.
+    uint32_t threads;
+    // Always 0.
+    uint32_t reserved;
+} tiller_explain;
+
+// Explains the features of `dictionary` by the words of `vocabulary` that go together with them in harvested text: by
+// mutual information, counted over windows. The default estimator; see tiller_engine_explain() for the others.
+// Progress counts rows.
+//
+// On success `*out` owns a new object; free it with tiller_explanations_free().
+TILLER_API
+tiller_status tiller_explain_data(const tiller_activations *rows,
+                                  const tiller_model *model,
+                                  const tiller_dictionary *dictionary,
+                                  const tiller_vocabulary *vocabulary,
+                                  const tiller_explain *given,
+                                  const tiller_progress *progress,
+                                  tiller_explanations **out,
+                                  tiller_error **err);
+
 /* ---- Plans ----------------------------------------------------------------------------------------------- */
 
 // A plan resolved against its dictionaries and a model's sizes, ready for the hot path. Needs neither any more.
@@ -1330,6 +1451,96 @@ tiller_status tiller_requantize(const char *from,
                                 const char *kind,
                                 uint32_t threads,
                                 tiller_error **err);
+
+#endif /* TILLER_ENGINE */
+
+/* ---- Explaining and testing with the engine -------------------------------------------------------------- */
+
+#ifdef TILLER_ENGINE
+
+// How features are explained through the unembedding. Zero means the default.
+typedef struct {
+    // sizeof(tiller_lens).
+    uint32_t size;
+    // What ranks words: 0 mutual information, 1 as the paper prints it (a trap), 2 the logit lens.
+    uint32_t mode;
+    // How p(feature | word) is found: 0 softmax over the features, 1 Bayes' rule.
+    uint32_t condition;
+    // Words kept per feature; 0 means 50.
+    uint32_t top;
+    // Threads; 0 means 1.
+    uint32_t threads;
+    // Always 0.
+    uint32_t reserved;
+} tiller_lens;
+
+// How much text a self-test uses. Zero means the default.
+typedef struct {
+    // sizeof(tiller_self_test).
+    uint32_t size;
+    // Tokens for L0, FVU and dead features; 0 means 60,000.
+    uint32_t max_tokens;
+    // Tokens for the cross-entropies; 0 means 8,000.
+    uint32_t score_tokens;
+    // Longest window, in tokens; 0 means 256.
+    uint32_t window;
+} tiller_self_test;
+
+// What a dictionary does on text.
+typedef struct {
+    // Set it to sizeof(tiller_self_tested) before the call.
+    uint32_t size;
+    // How many things there are to know that tiller_model_check() says in words.
+    uint32_t n_warnings;
+    // Rows shown.
+    uint64_t n_rows;
+    // Mean number of active features in a row.
+    double l0;
+    // Fraction of variance unexplained.
+    double fvu;
+    // Share of features that no row activated.
+    double dead_share;
+    // Mean norm of the rows.
+    double mean_norm;
+    // Cross-entropy of the model as it is, in nats a token.
+    double clean;
+    // With the reconstruction in place of the residual stream.
+    double reconstructed;
+    // With zero in place of the residual stream.
+    double zero;
+    // (zero - reconstructed) / (zero - clean).
+    double recovered;
+} tiller_self_tested;
+
+// Explains the features of `dictionary` by reading their directions through the final norm and the unembedding of
+// `model`, which `engine` runs. `from` and `to` are NULL, or the rows of the dictionary's layer and of the last one for
+// the same text: then a linear map between the two stands in front of the lens. See tiller_explain_data() for the
+// default estimator.
+//
+// On success `*out` owns a new object; free it with tiller_explanations_free().
+TILLER_API
+tiller_status tiller_engine_explain(const tiller_engine *engine,
+                                    const tiller_model *model,
+                                    const tiller_dictionary *dictionary,
+                                    const tiller_vocabulary *vocabulary,
+                                    const tiller_activations *from,
+                                    const tiller_activations *to,
+                                    const tiller_lens *given,
+                                    const tiller_progress *progress,
+                                    tiller_explanations **out,
+                                    tiller_error **err);
+
+// Tests `dictionary` on the engine's model over text files, as tiller_engine_harvest() reads them. A plan in force is set
+// aside meanwhile. Progress counts tokens.
+TILLER_API
+tiller_status tiller_engine_self_test(tiller_engine *engine,
+                                      const tiller_dictionary *dictionary,
+                                      const char *const *files,
+                                      size_t n_files,
+                                      const tiller_self_test *given,
+                                      const tiller_progress *progress,
+                                      tiller_self_tested *out,
+                                      tiller_error **err);
 
 #endif /* TILLER_ENGINE */
 

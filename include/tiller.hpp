@@ -372,6 +372,41 @@ private:
     detail::owned<tiller_vocabulary, tiller_vocabulary_free> c_;
 };
 
+// Measures a dictionary on harvested rows.
+inline tiller_quality measure(
+    const dictionary &dictionary,
+    const activations &rows,
+    tiller_measure options = {},
+    const progress_fn &progress = nullptr
+) {
+    options.size = static_cast<uint32_t>(sizeof options);
+    auto quality = detail::sized<tiller_quality>();
+    detail::progress lent(progress);
+    lent.run([&](tiller_error **err) {
+        return tiller_dictionary_measure(dictionary.get(), rows.get(), &options, lent.get(), &quality, err);
+    });
+    return quality;
+}
+
+// Trains a dictionary on harvested rows. `checkpoint` is a file from which a cancelled run goes on; "" for none.
+inline dictionary train(
+    const std::vector<const activations *> &rows,
+    tiller_train_options options = {},
+    const std::string &checkpoint = "",
+    const progress_fn &progress = nullptr
+) {
+    options.size = static_cast<uint32_t>(sizeof options);
+    std::vector<const tiller_activations *> list;
+    for (const activations *each : rows) list.push_back(each ? each->get() : nullptr);
+    tiller_dictionary *made = nullptr;
+    detail::progress lent(progress);
+    lent.run([&](tiller_error **err) {
+        const char *file = checkpoint.empty() ? nullptr : checkpoint.c_str();
+        return tiller_train(list.data(), list.size(), &options, file, lent.get(), &made, err);
+    });
+    return dictionary(made);
+}
+
 // Features that a search found, best first.
 class matches {
 public:
@@ -439,6 +474,25 @@ public:
 private:
     detail::owned<tiller_explanations, tiller_explanations_free> c_;
 };
+
+// Explains features by counting them and words in harvested text.
+inline explanations explain(
+    const activations &rows,
+    const model &model,
+    const dictionary &dictionary,
+    const vocabulary &vocabulary,
+    tiller_explain options = {},
+    const progress_fn &progress = nullptr
+) {
+    options.size = static_cast<uint32_t>(sizeof options);
+    tiller_explanations *made = nullptr;
+    detail::progress lent(progress);
+    lent.run([&](tiller_error **err) {
+        return tiller_explain_data(
+            rows.get(), model.get(), dictionary.get(), vocabulary.get(), &options, lent.get(), &made, err);
+    });
+    return explanations(made);
+}
 
 // A plan resolved against its dictionaries and a model's sizes.
 class compiled {
@@ -738,6 +792,43 @@ public:
                 get(), list.data(), list.size(), directory.c_str(), &options, lent.get(), &n_rows, err);
         });
         return n_rows;
+    }
+    // Explains features through the unembedding; `from` and `to` are both NULL, or the rows of two layers.
+    tiller::explanations explain(
+        const tiller::model &model,
+        const tiller::dictionary &dictionary,
+        const tiller::vocabulary &vocabulary,
+        const activations *from = nullptr,
+        const activations *to = nullptr,
+        tiller_lens options = {},
+        const progress_fn &progress = nullptr
+    ) const {
+        options.size = static_cast<uint32_t>(sizeof options);
+        tiller_explanations *made = nullptr;
+        detail::progress lent(progress);
+        lent.run([&](tiller_error **err) {
+            return tiller_engine_explain(
+                get(), model.get(), dictionary.get(), vocabulary.get(), from ? from->get() : nullptr,
+                to ? to->get() : nullptr, &options, lent.get(), &made, err);
+        });
+        return tiller::explanations(made);
+    }
+    // Tests a dictionary on text files.
+    tiller_self_tested self_test(
+        const tiller::dictionary &dictionary,
+        const std::vector<std::string> &files,
+        tiller_self_test options = {},
+        const progress_fn &progress = nullptr
+    ) {
+        options.size = static_cast<uint32_t>(sizeof options);
+        auto tested = detail::sized<tiller_self_tested>();
+        detail::progress lent(progress);
+        lent.run([&](tiller_error **err) {
+            const auto list = detail::pointers(files);
+            return tiller_engine_self_test(
+                get(), dictionary.get(), list.data(), list.size(), &options, lent.get(), &tested, err);
+        });
+        return tested;
     }
     tiller_engine *get() const noexcept { return c_.get(); }
 

@@ -13,10 +13,14 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("Models", "model", None),
     ("Explanations", "explanations", None),
     ("Harvested rows", "activations", None),
+    ("Training", "train", None),
+    ("Quality of a dictionary", "quality", None),
+    ("Explaining by counting", "explain", None),
     ("Plans", "plan", None),
     ("Control vectors", "control_vector", None),
     ("The hook in your llama.cpp", "hook", None),
     ("The engine", "engine", Some("TILLER_ENGINE")),
+    ("Explaining and testing with the engine", "engine_measure", Some("TILLER_ENGINE")),
 ];
 
 /// Files of `src/capi` that export nothing.

@@ -313,3 +313,74 @@ func Requantize(from, to, kind string, threads int) error {
 	var err *C.tiller_error
 	return check(C.tiller_requantize(a, b, k, C.uint32_t(threads), &err), err)
 }
+
+// LensOptions say how features are explained through the unembedding; zero means the default.
+type LensOptions struct{ Mode, Condition, Top, Threads int }
+
+// Explain explains features through the unembedding; from and to are both nil, or the rows of two layers.
+func (n *Engine) Explain(
+	model *Model, dictionary *Dictionary, vocabulary *Vocabulary, from, to *Activations, options LensOptions,
+	progress Progress,
+) (*Explanations, error) {
+	defer runtime.KeepAlive(n.h)
+	defer runtime.KeepAlive(model.h)
+	defer runtime.KeepAlive(dictionary.h)
+	defer runtime.KeepAlive(vocabulary.h)
+	var f, t *C.tiller_activations
+	if from != nil {
+		defer runtime.KeepAlive(from.h)
+		f = from.h.c()
+	}
+	if to != nil {
+		defer runtime.KeepAlive(to.h)
+		t = to.h.c()
+	}
+	var o C.tiller_lens
+	o.size, o.mode = C.uint32_t(unsafe.Sizeof(o)), C.uint32_t(options.Mode)
+	o.condition, o.top = C.uint32_t(options.Condition), C.uint32_t(options.Top)
+	o.threads = C.uint32_t(options.Threads)
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var out *C.tiller_explanations
+	var err *C.tiller_error
+	status := C.tiller_engine_explain(
+		n.h.c(), model.h.c(), dictionary.h.c(), vocabulary.h.c(), f, t, &o, lent, &out, &err)
+	if e := check(status, err); e != nil {
+		return nil, e
+	}
+	return newExplanations(out), nil
+}
+
+// SelfTestOptions say how much text a self-test uses; zero means the default.
+type SelfTestOptions struct{ MaxTokens, ScoreTokens, Window int }
+
+// SelfTested is what a dictionary does on text; cross-entropies are in nats a token.
+type SelfTested struct {
+	Quality
+	NWarnings                                       int
+	MeanNorm, Clean, Reconstructed, Zero, Recovered float64
+}
+
+// SelfTest tests a dictionary on text files.
+func (n *Engine) SelfTest(
+	dictionary *Dictionary, files []string, options SelfTestOptions, progress Progress,
+) (SelfTested, error) {
+	defer runtime.KeepAlive(n.h)
+	defer runtime.KeepAlive(dictionary.h)
+	list := newStrings(files)
+	defer list.free()
+	var o C.tiller_self_test
+	o.size, o.max_tokens = C.uint32_t(unsafe.Sizeof(o)), C.uint32_t(options.MaxTokens)
+	o.score_tokens, o.window = C.uint32_t(options.ScoreTokens), C.uint32_t(options.Window)
+	var t C.tiller_self_tested
+	t.size = C.uint32_t(unsafe.Sizeof(t))
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var err *C.tiller_error
+	status := C.tiller_engine_self_test(
+		n.h.c(), dictionary.h.c(), list.c(), C.size_t(len(list)), &o, lent, &t, &err)
+	return SelfTested{
+		Quality{uint64(t.n_rows), float64(t.l0), float64(t.fvu), float64(t.dead_share)}, int(t.n_warnings),
+		float64(t.mean_norm), float64(t.clean), float64(t.reconstructed), float64(t.zero), float64(t.recovered),
+	}, check(status, err)
+}

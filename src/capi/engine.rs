@@ -44,7 +44,7 @@ unsafe impl Options for tiller_engine_options {
 /// tiller_engine_generate(); tiller_engine_free().
 ///
 /// Thread safety: one thread at a time; it may move between threads.
-pub struct tiller_engine(Engine);
+pub struct tiller_engine(pub(super) Engine);
 
 /// Opens a GGUF model.
 ///

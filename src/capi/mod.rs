@@ -13,7 +13,10 @@ mod dictionary;
 mod encode;
 #[cfg(feature = "engine")]
 mod engine;
+#[cfg(feature = "engine")]
+mod engine_measure;
 mod error;
+mod explain;
 mod explanations;
 mod gguf;
 mod guard;
@@ -21,4 +24,6 @@ mod hook;
 mod model;
 mod plan;
 mod progress;
+mod quality;
 mod text;
+mod train;

@@ -1,0 +1,123 @@
+package tiller
+
+// #include <stdlib.h>
+// #include "tiller.h"
+import "C"
+
+import (
+	"runtime"
+	"unsafe"
+)
+
+// Variant is which rule keeps codes in training.
+type Variant uint32
+
+// Variants.
+const (
+	BatchTopK Variant = iota
+	TopK
+)
+
+// TrainOptions say how a dictionary is trained; zero means the default.
+type TrainOptions struct {
+	Variant                              Variant
+	NFeatures, K, Batch, Epochs, Threads int
+	LearningRate                         float32
+	Seed                                 uint64
+	AuxK, WarmUp, CheckpointEvery        int
+	WithoutRevival                       bool
+}
+
+// Train trains a dictionary on harvested rows. checkpoint is a file from which a cancelled run goes on; "" for none.
+func Train(rows []*Activations, options TrainOptions, checkpoint string, progress Progress) (*Dictionary, error) {
+	list := (**C.tiller_activations)(C.calloc(C.size_t(len(rows)+1), C.size_t(unsafe.Sizeof(uintptr(0)))))
+	defer C.free(unsafe.Pointer(list))
+	all := unsafe.Slice(list, len(rows))
+	for i, r := range rows {
+		defer runtime.KeepAlive(r.h)
+		all[i] = r.h.c()
+	}
+	var o C.tiller_train_options
+	o.size, o.variant = C.uint32_t(unsafe.Sizeof(o)), C.uint32_t(options.Variant)
+	o.n_features, o.k, o.batch = C.uint32_t(options.NFeatures), C.uint32_t(options.K), C.uint32_t(options.Batch)
+	o.epochs, o.threads = C.uint32_t(options.Epochs), C.uint32_t(options.Threads)
+	o.lr, o.seed, o.aux_k = C.float(options.LearningRate), C.uint64_t(options.Seed), C.uint32_t(options.AuxK)
+	o.warm_up, o.checkpoint_every = C.uint32_t(options.WarmUp), C.uint32_t(options.CheckpointEvery)
+	if options.WithoutRevival {
+		o.without_revival = 1
+	}
+	var file *C.char
+	if checkpoint != "" {
+		file = cstring(checkpoint)
+		defer free(file)
+	}
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var out *C.tiller_dictionary
+	var err *C.tiller_error
+	status := C.tiller_train(list, C.size_t(len(rows)), &o, file, lent, &out, &err)
+	return newDictionary(status, out, err)
+}
+
+// MeasureOptions say which rows a dictionary is measured on; zero means the default.
+type MeasureOptions struct {
+	Threads      int
+	MaxRows      uint64
+	IncludeFirst bool
+}
+
+// Quality is how well a dictionary explains rows.
+type Quality struct {
+	NRows              uint64
+	L0, FVU, DeadShare float64
+}
+
+// Measure measures the dictionary on harvested rows.
+func (d *Dictionary) Measure(rows *Activations, options MeasureOptions, progress Progress) (Quality, error) {
+	defer runtime.KeepAlive(d.h)
+	defer runtime.KeepAlive(rows.h)
+	var o C.tiller_measure
+	o.size, o.threads = C.uint32_t(unsafe.Sizeof(o)), C.uint32_t(options.Threads)
+	o.max_rows = C.uint64_t(options.MaxRows)
+	if options.IncludeFirst {
+		o.include_first = 1
+	}
+	var q C.tiller_quality
+	q.size = C.uint32_t(unsafe.Sizeof(q))
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var err *C.tiller_error
+	e := check(C.tiller_dictionary_measure(d.h.c(), rows.h.c(), &o, lent, &q, &err), err)
+	return Quality{uint64(q.n_rows), float64(q.l0), float64(q.fvu), float64(q.dead_share)}, e
+}
+
+// ExplainOptions say how features are explained by counting; zero means the default.
+type ExplainOptions struct {
+	Window, Top, MinTogether, Threads int
+	MaxRows                           uint64
+}
+
+// Explain explains features by counting them and words in harvested text.
+func Explain(
+	rows *Activations, model *Model, dictionary *Dictionary, vocabulary *Vocabulary, options ExplainOptions,
+	progress Progress,
+) (*Explanations, error) {
+	defer runtime.KeepAlive(rows.h)
+	defer runtime.KeepAlive(model.h)
+	defer runtime.KeepAlive(dictionary.h)
+	defer runtime.KeepAlive(vocabulary.h)
+	var o C.tiller_explain
+	o.size, o.window = C.uint32_t(unsafe.Sizeof(o)), C.uint32_t(options.Window)
+	o.max_rows, o.top = C.uint64_t(options.MaxRows), C.uint32_t(options.Top)
+	o.min_together, o.threads = C.uint32_t(options.MinTogether), C.uint32_t(options.Threads)
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var out *C.tiller_explanations
+	var err *C.tiller_error
+	status := C.tiller_explain_data(
+		rows.h.c(), model.h.c(), dictionary.h.c(), vocabulary.h.c(), &o, lent, &out, &err)
+	if e := check(status, err); e != nil {
+		return nil, e
+	}
+	return newExplanations(out), nil
+}

@@ -1,0 +1,7 @@
+module steer
+
+go 1.19
+
+require tiller v0.0.0
+
+replace tiller => ../../bindings/go

@@ -1,0 +1,73 @@
+// A Go program on the engine: greedy text from a model, steered by a plan.
+//
+//	steer MODEL DICTIONARY PLAN PROMPT [MAX_TOKENS]
+//
+// examples/build.sh compiles it.
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"tiller"
+)
+
+func steer(modelFile, dictionaryFile, planFile, prompt string, maxTokens int) error {
+	engine, err := tiller.OpenEngine(modelFile, tiller.EngineOptions{Context: 2048})
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	dictionary, err := tiller.OpenDictionary(dictionaryFile)
+	if err != nil {
+		return err
+	}
+	plan, err := tiller.OpenPlan(planFile)
+	if err != nil {
+		return err
+	}
+	named := []tiller.Named{{Name: "", Dictionary: dictionary}}
+	compiled, err := plan.Compile(named, engine.NLayer(), engine.DModel(), tiller.Auto)
+	if err != nil {
+		return err
+	}
+	if err := engine.SetPlan(compiled); err != nil {
+		return err
+	}
+	options := tiller.GenerateOptions{MaxTokens: maxTokens}
+	_, err = engine.Generate(prompt, options, func(piece string) bool {
+		_, err := os.Stdout.WriteString(piece)
+		return err == nil
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println()
+	report, err := engine.Finish()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "%d rows seen, %d edited, %d skipped\n",
+		report.RowsSeen, report.RowsEdited, report.RowsSkipped)
+	return nil
+}
+
+func main() {
+	maxTokens := 100
+	if len(os.Args) > 5 {
+		n, err := strconv.Atoi(os.Args[5])
+		if err != nil || n <= 0 {
+			fmt.Fprintln(os.Stderr, "error: MAX_TOKENS must be a number above 0")
+			os.Exit(2)
+		}
+		maxTokens = n
+	}
+	if len(os.Args) < 5 {
+		fmt.Fprintf(os.Stderr, "usage: %s MODEL DICTIONARY PLAN PROMPT [MAX_TOKENS]\n", os.Args[0])
+		os.Exit(2)
+	}
+	if err := steer(os.Args[1], os.Args[2], os.Args[3], os.Args[4], maxTokens); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,191 @@
+use std::ffi::c_char;
+use std::path::PathBuf;
+
+use super::activations::tiller_activations;
+use super::arguments::{Options, Report, choice, options, path, report, slice, some};
+use super::dictionary::tiller_dictionary;
+use super::engine::tiller_engine;
+use super::error::tiller_status;
+use super::explanations::{tiller_explanations, tiller_vocabulary};
+use super::guard::{ErrorOut, Out, guard, make};
+use super::model::tiller_model;
+use super::progress::{reporter, tiller_progress};
+use crate::engine::documents;
+use crate::error::{Error, Result};
+use crate::eval::self_test::{self, SelfTest};
+use crate::explain::lens::{Condition, Lens, Mode};
+use crate::explain::{self, Tuned};
+
+/// How features are explained through the unembedding. Zero means the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_lens {
+    /// sizeof(tiller_lens).
+    pub size: u32,
+    /// What ranks words: 0 mutual information, 1 as the paper prints it (a trap), 2 the logit lens.
+    pub mode: u32,
+    /// How p(feature | word) is found: 0 softmax over the features, 1 Bayes' rule.
+    pub condition: u32,
+    /// Words kept per feature; 0 means 50.
+    pub top: u32,
+    /// Threads; 0 means 1.
+    pub threads: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+// SAFETY: `repr(C)`, a `u32` first, numbers only.
+unsafe impl Options for tiller_lens {
+    const NAME: &'static str = "tiller_lens";
+}
+
+/// Explains the features of `dictionary` by reading their directions through the final norm and the unembedding of
+/// `model`, which `engine` runs. `from` and `to` are NULL, or the rows of the dictionary's layer and of the last one for
+/// the same text: then a linear map between the two stands in front of the lens. See tiller_explain_data() for the
+/// default estimator.
+///
+/// On success `*out` owns a new object; free it with tiller_explanations_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_explain(
+    engine: Option<&tiller_engine>,
+    model: Option<&tiller_model>,
+    dictionary: Option<&tiller_dictionary>,
+    vocabulary: Option<&tiller_vocabulary>,
+    from: Option<&tiller_activations>,
+    to: Option<&tiller_activations>,
+    given: *const tiller_lens,
+    progress: Option<&tiller_progress>,
+    out: Out<'_, tiller_explanations>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        let (engine, model) = (&some(engine, "engine")?.0, &some(model, "model")?.model);
+        let (dictionary, vocabulary) =
+            (&some(dictionary, "dictionary")?.dictionary, &some(vocabulary, "vocabulary")?.0);
+        // SAFETY: the header requires a struct whose `size` is set, or NULL, and a function that may be called.
+        let (given, mut progress) = unsafe { (options(given)?, reporter(progress)) };
+        let default = Lens::default();
+        let or = |given: u32, default: usize| if given == 0 { default } else { given as usize };
+        let lens = Lens {
+            mode: choice(given.mode, &[Mode::Mi, Mode::Literal, Mode::Logit], "tiller_lens.mode")?,
+            condition: choice(given.condition, &[Condition::Softmax, Condition::Bayes], "tiller_lens.condition")?,
+            top: or(given.top, default.top),
+            threads: or(given.threads, default.threads),
+        };
+        let tokenize = |word: &str| engine.tokenize(word, false);
+        let found = match (from, to) {
+            (None, None) => explain::lens(model, dictionary, vocabulary, &tokenize, &lens, &mut progress),
+            (Some(from), Some(to)) => {
+                let tuned = Tuned { lens, ..Tuned::default() };
+                let (from, to) = (&from.rows, &to.rows);
+                explain::tuned(from, to, model, dictionary, vocabulary, &tokenize, &tuned, &mut progress)
+            }
+            _ => Err(Error::argument("from and to belong together; one is NULL")),
+        };
+        found.map(tiller_explanations)
+    })
+}
+
+/// How much text a self-test uses. Zero means the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_self_test {
+    /// sizeof(tiller_self_test).
+    pub size: u32,
+    /// Tokens for L0, FVU and dead features; 0 means 60,000.
+    pub max_tokens: u32,
+    /// Tokens for the cross-entropies; 0 means 8,000.
+    pub score_tokens: u32,
+    /// Longest window, in tokens; 0 means 256.
+    pub window: u32,
+}
+
+// SAFETY: `repr(C)`, a `u32` first, numbers only.
+unsafe impl Options for tiller_self_test {
+    const NAME: &'static str = "tiller_self_test";
+}
+
+/// What a dictionary does on text.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_self_tested {
+    /// Set it to sizeof(tiller_self_tested) before the call.
+    pub size: u32,
+    /// How many things there are to know that tiller_model_check() says in words.
+    pub n_warnings: u32,
+    /// Rows shown.
+    pub n_rows: u64,
+    /// Mean number of active features in a row.
+    pub l0: f64,
+    /// Fraction of variance unexplained.
+    pub fvu: f64,
+    /// Share of features that no row activated.
+    pub dead_share: f64,
+    /// Mean norm of the rows.
+    pub mean_norm: f64,
+    /// Cross-entropy of the model as it is, in nats a token.
+    pub clean: f64,
+    /// With the reconstruction in place of the residual stream.
+    pub reconstructed: f64,
+    /// With zero in place of the residual stream.
+    pub zero: f64,
+    /// (zero - reconstructed) / (zero - clean).
+    pub recovered: f64,
+}
+
+// SAFETY: `repr(C)`, a `u32` first.
+unsafe impl Report for tiller_self_tested {
+    const NAME: &'static str = "tiller_self_tested";
+}
+
+impl From<&SelfTest> for tiller_self_tested {
+    fn from(t: &SelfTest) -> Self {
+        Self {
+            size: 0,
+            n_warnings: t.warnings.len() as u32,
+            n_rows: t.quality.n_rows,
+            l0: t.quality.l0,
+            fvu: t.quality.fvu,
+            dead_share: t.quality.dead_share,
+            mean_norm: t.mean_norm,
+            clean: t.cross_entropy.clean,
+            reconstructed: t.cross_entropy.reconstructed,
+            zero: t.cross_entropy.zero,
+            recovered: t.cross_entropy.recovered(),
+        }
+    }
+}
+
+/// Tests `dictionary` on the engine's model over text files, as tiller_engine_harvest() reads them. A plan in force is set
+/// aside meanwhile. Progress counts tokens.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_self_test(
+    engine: Option<&mut tiller_engine>,
+    dictionary: Option<&tiller_dictionary>,
+    files: *const *const c_char,
+    n_files: usize,
+    given: *const tiller_self_test,
+    progress: Option<&tiller_progress>,
+    out: *mut tiller_self_tested,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        let (engine, dictionary) = (&mut some(engine, "engine")?.0, &some(dictionary, "dictionary")?.dictionary);
+        // SAFETY: the header requires `n_files` pointers.
+        let files = unsafe { slice(files, n_files, "files") }?.iter();
+        // SAFETY: the header requires C strings.
+        let files = files.map(|&file| unsafe { path(file, "files") }.map(PathBuf::from)).collect::<Result<Vec<_>>>()?;
+        // SAFETY: the header requires a struct whose `size` is set, or NULL, and a function that may be called.
+        let (given, mut progress) = unsafe { (options(given)?, reporter(progress)) };
+        let default = self_test::Options::default();
+        let or = |given: u32, default: usize| if given == 0 { default } else { given as usize };
+        let options = self_test::Options {
+            max_tokens: or(given.max_tokens, default.max_tokens),
+            score_tokens: or(given.score_tokens, default.score_tokens),
+            window: or(given.window, default.window),
+        };
+        let tested = self_test::self_test(engine, dictionary, &documents(&files)?, &options, &mut progress)?;
+        // SAFETY: the header requires a struct whose `size` is set.
+        unsafe { report(out, tiller_self_tested::from(&tested)) }
+    })
+}

@@ -1,0 +1,74 @@
+use super::activations::tiller_activations;
+use super::arguments::{Options, options, some};
+use super::dictionary::tiller_dictionary;
+use super::error::tiller_status;
+use super::explanations::{tiller_explanations, tiller_vocabulary};
+use super::guard::{ErrorOut, Out, make};
+use super::model::tiller_model;
+use super::progress::{reporter, tiller_progress};
+use crate::explain::{self, Data};
+
+/// How features are explained by counting. Zero means the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_explain {
+    /// sizeof(tiller_explain).
+    pub size: u32,
+    /// Tokens of a window; 0 means 32.
+    pub window: u32,
+    /// Of more rows than this, windows spread evenly over the text are taken; 0 means 1,000,000.
+    pub max_rows: u64,
+    /// Words kept per feature; 0 means 50.
+    pub top: u32,
+    /// Windows in which a feature and a word must come together to count at all; 0 means 3.
+    pub min_together: u32,
+    /// Threads; 0 means 1. The answer does not depend on it.
+    pub threads: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+// SAFETY: `repr(C)`, a `u32` first, numbers only.
+unsafe impl Options for tiller_explain {
+    const NAME: &'static str = "tiller_explain";
+}
+
+impl tiller_explain {
+    fn options(&self) -> Data {
+        let mut options = Data::default();
+        let or = |given: u32, default: usize| if given == 0 { default } else { given as usize };
+        options.window = or(self.window, options.window);
+        options.max_rows = if self.max_rows == 0 { options.max_rows } else { self.max_rows };
+        options.count.top = or(self.top, options.count.top);
+        options.count.min_together =
+            if self.min_together == 0 { options.count.min_together } else { self.min_together };
+        options.count.threads = or(self.threads, options.count.threads);
+        options
+    }
+}
+
+/// Explains the features of `dictionary` by the words of `vocabulary` that go together with them in harvested text: by
+/// mutual information, counted over windows. The default estimator; see tiller_engine_explain() for the others.
+/// Progress counts rows.
+///
+/// On success `*out` owns a new object; free it with tiller_explanations_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_explain_data(
+    rows: Option<&tiller_activations>,
+    model: Option<&tiller_model>,
+    dictionary: Option<&tiller_dictionary>,
+    vocabulary: Option<&tiller_vocabulary>,
+    given: *const tiller_explain,
+    progress: Option<&tiller_progress>,
+    out: Out<'_, tiller_explanations>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        let (rows, model) = (&some(rows, "rows")?.rows, &some(model, "model")?.model);
+        let (dictionary, vocabulary) =
+            (&some(dictionary, "dictionary")?.dictionary, &some(vocabulary, "vocabulary")?.0);
+        // SAFETY: the header requires a struct whose `size` is set, or NULL, and a function that may be called.
+        let (given, mut progress) = unsafe { (options(given)?, reporter(progress)) };
+        explain::data(rows, model, dictionary, vocabulary, &given.options(), &mut progress).map(tiller_explanations)
+    })
+}

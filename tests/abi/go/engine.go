@@ -1,0 +1,103 @@
+//go:build !tiller_guest
+
+package main
+
+import (
+	"tiller"
+)
+
+func init() {
+	for name, run := range map[string]operation{
+		"engine_open": func(a arguments) (string, error) {
+			n, err := tiller.OpenEngine(a[1], tiller.EngineOptions{Threads: number(a[2]), Context: number(a[3])})
+			return kept(a[0], n, err)
+		},
+		"engine_sizes": func(a arguments) (string, error) {
+			n := get[*tiller.Engine](a[0])
+			return show(n.NLayer(), n.DModel(), n.NVocab()), nil
+		},
+		"engine_tokenize": func(a arguments) (string, error) {
+			return shown(get[*tiller.Engine](a[0]).Tokenize(a[1], true))
+		},
+		"engine_detokenize": func(a arguments) (string, error) {
+			return get[*tiller.Engine](a[0]).Detokenize(list(a[1], func(s string) int32 { return int32(number(s)) }))
+		},
+		"engine_chat": func(a arguments) (string, error) {
+			return get[*tiller.Engine](a[0]).Chat([]tiller.Message{{Role: a[1], Content: a[2]}}, true)
+		},
+		"engine_generate": func(a arguments) (string, error) {
+			left := number(a[3])
+			var stream func(string) bool
+			if left > 0 {
+				stream = func(piece string) bool {
+					if piece != "" {
+						left--
+					}
+					return left > 0
+				}
+			}
+			g, err := get[*tiller.Engine](a[0]).Generate(a[1], tiller.GenerateOptions{MaxTokens: number(a[2])}, stream)
+			if err != nil {
+				return "", err
+			}
+			return show(len(g.Tokens()), g.Stop()) + g.Text(), nil
+		},
+		"engine_begin": func(a arguments) (string, error) {
+			g, err := get[*tiller.Engine](a[1]).Begin(a[2], tiller.GenerateOptions{MaxTokens: number(a[3])})
+			if _, err = keep(a[0], g, err); err != nil {
+				return "", err
+			}
+			return show(g.NPrompt()), nil
+		},
+		"engine_step": func(a arguments) (string, error) {
+			g := get[*tiller.Generation](a[1])
+			more, err := get[*tiller.Engine](a[0]).Step(g)
+			return show(more, len(g.Tokens())), err
+		},
+		"engine_set_plan": func(a arguments) (string, error) {
+			return "", get[*tiller.Engine](a[0]).SetPlan(planOf(a))
+		},
+		"engine_finish": func(a arguments) (string, error) {
+			r, err := get[*tiller.Engine](a[0]).Finish()
+			return show(r.RowsEdited > 0), err
+		},
+		"engine_perplexity": func(a arguments) (string, error) {
+			s, err := get[*tiller.Engine](a[0]).Perplexity(a[1], 0)
+			return show(s.NTokens, s.Perplexity > 1), err
+		},
+		"engine_score": func(a arguments) (string, error) {
+			tokens := list(a[1], func(s string) int32 { return int32(number(s)) })
+			s, err := get[*tiller.Engine](a[0]).Score(tokens, number(a[2]))
+			return show(s.NTokens, s.NLL > 0), err
+		},
+		"engine_harvest": func(a arguments) (string, error) {
+			left := number(a[4])
+			return shown(get[*tiller.Engine](a[0]).Harvest([]string{a[1]}, a[2],
+				tiller.HarvestOptions{Layers: numbers(a[3])},
+				func(done, total uint64, note string) bool { left--; return left != -1 }))
+		},
+		"activations_open": func(a arguments) (string, error) {
+			acts, err := tiller.OpenActivations(a[1])
+			if _, err = keep(a[0], acts, err); err != nil {
+				return "", err
+			}
+			i := acts.Info()
+			text := show(i.NRows, i.DModel, i.Layer, i.Complete)
+			if i.Model == "" || len(i.Fingerprint) != 64 {
+				text += " (of no model)"
+			}
+			return text, nil
+		},
+		"activations_row": func(a arguments) (string, error) {
+			row, token, position, err := get[*tiller.Activations](a[0]).Row(number(a[1]))
+			square := float32(0)
+			for _, x := range row {
+				square += x * x
+			}
+			return show(token, position, square > 0), err
+		},
+		"requantize": func(a arguments) (string, error) { return "", tiller.Requantize(a[0], a[1], a[2], 2) },
+	} {
+		operations[name] = run
+	}
+}

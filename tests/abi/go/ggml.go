@@ -1,0 +1,37 @@
+package main
+
+// #cgo CFLAGS: -I${SRCDIR}/.. -I${SRCDIR}/../../../include
+// #cgo LDFLAGS: -ltiller
+// #include <stdlib.h>
+// #include "fake_ggml.h"
+import "C"
+
+import (
+	"runtime"
+	"tiller"
+	"unsafe"
+)
+
+// newHook makes a hook on the fake ggml.
+func newHook() (*tiller.Hook, error) {
+	ggml := C.fake_ggml()
+	return tiller.NewHook(unsafe.Pointer(&ggml))
+}
+
+// graph runs a graph through the hook, in memory of C, as a real one would be.
+func graph(hook *tiller.Hook, node string, data []float32, dModel int, positions []int32, hidden bool) int {
+	name := C.CString(node)
+	defer C.free(unsafe.Pointer(name))
+	rows := C.calloc(C.size_t(len(data)+1), 4)
+	defer C.free(rows)
+	at := C.calloc(C.size_t(len(positions)+1), 4)
+	defer C.free(at)
+	copy(unsafe.Slice((*float32)(rows), len(data)), data)
+	copy(unsafe.Slice((*int32)(at), len(positions)), positions)
+	_, user := hook.Callback()
+	answer := C.fake_graph((*C.tiller_hook)(user), name, (*C.float)(rows), C.size_t(dModel),
+		C.size_t(len(positions)), (*C.int32_t)(at), C.bool(hidden))
+	runtime.KeepAlive(hook)
+	copy(data, unsafe.Slice((*float32)(rows), len(data)))
+	return int(answer)
+}

@@ -1,0 +1,681 @@
+/* The cases of cases.tsv in plain C. Run it under valgrind, too. */
+#include "runner.h"
+
+#include "fake_ggml.h"
+
+/* ---- What a case leaves behind ---- */
+
+static tiller_status status;
+static tiller_error *err;
+static char result[1 << 16];
+static size_t result_length;
+
+/* Handles by name. Each knows how it is freed. */
+static struct slot {
+    char name[16];
+    void *handle;
+    void (*release)(void *);
+} slots[64];
+
+static struct slot *find(const char *name) {
+    for (size_t i = 0; i < sizeof slots / sizeof *slots; i++) {
+        if (slots[i].handle && strcmp(slots[i].name, name) == 0) return &slots[i];
+    }
+    return NULL;
+}
+
+static void *get(const char *name) {
+    struct slot *slot = find(name);
+    return slot ? slot->handle : NULL;
+}
+
+static void drop(const char *name) {
+    struct slot *slot = find(name);
+    if (!slot) return;
+    slot->release(slot->handle);
+    slot->handle = NULL;
+}
+
+static void put(const char *name, void *handle, void (*release)(void *)) {
+    if (!handle) return;
+    drop(name);
+    for (size_t i = 0; i < sizeof slots / sizeof *slots; i++) {
+        if (slots[i].handle) continue;
+        snprintf(slots[i].name, sizeof slots[i].name, "%s", name);
+        slots[i].handle = handle;
+        slots[i].release = release;
+        return;
+    }
+    abort();
+}
+
+#define RELEASE(type) \
+    static void release_##type(void *handle) { tiller_##type##_free((tiller_##type *) handle); }
+/* Keeps what a call made under a name. */
+#define KEEP(type, name, made) put(name, made, release_##type)
+
+RELEASE(dictionary)
+RELEASE(slice)
+RELEASE(gguf)
+RELEASE(model)
+RELEASE(vocabulary)
+RELEASE(explanations)
+RELEASE(matches)
+RELEASE(plan)
+RELEASE(compiled)
+RELEASE(control_vector)
+RELEASE(hook)
+
+/* ---- What comes out ---- */
+
+static void out(const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    const int n = vsnprintf(result + result_length, sizeof result - result_length, format, list);
+    va_end(list);
+    if (n > 0) result_length += (size_t) n;
+}
+
+static void out_floats(const float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) out("%s%.5g", result_length ? " " : "", (double) x[i]);
+}
+
+static void out_text(tiller_text *text) {
+    if (status == TILLER_OK) out("%s", tiller_text_data(text));
+    if (status == TILLER_OK && tiller_text_length(text) != strlen(tiller_text_data(text))) out(" (wrong length)");
+    tiller_text_free(text);
+}
+
+/* ---- What goes in: lists are parted by spaces, "-" is none ---- */
+
+/* Memory of one case. */
+static void *memory[32];
+static size_t n_memory;
+
+static void *take(size_t n) {
+    void *p = calloc(n ? n : 1, 1);
+    if (!p || n_memory == sizeof memory / sizeof *memory) abort();
+    return memory[n_memory++] = p;
+}
+
+static float *floats(const char *text, size_t *n) {
+    *n = 0;
+    if (strcmp(text, "-") == 0) return NULL;
+    float *list = (float *) take(strlen(text) * sizeof *list);
+    for (char *end; *text; text = end) {
+        list[(*n)++] = strtof(text, &end);
+        while (*end == ' ') end++;
+    }
+    return list;
+}
+
+static uint32_t *numbers(const char *text, size_t *n) {
+    const float *from = floats(text, n);
+    uint32_t *list = (uint32_t *) take(*n * sizeof *list);
+    for (size_t i = 0; i < *n; i++) list[i] = (uint32_t) from[i];
+    return list;
+}
+
+/* "position:sequence:generated …" */
+static tiller_row *rows(const char *text, size_t *n) {
+    tiller_row *list = (tiller_row *) take(strlen(text) * sizeof *list);
+    for (*n = 0; *text; (*n)++) {
+        int taken = 0;
+        sscanf(text, "%d:%d:%u%n", &list[*n].position, &list[*n].sequence, &list[*n].generated, &taken);
+        for (text += taken; *text == ' ';) text++;
+    }
+    return list;
+}
+
+/* "feature:activation …" */
+static tiller_code *codes(const char *text, size_t *n) {
+    tiller_code *list = (tiller_code *) take(strlen(text) * sizeof *list);
+    for (*n = 0; *text && strcmp(text, "-") != 0; (*n)++) {
+        int taken = 0;
+        sscanf(text, "%u:%f%n", &list[*n].feature, &list[*n].activation, &taken);
+        for (text += taken; *text == ' ';) text++;
+    }
+    return list;
+}
+
+static uint32_t number(const char *text) { return (uint32_t) strtoul(text, NULL, 10); }
+
+/* ---- Dictionaries ---- */
+
+static void version(char **a) {
+    (void) a;
+    out("%s", tiller_version());
+}
+
+static void dictionary_new(char **a) {
+    tiller_dictionary_parts parts;
+    memset(&parts, 0, sizeof parts);
+    parts.size = sizeof parts;
+    size_t n;
+    parts.activation = number(a[1]);
+    parts.d_model = number(a[2]);
+    parts.n_features = number(a[3]);
+    parts.k = number(a[4]);
+    parts.encoder = floats(a[5], &n);
+    parts.decoder = floats(a[6], &n);
+    parts.threshold = floats(a[7], &n);
+    parts.stats = (const tiller_stats *) floats(a[8], &n);
+    parts.has_layer = a[9][0] != '-';
+    parts.layer = number(a[9]);
+    parts.name = strcmp(a[10], "-") ? a[10] : NULL;
+    tiller_dictionary *made = NULL;
+    status = tiller_dictionary_new(&parts, &made, &err);
+    KEEP(dictionary, a[0], made);
+}
+
+static void dictionary_open(char **a) {
+    tiller_dictionary *made = NULL;
+    status = tiller_dictionary_open(a[1], &made, &err);
+    KEEP(dictionary, a[0], made);
+}
+
+static void dictionary_info(char **a) {
+    tiller_dictionary_info info;
+    info.size = sizeof info;
+    status = tiller_dictionary_get_info(get(a[0]), &info, &err);
+    if (status != TILLER_OK) return;
+    out("%u %llu %llu %llu %d %u %s %s", info.activation, (unsigned long long) info.d_model,
+        (unsigned long long) info.n_features, (unsigned long long) info.k, info.layer, info.has_stats, info.storage,
+        info.name);
+    if (info.d_model != tiller_dictionary_d_model(get(a[0]))) out(" (another width)");
+}
+
+static void dictionary_stats(char **a) {
+    tiller_stats stats;
+    status = tiller_dictionary_stats(get(a[0]), number(a[1]), &stats, &err);
+    if (status == TILLER_OK) out("%.5g %.5g %.5g", stats.density, stats.max, stats.mean);
+}
+
+static void dictionary_encode(char **a) {
+    size_t n_row, n = tiller_dictionary_n_features(get(a[0]));
+    const float *row = floats(a[1], &n_row);
+    float *activations = (float *) take(n * sizeof *activations);
+    status = tiller_dictionary_encode(get(a[0]), row, n_row, activations, n, &err);
+    if (status == TILLER_OK) out_floats(activations, n);
+}
+
+static void dictionary_encode_rows(char **a) {
+    size_t n_data;
+    const float *data = floats(a[1], &n_data);
+    tiller_codes *codes = NULL;
+    status = tiller_dictionary_encode_rows(get(a[0]), data, n_data, number(a[2]), &codes, &err);
+    for (size_t i = 0; i < tiller_codes_n_rows(codes); i++) {
+        size_t n;
+        const tiller_code *row = tiller_codes_row(codes, i, &n);
+        out(i ? " |" : "");
+        for (size_t j = 0; j < n; j++) out("%s%u:%.5g", result_length ? " " : "", row[j].feature, row[j].activation);
+    }
+    tiller_codes_free(codes);
+}
+
+static void dictionary_decode(char **a) {
+    size_t n_codes, n_row = tiller_dictionary_d_model(get(a[0]));
+    const tiller_code *list = codes(a[1], &n_codes);
+    float *row = (float *) take(n_row * sizeof *row);
+    status = tiller_dictionary_decode(get(a[0]), list, n_codes, row, n_row, &err);
+    if (status == TILLER_OK) out_floats(row, n_row);
+}
+
+static void dictionary_encoder_row(char **a) {
+    size_t n = tiller_dictionary_d_model(get(a[0]));
+    float *row = (float *) take(n * sizeof *row);
+    status = tiller_dictionary_encoder_row(get(a[0]), number(a[1]), row, n, &err);
+    if (status == TILLER_OK) out_floats(row, n);
+}
+
+static void dictionary_decoder_row(char **a) {
+    size_t n = tiller_dictionary_d_model(get(a[0]));
+    float *row = (float *) take(n * sizeof *row);
+    status = tiller_dictionary_decoder_row(get(a[0]), number(a[1]), row, n, &err);
+    if (status == TILLER_OK) out_floats(row, n);
+}
+
+static void dictionary_save(char **a) { status = tiller_dictionary_save(get(a[0]), a[1], a[2], &err); }
+
+static void slice_new(char **a) {
+    size_t n;
+    const uint32_t *features = numbers(a[2], &n);
+    tiller_slice *made = NULL;
+    status = tiller_dictionary_slice(get(a[1]), features, n, &made, &err);
+    KEEP(slice, a[0], made);
+    if (status == TILLER_OK) out("%zu %s", tiller_slice_length(made), tiller_slice_is_exact(made) ? "true" : "false");
+}
+
+static void slice_encode(char **a) {
+    size_t n_row, n = tiller_slice_length(get(a[0]));
+    const float *row = floats(a[1], &n_row);
+    float *activations = (float *) take(n * sizeof *activations);
+    status = tiller_slice_encode(get(a[0]), row, n_row, activations, n, &err);
+    if (status == TILLER_OK) out_floats(activations, n);
+}
+
+static void slice_edit(char **a) {
+    size_t n_deltas, n_row;
+    const float *deltas = floats(a[1], &n_deltas);
+    float *row = floats(a[2], &n_row);
+    status = tiller_slice_edit(get(a[0]), deltas, n_deltas, row, n_row, &err);
+    if (status == TILLER_OK) out_floats(row, n_row);
+}
+
+static void free_(char **a) { drop(a[0]); }
+
+/* ---- Files and models ---- */
+
+static void gguf_open(char **a) {
+    tiller_gguf *made = NULL;
+    status = tiller_gguf_open(a[1], &made, &err);
+    KEEP(gguf, a[0], made);
+}
+
+static void gguf_value(char **a) {
+    tiller_text *text = NULL;
+    status = tiller_gguf_value(get(a[0]), a[1], &text, &err);
+    out_text(text);
+}
+
+static void gguf_has(char **a) {
+    bool has = false;
+    for (size_t i = 0; i < tiller_gguf_n_keys(get(a[0])); i++) has |= strcmp(tiller_gguf_key(get(a[0]), i), a[1]) == 0;
+    out(has ? "true" : "false");
+}
+
+static void gguf_tensor(char **a) {
+    for (size_t i = 0; i < tiller_gguf_n_tensors(get(a[0])); i++) {
+        tiller_tensor t;
+        t.size = sizeof t;
+        status = tiller_gguf_tensor(get(a[0]), i, &t, &err);
+        if (status != TILLER_OK) return;
+        if (strcmp(t.name, a[1]) == 0) {
+            out("%s %u", t.name, t.dtype);
+            for (int j = 0; j < 4; j++) out(" %llu", (unsigned long long) t.shape[j]);
+            out(" %llu", (unsigned long long) t.n_bytes);
+        }
+    }
+}
+
+static void model_open(char **a) {
+    tiller_model *made = NULL;
+    status = tiller_model_open(a[1], &made, &err);
+    KEEP(model, a[0], made);
+}
+
+static const char *truth(bool value) { return value ? "true" : "false"; }
+
+static void model_info(char **a) {
+    const tiller_model *m = get(a[0]);
+    out("%s %s %s %zu %zu %zu %zu %s %d %d %s", tiller_model_architecture(m), tiller_model_name(m),
+        tiller_model_quantization(m), tiller_model_n_layer(m), tiller_model_d_model(m), tiller_model_n_vocab(m),
+        tiller_model_context_length(m), truth(tiller_model_tied_unembedding(m)), tiller_model_bos(m),
+        tiller_model_eos(m), truth(tiller_model_add_bos(m)));
+}
+
+static void model_fingerprint_length(char **a) { out("%zu", strlen(tiller_model_fingerprint(get(a[0])))); }
+
+static void model_token_text(char **a) {
+    tiller_text *text = NULL;
+    status = tiller_model_token_text(get(a[0]), (int32_t) number(a[1]), &text, &err);
+    out_text(text);
+}
+
+static void model_token_bytes(char **a) {
+    tiller_text *text = NULL;
+    status = tiller_model_token_bytes(get(a[0]), (int32_t) number(a[1]), &text, &err);
+    out_text(text);
+}
+
+static void model_output_norm(char **a) {
+    size_t n = tiller_model_d_model(get(a[0]));
+    float *weight = (float *) take(n * sizeof *weight), epsilon = 0;
+    status = tiller_model_output_norm(get(a[0]), weight, n, &epsilon, &err);
+    if (status != TILLER_OK) return;
+    out_floats(weight, n);
+    out_floats(&epsilon, 1);
+}
+
+static void model_unembedding_row(char **a) {
+    size_t n = tiller_model_d_model(get(a[0]));
+    float *row = (float *) take(n * sizeof *row);
+    status = tiller_model_unembedding_row(get(a[0]), (int32_t) number(a[1]), row, n, &err);
+    if (status == TILLER_OK) out_floats(row, n);
+}
+
+static void model_check(char **a) {
+    tiller_text *warning = NULL;
+    status = tiller_model_check(get(a[0]), get(a[1]), &warning, &err);
+    out_text(warning);
+}
+
+/* ---- Words ---- */
+
+static void vocabulary_new(char **a) {
+    const char *texts[2] = {a[2], a[3]};
+    tiller_vocabulary *made = NULL;
+    status = tiller_vocabulary_new(texts, a[3] ? 2 : 1, number(a[1]), &made, &err);
+    KEEP(vocabulary, a[0], made);
+    if (status == TILLER_OK) out("%zu", tiller_vocabulary_n_words(made));
+}
+
+static void vocabulary_open(char **a) {
+    tiller_vocabulary *made = NULL;
+    status = tiller_vocabulary_open(a[1], &made, &err);
+    KEEP(vocabulary, a[0], made);
+    if (status == TILLER_OK) out("%zu", tiller_vocabulary_n_words(made));
+}
+
+static void vocabulary_word(char **a) {
+    tiller_text *text = NULL;
+    status = tiller_vocabulary_word(get(a[0]), number(a[1]), &text, &err);
+    out_text(text);
+}
+
+static void vocabulary_save(char **a) { status = tiller_vocabulary_save(get(a[0]), a[1], &err); }
+
+static void explanations_open(char **a) {
+    tiller_explanations *made = NULL;
+    status = tiller_explanations_open(a[1], &made, &err);
+    KEEP(explanations, a[0], made);
+    if (status == TILLER_OK) out("%zu", tiller_explanations_length(made));
+}
+
+static void explanations_feature(char **a) { out("%u", tiller_explanations_feature(get(a[0]), number(a[1]))); }
+
+static void explanations_words(char **a) {
+    tiller_text *text = NULL;
+    status = tiller_explanations_words(get(a[0]), number(a[1]), number(a[2]), &text, &err);
+    out_text(text);
+}
+
+static void explanations_json(char **a) {
+    tiller_text *text = NULL;
+    status = tiller_explanations_json(get(a[0]), number(a[1]), &text, &err);
+    out_text(text);
+}
+
+static void explanations_find(char **a) {
+    const char *words[2] = {a[3], a[4]};
+    tiller_matches *made = NULL;
+    status = tiller_explanations_find(get(a[1]), words, a[4] ? 2 : 1, number(a[2]), NULL, &made, &err);
+    KEEP(matches, a[0], made);
+    for (size_t i = 0; i < tiller_matches_length(made); i++) {
+        tiller_match match;
+        match.size = sizeof match;
+        status = tiller_matches_get(made, i, &match, &err);
+        out("%s%u", i ? " " : "", match.feature);
+    }
+}
+
+static void match(char **a) {
+    tiller_match match;
+    match.size = sizeof match;
+    status = tiller_matches_get(get(a[0]), number(a[1]), &match, &err);
+    if (status == TILLER_OK) out("%u %.5g %s", match.feature, match.weight, match.words);
+}
+
+static void explanations_unknown(char **a) {
+    const char *words[2] = {a[1], a[2]};
+    tiller_text *text = NULL;
+    status = tiller_explanations_unknown_words(get(a[0]), words, a[2] ? 2 : 1, &text, &err);
+    out_text(text);
+}
+
+static void explanations_label(char **a) {
+    status = tiller_explanations_set_label(get(a[0]), number(a[1]), strcmp(a[2], "-") ? a[2] : NULL, &err);
+}
+
+static void explanations_save_labels(char **a) { status = tiller_explanations_save_labels(get(a[0]), a[1], &err); }
+
+static void explanations_load_labels(char **a) {
+    size_t n = 0;
+    status = tiller_explanations_load_labels(get(a[0]), a[1], &n, &err);
+    if (status == TILLER_OK) out("%zu", n);
+}
+
+static void explanations_save(char **a) { status = tiller_explanations_save(get(a[0]), a[1], &err); }
+
+/* ---- Plans ---- */
+
+static void keep_plan(const char *name, tiller_plan *made) {
+    KEEP(plan, name, made);
+    if (status == TILLER_OK) out("%zu", tiller_plan_n_rules(made));
+}
+
+static void plan_parse(char **a) {
+    tiller_plan *made = NULL;
+    status = tiller_plan_parse(a[1], &made, &err);
+    keep_plan(a[0], made);
+}
+
+static void plan_open(char **a) {
+    tiller_plan *made = NULL;
+    status = tiller_plan_open(a[1], &made, &err);
+    keep_plan(a[0], made);
+}
+
+static void plan_for(char **a) {
+    tiller_plan *made = NULL;
+    status = tiller_plan_for(get(a[1]), a[2], strtof(a[3], NULL), number(a[4]), NULL, &made, &err);
+    keep_plan(a[0], made);
+}
+
+static void plan_json(char **a) {
+    tiller_text *text = NULL;
+    status = tiller_plan_json(get(a[0]), &text, &err);
+    out_text(text);
+}
+
+static void plan_save(char **a) { status = tiller_plan_save(get(a[0]), a[1], &err); }
+
+static void plan_compile(char **a) {
+    const tiller_named named = {"", get(a[5])};
+    tiller_compiled *made = NULL;
+    status = tiller_plan_compile(get(a[1]), &named, 1, number(a[3]), number(a[4]), number(a[2]), &made, &err);
+    KEEP(compiled, a[0], made);
+    if (status != TILLER_OK) return;
+    out("%s %zu", truth(tiller_compiled_needs_callback(made)), tiller_compiled_control_vector_length(made));
+    if (strlen(tiller_compiled_fingerprint(made)) != 64) out(" (wrong fingerprint)");
+}
+
+static void compiled_check(char **a) { status = tiller_compiled_check(get(a[0]), number(a[1]), number(a[2]), &err); }
+
+static void compiled_control_vector(char **a) {
+    size_t n = tiller_compiled_control_vector_length(get(a[0]));
+    float *data = (float *) take(n * sizeof *data);
+    status = tiller_compiled_control_vector(get(a[0]), data, n, &err);
+    if (status == TILLER_OK) out_floats(data, n);
+}
+
+static void compiled_apply(char **a) {
+    size_t n_data, n_rows;
+    float *data = floats(a[2], &n_data);
+    const tiller_row *list = rows(a[3], &n_rows);
+    uint64_t n_edited = 0;
+    status = tiller_compiled_apply(get(a[0]), number(a[1]), data, n_data, list, n_rows, &n_edited, &err);
+    if (status != TILLER_OK) return;
+    out_floats(data, n_data);
+    out(" %llu", (unsigned long long) n_edited);
+}
+
+static void control_vector_new(char **a) {
+    tiller_control_vector *made = NULL;
+    status = tiller_control_vector_new(number(a[1]), &made, &err);
+    KEEP(control_vector, a[0], made);
+}
+
+static void control_vector_open(char **a) {
+    tiller_control_vector *made = NULL;
+    status = tiller_control_vector_open(a[1], &made, &err);
+    KEEP(control_vector, a[0], made);
+}
+
+static void control_vector_add(char **a) {
+    size_t n;
+    const float *direction = floats(a[2], &n);
+    status = tiller_control_vector_add(get(a[0]), number(a[1]), direction, n, &err);
+}
+
+static void control_vector_data(char **a) {
+    size_t n = (number(a[1]) - 1) * tiller_control_vector_d_model(get(a[0]));
+    float *data = (float *) take(n * sizeof *data);
+    status = tiller_control_vector_data(get(a[0]), number(a[1]), data, n, &err);
+    if (status == TILLER_OK) out_floats(data, n);
+}
+
+static void control_vector_save(char **a) { status = tiller_control_vector_save(get(a[0]), a[1], a[2], &err); }
+
+/* ---- The hook ---- */
+
+static void hook_new(char **a) {
+    const tiller_ggml ggml = fake_ggml();
+    tiller_hook *made = NULL;
+    status = tiller_hook_new(&ggml, &made, &err);
+    KEEP(hook, a[0], made);
+}
+
+static void hook_graph(char **a) {
+    size_t n_data, n_rows, d_model = number(a[3]);
+    float *data = floats(a[2], &n_data);
+    int32_t *positions = (int32_t *) numbers(a[4], &n_rows);
+    out("%d", fake_graph(get(a[0]), a[1], data, d_model, n_rows, positions, strcmp(a[5], "device") == 0));
+    out_floats(data, n_data);
+}
+
+static void hook_set_plan(char **a) { status = tiller_hook_set_plan(get(a[0]), get(a[1]), &err); }
+
+static void hook_vector(char **a) {
+    status = tiller_hook_set_plan(get(a[0]), get(a[1]), &err);
+    if (status == TILLER_OK) out(truth(tiller_hook_has_control_vector(get(a[0]))));
+}
+
+static void hook_announce(char **a) {
+    size_t n;
+    const tiller_row *list = rows(a[1], &n);
+    status = tiller_hook_announce(get(a[0]), list, n, &err);
+}
+
+static void hook_capture(char **a) {
+    size_t n;
+    const uint32_t *layers = numbers(a[1], &n);
+    status = tiller_hook_capture(get(a[0]), layers, n, &err);
+}
+
+static void hook_captured(char **a) {
+    tiller_captured *captured = NULL;
+    status = tiller_hook_captured(get(a[0]), number(a[1]), &captured, &err);
+    const size_t n = tiller_captured_n_rows(captured);
+    if (n > 0) out_floats(tiller_captured_data(captured), n * tiller_captured_d_model(captured));
+    for (size_t i = 0; i < n; i++) {
+        const tiller_row row = tiller_captured_tokens(captured)[i];
+        out(" %d:%d:%u", row.position, row.sequence, row.generated);
+    }
+    tiller_captured_free(captured);
+}
+
+static void hook_stop_after(char **a) { status = tiller_hook_stop_after(get(a[0]), atoi(a[1]), &err); }
+
+static void hook_finish(char **a) {
+    tiller_report report;
+    report.size = sizeof report;
+    status = tiller_hook_finish(get(a[0]), &report, &err);
+    if (status != TILLER_OK) return;
+    out("%llu %llu %llu %llu", (unsigned long long) report.rows_seen, (unsigned long long) report.rows_edited,
+        (unsigned long long) report.rows_skipped, (unsigned long long) report.rows_captured);
+}
+
+#ifdef TILLER_ENGINE
+#include "runner_engine.inc"
+#endif
+
+/* ---- The table of operations ---- */
+
+static const struct {
+    const char *name;
+    void (*run)(char **);
+} operations[] = {
+#define OPERATION(name) {#name, name}
+    OPERATION(version), OPERATION(dictionary_new), OPERATION(dictionary_open), OPERATION(dictionary_info),
+    OPERATION(dictionary_stats), OPERATION(dictionary_encode), OPERATION(dictionary_encode_rows),
+    OPERATION(dictionary_decode), OPERATION(dictionary_encoder_row), OPERATION(dictionary_decoder_row),
+    OPERATION(dictionary_save), OPERATION(slice_new), OPERATION(slice_encode), OPERATION(slice_edit), {"free", free_},
+    OPERATION(gguf_open), OPERATION(gguf_value), OPERATION(gguf_has), OPERATION(gguf_tensor), OPERATION(model_open),
+    OPERATION(model_info), OPERATION(model_fingerprint_length), OPERATION(model_token_text),
+    OPERATION(model_token_bytes), OPERATION(model_output_norm), OPERATION(model_unembedding_row),
+    OPERATION(model_check), OPERATION(vocabulary_new), OPERATION(vocabulary_open), OPERATION(vocabulary_word),
+    OPERATION(vocabulary_save), OPERATION(explanations_open), OPERATION(explanations_feature),
+    OPERATION(explanations_words), OPERATION(explanations_json), OPERATION(explanations_find), OPERATION(match),
+    OPERATION(explanations_unknown), OPERATION(explanations_label), OPERATION(explanations_save_labels),
+    OPERATION(explanations_load_labels), OPERATION(explanations_save), OPERATION(plan_parse), OPERATION(plan_open),
+    OPERATION(plan_for), OPERATION(plan_json), OPERATION(plan_save), OPERATION(plan_compile),
+    OPERATION(compiled_check), OPERATION(compiled_control_vector), OPERATION(compiled_apply),
+    OPERATION(control_vector_new), OPERATION(control_vector_open), OPERATION(control_vector_add),
+    OPERATION(control_vector_data), OPERATION(control_vector_save), OPERATION(hook_new), OPERATION(hook_graph),
+    OPERATION(hook_set_plan), OPERATION(hook_vector), OPERATION(hook_announce), OPERATION(hook_capture),
+    OPERATION(hook_captured), OPERATION(hook_stop_after), OPERATION(hook_finish),
+#ifdef TILLER_ENGINE
+    ENGINE_OPERATIONS
+#endif
+};
+
+static void run(char **fields, int n, const char **status_out, const char **result_out) {
+    char *arguments[MOST_ARGUMENTS] = {NULL};
+    for (int i = 1; i < n; i++) arguments[i - 1] = fields[i];
+    tiller_error_free(err);
+    err = NULL;
+    status = TILLER_OK;
+    result_length = 0;
+    result[0] = '\0';
+    *status_out = "no such operation";
+    for (size_t i = 0; i < sizeof operations / sizeof *operations; i++) {
+        if (strcmp(operations[i].name, fields[0]) != 0) continue;
+        operations[i].run(arguments);
+        *status_out = status_name(status);
+        /* A status and its error come together, or not at all. */
+        if (tiller_error_status(err) != status) *status_out = "status and error differ";
+    }
+    *result_out = status == TILLER_OK ? result : tiller_error_message(err);
+    while (n_memory > 0) free(memory[--n_memory]);
+}
+
+/* NULL is an error or nothing, never a crash; and nothing is written that was not asked for. */
+static int null_is_safe(void) {
+    int failures = 0;
+#define CHECK(x) \
+    if (!(x)) failures++, fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x)
+    tiller_dictionary *d = (tiller_dictionary *) &failures; /* not a dictionary: must not be looked at or freed */
+    CHECK(tiller_dictionary_open(NULL, &d, NULL) == TILLER_E_ARGUMENT && d == (tiller_dictionary *) &failures);
+    CHECK(tiller_dictionary_open("x", NULL, NULL) == TILLER_E_ARGUMENT);
+    CHECK(tiller_dictionary_encode(NULL, NULL, 0, NULL, 0, NULL) == TILLER_E_ARGUMENT);
+    CHECK(tiller_dictionary_n_features(NULL) == 0 && tiller_model_n_layer(NULL) == 0);
+    CHECK(strcmp(tiller_error_message(NULL), "no error") == 0 && tiller_error_status(NULL) == TILLER_OK);
+    tiller_error *e = (tiller_error *) &failures;
+    CHECK(tiller_dictionary_open("/nowhere", &d, &e) == TILLER_E_IO && e != (tiller_error *) &failures);
+    tiller_error_free(e);
+    struct ggml_tensor *no_tensor = NULL;
+    CHECK(tiller_hook_eval(no_tensor, false, NULL) && !tiller_hook_eval(no_tensor, true, NULL));
+    tiller_ggml ggml = fake_ggml();
+    tiller_hook *h = NULL;
+    ggml.get = NULL;
+    CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_E_ARGUMENT && h == NULL);
+    tiller_dictionary_parts parts;
+    memset(&parts, 0, sizeof parts);
+    CHECK(tiller_dictionary_new(&parts, &d, NULL) == TILLER_E_ARGUMENT); /* size is 0 */
+    tiller_error_free(NULL), tiller_text_free(NULL), tiller_gguf_free(NULL), tiller_dictionary_free(NULL);
+    tiller_codes_free(NULL), tiller_slice_free(NULL), tiller_model_free(NULL), tiller_vocabulary_free(NULL);
+    tiller_explanations_free(NULL), tiller_matches_free(NULL), tiller_plan_free(NULL), tiller_compiled_free(NULL);
+    tiller_control_vector_free(NULL), tiller_hook_free(NULL), tiller_captured_free(NULL);
+    return failures;
+}
+
+int main(int argc, char **argv) {
+    int failures = null_is_safe();
+    for (int i = 1; i < argc; i++) failures += run_table(argv[i], run);
+    tiller_error_free(err);
+    for (size_t i = 0; i < sizeof slots / sizeof *slots; i++) {
+        if (slots[i].handle) slots[i].release(slots[i].handle);
+    }
+    return failures != 0;
+}

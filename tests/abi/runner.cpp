@@ -1,0 +1,310 @@
+// The cases of cases.tsv through tiller.hpp.
+#include "tiller.hpp"
+
+#include <functional>
+#include <map>
+#include <sstream>
+
+#include "fake_ggml.h"
+#include "runner.h"
+
+using arguments = std::vector<std::string>;
+
+// ---- Handles by name ----
+
+static std::map<std::string, std::shared_ptr<void>> handles;
+
+template <class T>
+T &get(const std::string &name) {
+    return *static_cast<T *>(handles.at(name).get());
+}
+
+template <class T>
+T &keep(const std::string &name, T made) {
+    handles[name] = std::make_shared<T>(std::move(made));
+    return get<T>(name);
+}
+
+// ---- What goes in and comes out: lists are parted by spaces, "-" is none ----
+
+template <class T>
+std::vector<T> list(const std::string &text) {
+    std::vector<T> out;
+    if (text == "-") return out;
+    std::istringstream in(text);
+    for (T value; in >> value;) out.push_back(value);
+    return out;
+}
+
+static std::vector<tiller_row> row_list(const std::string &text) {
+    std::vector<tiller_row> out;
+    for (const std::string &word : list<std::string>(text)) {
+        tiller_row row{};
+        sscanf(word.c_str(), "%d:%d:%u", &row.position, &row.sequence, &row.generated);
+        out.push_back(row);
+    }
+    return out;
+}
+
+static std::vector<tiller_code> code_list(const std::string &text) {
+    std::vector<tiller_code> out;
+    for (const std::string &word : list<std::string>(text)) {
+        tiller_code code{};
+        sscanf(word.c_str(), "%u:%f", &code.feature, &code.activation);
+        out.push_back(code);
+    }
+    return out;
+}
+
+static std::string show(double value) {
+    char text[32];
+    snprintf(text, sizeof text, "%.5g", value);
+    return text;
+}
+static std::string show(float value) { return show(static_cast<double>(value)); }
+static std::string show(bool value) { return value ? "true" : "false"; }
+static std::string show(const std::string &value) { return value; }
+static std::string show(const char *value) { return value; }
+template <class T>
+std::string show(T value) {
+    return std::to_string(value);
+}
+static std::string show(const tiller_row &row) {
+    return show(row.position) + ":" + show(row.sequence) + ":" + show(row.generated);
+}
+static std::string show(const tiller_code &code) { return show(code.feature) + ":" + show(code.activation); }
+template <class T>
+std::string show(const std::vector<T> &values) {
+    std::string out;
+    for (const T &value : values) out += (out.empty() ? "" : " ") + show(value);
+    return out;
+}
+template <class First, class... Rest>
+std::string show(const First &first, const Rest &...rest) {
+    std::string out = show(first);
+    ((out += " " + show(rest)), ...);
+    return out;
+}
+
+static float *or_null(std::vector<float> &values) { return values.empty() ? nullptr : values.data(); }
+static uint32_t number(const std::string &text) { return static_cast<uint32_t>(std::stoul(text)); }
+static arguments from(const arguments &a, size_t i) { return arguments(a.begin() + static_cast<long>(i), a.end()); }
+
+// ---- The operations ----
+
+using namespace tiller;
+
+static std::string dictionary_new(const arguments &a) {
+    auto encoder = list<float>(a[5]), decoder = list<float>(a[6]), threshold = list<float>(a[7]), stats = list<float>(a[8]);
+    tiller_dictionary_parts parts{};
+    parts.activation = number(a[1]);
+    parts.d_model = number(a[2]);
+    parts.n_features = number(a[3]);
+    parts.k = number(a[4]);
+    parts.encoder = or_null(encoder);
+    parts.decoder = or_null(decoder);
+    parts.threshold = or_null(threshold);
+    parts.stats = reinterpret_cast<const tiller_stats *>(or_null(stats));
+    parts.has_layer = a[9][0] != '-';
+    parts.layer = parts.has_layer ? number(a[9]) : 0;
+    parts.name = a[10] == "-" ? nullptr : a[10].c_str();
+    keep(a[0], dictionary(parts));
+    return "";
+}
+
+static std::string hook_graph(const arguments &a) {
+    auto data = list<float>(a[2]);
+    auto positions = list<int32_t>(a[4]);
+    const int answer = fake_graph(
+        get<hook>(a[0]).get(), a[1].c_str(), data.data(), number(a[3]), positions.size(), positions.data(), a[5] == "device");
+    return show(answer, data);
+}
+
+static std::string find_tensor(const gguf &file, const std::string &name) {
+    for (size_t i = 0; i < file.n_tensors(); i++) {
+        const tiller_tensor t = file.tensor(i);
+        if (name == t.name) return show(t.name, t.dtype, t.shape[0], t.shape[1], t.shape[2], t.shape[3], t.n_bytes);
+    }
+    return "";
+}
+
+static compiled *plan_of(const arguments &a) { return a[1] == "-" ? nullptr : &get<compiled>(a[1]); }
+
+static std::string rules(const std::string &name, plan made) { return show(keep(name, std::move(made)).n_rules()); }
+
+static const std::map<std::string, std::function<std::string(const arguments &)>> operations = {
+    {"version", [](auto &) { return version(); }},
+    {"free", [](auto &a) { return handles.erase(a[0]), ""; }},
+    {"dictionary_new", dictionary_new},
+    {"dictionary_open", [](auto &a) { return keep(a[0], dictionary(a[1])), ""; }},
+    {"dictionary_info",
+     [](auto &a) {
+         const auto i = get<dictionary>(a[0]).info();
+         return show(i.activation, i.d_model, i.n_features, i.k, i.layer, i.has_stats, i.storage, i.name);
+     }},
+    {"dictionary_stats",
+     [](auto &a) {
+         const auto s = get<dictionary>(a[0]).stats(number(a[1]));
+         return show(s.density, s.max, s.mean);
+     }},
+    {"dictionary_encode", [](auto &a) { return show(get<dictionary>(a[0]).encode(list<float>(a[1]))); }},
+    {"dictionary_encode_rows",
+     [](auto &a) {
+         const auto codes = get<dictionary>(a[0]).encode_rows(list<float>(a[1]), number(a[2]));
+         std::string out;
+         for (size_t i = 0; i < codes.n_rows(); i++) out += (i ? " | " : "") + show(codes.row(i));
+         return out;
+     }},
+    {"dictionary_decode", [](auto &a) { return show(get<dictionary>(a[0]).decode(code_list(a[1]))); }},
+    {"dictionary_encoder_row", [](auto &a) { return show(get<dictionary>(a[0]).encoder_row(number(a[1]))); }},
+    {"dictionary_decoder_row", [](auto &a) { return show(get<dictionary>(a[0]).decoder_row(number(a[1]))); }},
+    {"dictionary_save", [](auto &a) { return get<dictionary>(a[0]).save(a[1], a[2]), ""; }},
+    {"slice_new",
+     [](auto &a) {
+         const auto &made = keep(a[0], get<dictionary>(a[1]).slice(list<uint32_t>(a[2])));
+         return show(made.size(), made.is_exact());
+     }},
+    {"slice_encode", [](auto &a) { return show(get<slice>(a[0]).encode(list<float>(a[1]))); }},
+    {"slice_edit",
+     [](auto &a) {
+         auto row = list<float>(a[2]);
+         get<slice>(a[0]).edit(list<float>(a[1]), row);
+         return show(row);
+     }},
+    {"gguf_open", [](auto &a) { return keep(a[0], gguf(a[1])), ""; }},
+    {"gguf_value", [](auto &a) { return get<gguf>(a[0]).value(a[1]); }},
+    {"gguf_has",
+     [](auto &a) {
+         bool has = false;
+         for (const auto &key : get<gguf>(a[0]).keys()) has |= key == a[1];
+         return show(has);
+     }},
+    {"gguf_tensor", [](auto &a) { return find_tensor(get<gguf>(a[0]), a[1]); }},
+    {"model_open", [](auto &a) { return keep(a[0], model(a[1])), ""; }},
+    {"model_info",
+     [](auto &a) {
+         const auto &m = get<model>(a[0]);
+         return show(
+             m.architecture(), m.name(), m.quantization(), m.n_layer(), m.d_model(), m.n_vocab(), m.context_length(),
+             m.tied_unembedding(), m.bos(), m.eos(), m.add_bos());
+     }},
+    {"model_fingerprint_length", [](auto &a) { return show(get<model>(a[0]).fingerprint().size()); }},
+    {"model_token_text", [](auto &a) { return get<model>(a[0]).token_text(static_cast<int32_t>(number(a[1]))); }},
+    {"model_token_bytes", [](auto &a) { return get<model>(a[0]).token_bytes(static_cast<int32_t>(number(a[1]))); }},
+    {"model_output_norm",
+     [](auto &a) {
+         const auto norm = get<model>(a[0]).output_norm();
+         return show(norm.weight, norm.epsilon);
+     }},
+    {"model_unembedding_row",
+     [](auto &a) { return show(get<model>(a[0]).unembedding_row(static_cast<int32_t>(number(a[1])))); }},
+    {"model_check", [](auto &a) { return get<model>(a[0]).check(get<dictionary>(a[1])); }},
+    {"vocabulary_new", [](auto &a) { return show(keep(a[0], vocabulary(from(a, 2), number(a[1]))).size()); }},
+    {"vocabulary_open", [](auto &a) { return show(keep(a[0], vocabulary(a[1])).size()); }},
+    {"vocabulary_word", [](auto &a) { return get<vocabulary>(a[0]).word(number(a[1])); }},
+    {"vocabulary_save", [](auto &a) { return get<vocabulary>(a[0]).save(a[1]), ""; }},
+    {"explanations_open", [](auto &a) { return show(keep(a[0], explanations(a[1])).size()); }},
+    {"explanations_feature", [](auto &a) { return show(get<explanations>(a[0]).feature(number(a[1]))); }},
+    {"explanations_words", [](auto &a) { return get<explanations>(a[0]).words(number(a[1]), number(a[2])); }},
+    {"explanations_json", [](auto &a) { return get<explanations>(a[0]).json(number(a[1])); }},
+    {"explanations_find",
+     [](auto &a) {
+         const auto &found = keep(a[0], get<explanations>(a[1]).find(from(a, 3), number(a[2])));
+         std::vector<uint32_t> features;
+         for (size_t i = 0; i < found.size(); i++) features.push_back(found[i].feature);
+         return show(features);
+     }},
+    {"match",
+     [](auto &a) {
+         const auto match = get<matches>(a[0])[number(a[1])];
+         return show(match.feature, match.weight, match.words);
+     }},
+    {"explanations_unknown", [](auto &a) { return get<explanations>(a[0]).unknown_words(from(a, 1)); }},
+    {"explanations_label",
+     [](auto &a) {
+         if (a[2] == "-") {
+             get<explanations>(a[0]).clear_label(number(a[1]));
+         } else {
+             get<explanations>(a[0]).set_label(number(a[1]), a[2]);
+         }
+         return "";
+     }},
+    {"explanations_save_labels", [](auto &a) { return get<explanations>(a[0]).save_labels(a[1]), ""; }},
+    {"explanations_load_labels", [](auto &a) { return show(get<explanations>(a[0]).load_labels(a[1])); }},
+    {"explanations_save", [](auto &a) { return get<explanations>(a[0]).save(a[1]), ""; }},
+    {"plan_parse", [](auto &a) { return rules(a[0], plan::parse(a[1])); }},
+    {"plan_open", [](auto &a) { return rules(a[0], plan(a[1])); }},
+    {"plan_for", [](auto &a) { return rules(a[0], plan(get<matches>(a[1]), a[2], std::stof(a[3]), number(a[4]))); }},
+    {"plan_json", [](auto &a) { return get<plan>(a[0]).json(); }},
+    {"plan_save", [](auto &a) { return get<plan>(a[0]).save(a[1]), ""; }},
+    {"plan_compile",
+     [](auto &a) {
+         const auto &made = keep(
+             a[0], get<plan>(a[1]).compile({{"", &get<dictionary>(a[5])}}, number(a[3]), number(a[4]), number(a[2])));
+         return show(made.needs_callback(), made.control_vector().size()) +
+                (made.fingerprint().size() == 64 ? "" : " (wrong fingerprint)");
+     }},
+    {"compiled_check", [](auto &a) { return get<compiled>(a[0]).check(number(a[1]), number(a[2])), ""; }},
+    {"compiled_control_vector", [](auto &a) { return show(get<compiled>(a[0]).control_vector()); }},
+    {"compiled_apply",
+     [](auto &a) {
+         auto data = list<float>(a[2]);
+         const uint64_t n = get<compiled>(a[0]).apply(number(a[1]), data, row_list(a[3]));
+         return show(data, n);
+     }},
+    {"control_vector_new", [](auto &a) { return keep(a[0], control_vector(size_t{number(a[1])})), ""; }},
+    {"control_vector_open", [](auto &a) { return keep(a[0], control_vector(a[1])), ""; }},
+    {"control_vector_add", [](auto &a) { return get<control_vector>(a[0]).add(number(a[1]), list<float>(a[2])), ""; }},
+    {"control_vector_data", [](auto &a) { return show(get<control_vector>(a[0]).data(number(a[1]))); }},
+    {"control_vector_save", [](auto &a) { return get<control_vector>(a[0]).save(a[1], a[2]), ""; }},
+    {"hook_new", [](auto &a) { return keep(a[0], hook(fake_ggml())), ""; }},
+    {"hook_graph", hook_graph},
+    {"hook_set_plan", [](auto &a) { return get<hook>(a[0]).set_plan(plan_of(a)), ""; }},
+    {"hook_vector",
+     [](auto &a) {
+         get<hook>(a[0]).set_plan(plan_of(a));
+         return show(get<hook>(a[0]).has_control_vector());
+     }},
+    {"hook_announce", [](auto &a) { return get<hook>(a[0]).announce(row_list(a[1])), ""; }},
+    {"hook_capture", [](auto &a) { return get<hook>(a[0]).capture(list<uint32_t>(a[1])), ""; }},
+    {"hook_captured",
+     [](auto &a) {
+         const auto taken = get<hook>(a[0]).take(number(a[1]));
+         return taken.n_rows() ? show(taken.data(), taken.tokens()) : "";
+     }},
+    {"hook_stop_after", [](auto &a) { return get<hook>(a[0]).stop_after(std::stoi(a[1])), ""; }},
+    {"hook_finish",
+     [](auto &a) {
+         const auto r = get<hook>(a[0]).finish();
+         return show(r.rows_seen, r.rows_edited, r.rows_skipped, r.rows_captured);
+     }},
+#ifdef TILLER_ENGINE
+#include "runner_engine.inc"
+#endif
+};
+
+static void run(char **fields, int n, const char **status, const char **result) {
+    static std::string text;
+    const auto operation = operations.find(fields[0]);
+    if (operation == operations.end()) {
+        *status = "no such operation";
+        return;
+    }
+    try {
+        text = operation->second(arguments(fields + 1, fields + n));
+        *status = "OK";
+    } catch (const error &e) {
+        text = e.what();
+        *status = status_name(e.status());
+    } catch (const std::exception &e) {
+        text = e.what();
+        *status = "the runner itself failed";
+    }
+    *result = text.c_str();
+}
+
+int main(int argc, char **argv) {
+    int failures = 0;
+    for (int i = 1; i < argc; i++) failures += run_table(argv[i], run);
+    return failures != 0;
+}

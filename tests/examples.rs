@@ -1,0 +1,86 @@
+//! The example programs in C and C++, each on its own llama.cpp, and the one in Go on the engine, write what the engine
+//! writes from Rust: for an empty plan, for one that becomes a control vector, and for one that needs the callback.
+#![cfg(feature = "engine")]
+
+#[path = "support/library.rs"]
+mod library;
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
+use tiller::engine::{Engine, Generate, Options};
+use tiller::file::gguf::GgmlType;
+use tiller::plan::{Plan, Route};
+
+const PROMPT: &str = "The weather today is";
+const TOKENS: usize = 12;
+
+/// Two features of fixed, scattered directions at layer 19 of a model 576 wide.
+fn write_dictionary(path: &Path) {
+    let d_model = 576;
+    let direction = |i: u32| ((i.wrapping_mul(2_654_435_761) >> 16) as f32 / 65_536.0 - 0.5) / 7.0;
+    let matrix: Vec<f32> = (0..2 * d_model as u32).map(direction).collect();
+    let parts = Parts {
+        d_model,
+        encoder: matrix.clone(),
+        decoder: matrix,
+        encoder_bias: vec![0.0; 2],
+        decoder_bias: vec![0.0; d_model],
+        threshold: None,
+        gate: None,
+        stats: None,
+        settings: Settings::new(Activation::Relu),
+        info: Info { layer: Some(19), ..Info::default() },
+    };
+    let saved = Dictionary::from_parts(parts).and_then(|d| d.save_gguf(path, GgmlType::F32));
+    saved.expect("the dictionary");
+}
+
+fn generate(model: &Path, dictionary: &Path, plan: &Path) -> String {
+    let options = Options { context: 2048, ..Options::default() };
+    let mut engine = Engine::open(model, &options).expect("the engine");
+    let dictionary = Arc::new(Dictionary::open(dictionary).expect("the dictionary"));
+    let plan = Plan::open(plan).expect("the plan");
+    let compiled = plan.compile(&[("", dictionary)], engine.n_layer(), engine.d_model(), Route::Auto);
+    engine.set_plan(Some(Arc::new(compiled.expect("a compiled plan")))).expect("the plan fits");
+    let options = Generate { max_tokens: TOKENS, ..Generate::default() };
+    engine.generate(PROMPT, &options, &mut |_| true).expect("text").text().to_owned()
+}
+
+#[test]
+fn examples_write_what_the_engine_writes() {
+    let Some(model) = support::model(support::SMOLLM) else { return };
+    library::library();
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name);
+    let mut build = Command::new("bash");
+    build.arg(library::root().join("examples/build.sh")).arg(dir.path()).arg(library::target_directory());
+    library::run(&mut build, "bash");
+    write_dictionary(&at("dictionary.gguf"));
+    let mut texts = Vec::new();
+    for (name, rules) in [
+        ("empty", ""),
+        ("vector", r#"{"op": "add", "features": [0, 1], "strength": 30}"#),
+        ("callback", r#"{"op": "clamp", "features": [0, 1], "strength": 60}"#),
+    ] {
+        let plan = at(name);
+        fs::write(&plan, format!(r#"{{"version": 1, "rules": [{rules}]}}"#)).expect("a plan");
+        let expected = generate(&model, &at("dictionary.gguf"), &plan);
+        for program in ["steer-c", "steer-cpp", "steer-go"] {
+            let mut steer = Command::new(at(program));
+            steer.arg(&model).arg(at("dictionary.gguf")).arg(&plan).arg(PROMPT).arg(TOKENS.to_string());
+            assert_eq!(library::run(&mut steer, "go"), format!("{expected}\n"), "{program}, {name} plan");
+        }
+        texts.push(expected);
+    }
+    // What goes wrong is said, and ends the program with 1.
+    let mut wrong = Command::new(at("steer-c"));
+    let output = wrong.arg(&model).arg(at("dictionary.gguf")).args(["/nowhere", "x"]).output().expect("the program");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && text.starts_with("error: /nowhere: cannot open"), "{text}");
+    assert!(texts[0] != texts[1] && texts[1] != texts[2] && texts[0] != texts[2], "no plan steered: {texts:?}");
+}
