@@ -839,7 +839,7 @@ typedef struct {
     uint32_t size;
     // Tokens of a window; 0 means 32.
     uint32_t window;
-    // Of more rows than this, windows spread evenly over the text are taken; 0 means 1,000,000.
+    // Of more rows than this, windows spread evenly over the text are taken; 0 takes all.
     uint64_t max_rows;
     // Words kept per feature; 0 means 50.
     uint32_t top;
@@ -851,13 +851,25 @@ typedef struct {
     uint32_t reserved;
 } tiller_explain;
 
-// Explains the features of `dictionary` by the words of `vocabulary` that go together with them in harvested text: by
-// mutual information, counted over windows. The default estimator; see tiller_engine_explain() for the others.
+// The `n_words` most frequent words of harvested text (`n_rows` directories).
+//
+// On success `*out` owns a new object; free it with tiller_vocabulary_free().
+TILLER_API
+tiller_status tiller_vocabulary_harvested(const tiller_activations *const *rows,
+                                          size_t n_rows,
+                                          const tiller_model *model,
+                                          size_t n_words,
+                                          tiller_vocabulary **out,
+                                          tiller_error **err);
+
+// Explains the features of `dictionary` by the words of `vocabulary` that go together with them in harvested text
+// (`n_rows` directories): by mutual information, counted over windows. The default estimator; see tiller_engine_explain() for the others.
 // Progress counts rows.
 //
 // On success `*out` owns a new object; free it with tiller_explanations_free().
 TILLER_API
-tiller_status tiller_explain_data(const tiller_activations *rows,
+tiller_status tiller_explain_data(const tiller_activations *const *rows,
+                                  size_t n_rows,
                                   const tiller_model *model,
                                   const tiller_dictionary *dictionary,
                                   const tiller_vocabulary *vocabulary,

@@ -74,6 +74,14 @@ inline std::vector<const char *> pointers(const std::vector<std::string> &string
     return out;
 }
 
+// The handles of several objects.
+template <class T, class Class>
+std::vector<const T *> handles(const std::vector<const Class *> &objects) {
+    std::vector<const T *> out;
+    for (const Class *object : objects) out.push_back(object ? object->get() : nullptr);
+    return out;
+}
+
 // A result or option struct with its size set and everything else zero.
 template <class T>
 T sized() {
@@ -359,6 +367,12 @@ public:
         : c_(detail::make<tiller_vocabulary>([&](auto **out, auto **err) {
               return tiller_vocabulary_new(detail::pointers(texts).data(), texts.size(), n_words, out, err);
           })) {}
+    // The most frequent words of harvested text.
+    vocabulary(const std::vector<const activations *> &rows, const model &model, size_t n_words)
+        : c_(detail::make<tiller_vocabulary>([&](auto **out, auto **err) {
+              const auto list = detail::handles<tiller_activations>(rows);
+              return tiller_vocabulary_harvested(list.data(), list.size(), model.get(), n_words, out, err);
+          })) {}
     size_t size() const noexcept { return tiller_vocabulary_n_words(get()); }
     std::string word(size_t rank) const {
         return detail::text([&](auto **out, auto **err) { return tiller_vocabulary_word(get(), rank, out, err); });
@@ -396,8 +410,7 @@ inline dictionary train(
     const progress_fn &progress = nullptr
 ) {
     options.size = static_cast<uint32_t>(sizeof options);
-    std::vector<const tiller_activations *> list;
-    for (const activations *each : rows) list.push_back(each ? each->get() : nullptr);
+    const auto list = detail::handles<tiller_activations>(rows);
     tiller_dictionary *made = nullptr;
     detail::progress lent(progress);
     lent.run([&](tiller_error **err) {
@@ -477,7 +490,7 @@ private:
 
 // Explains features by counting them and words in harvested text.
 inline explanations explain(
-    const activations &rows,
+    const std::vector<const activations *> &rows,
     const model &model,
     const dictionary &dictionary,
     const vocabulary &vocabulary,
@@ -485,11 +498,12 @@ inline explanations explain(
     const progress_fn &progress = nullptr
 ) {
     options.size = static_cast<uint32_t>(sizeof options);
+    const auto list = detail::handles<tiller_activations>(rows);
     tiller_explanations *made = nullptr;
     detail::progress lent(progress);
     lent.run([&](tiller_error **err) {
         return tiller_explain_data(
-            rows.get(), model.get(), dictionary.get(), vocabulary.get(), &options, lent.get(), &made, err);
+            list.data(), list.size(), model.get(), dictionary.get(), vocabulary.get(), &options, lent.get(), &made, err);
     });
     return explanations(made);
 }

@@ -13,7 +13,7 @@ fn a_panic_stops_at_the_wall() {
     let (library, dir) = (library::library(), tempfile::tempdir().expect("a directory"));
     let program = dir.path().join("panic_wall");
     library::compile(&library::root().join("tests/abi/panic_wall.c"), &program, &library, &[]);
-    let output = Command::new(&program).output().expect("the program");
+    let output = Command::new(&program).env_remove("LD_LIBRARY_PATH").output().expect("the program");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}\n{out}{err}", output.status);
     assert!(err.is_empty(), "the library printed: {err}");

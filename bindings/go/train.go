@@ -28,15 +28,33 @@ type TrainOptions struct {
 	WithoutRevival                       bool
 }
 
+// rowHandles lists handles in memory of C, for one call; the caller frees it and keeps rows alive.
+func rowHandles(rows []*Activations) **C.tiller_activations {
+	list := (**C.tiller_activations)(C.calloc(C.size_t(len(rows)+1), C.size_t(unsafe.Sizeof(uintptr(0)))))
+	for i, r := range rows {
+		unsafe.Slice(list, len(rows))[i] = r.h.c()
+	}
+	return list
+}
+
+// HarvestedVocabulary is the most frequent words of harvested text.
+func HarvestedVocabulary(rows []*Activations, model *Model, nWords int) (*Vocabulary, error) {
+	defer runtime.KeepAlive(rows)
+	defer runtime.KeepAlive(model.h)
+	list := rowHandles(rows)
+	defer C.free(unsafe.Pointer(list))
+	var out *C.tiller_vocabulary
+	var err *C.tiller_error
+	status := C.tiller_vocabulary_harvested(
+		list, C.size_t(len(rows)), model.h.c(), C.size_t(nWords), &out, &err)
+	return newVocabulary(status, out, err)
+}
+
 // Train trains a dictionary on harvested rows. checkpoint is a file from which a cancelled run goes on; "" for none.
 func Train(rows []*Activations, options TrainOptions, checkpoint string, progress Progress) (*Dictionary, error) {
-	list := (**C.tiller_activations)(C.calloc(C.size_t(len(rows)+1), C.size_t(unsafe.Sizeof(uintptr(0)))))
+	defer runtime.KeepAlive(rows)
+	list := rowHandles(rows)
 	defer C.free(unsafe.Pointer(list))
-	all := unsafe.Slice(list, len(rows))
-	for i, r := range rows {
-		defer runtime.KeepAlive(r.h)
-		all[i] = r.h.c()
-	}
 	var o C.tiller_train_options
 	o.size, o.variant = C.uint32_t(unsafe.Sizeof(o)), C.uint32_t(options.Variant)
 	o.n_features, o.k, o.batch = C.uint32_t(options.NFeatures), C.uint32_t(options.K), C.uint32_t(options.Batch)
@@ -99,12 +117,14 @@ type ExplainOptions struct {
 
 // Explain explains features by counting them and words in harvested text.
 func Explain(
-	rows *Activations, model *Model, dictionary *Dictionary, vocabulary *Vocabulary, options ExplainOptions,
+	rows []*Activations, model *Model, dictionary *Dictionary, vocabulary *Vocabulary, options ExplainOptions,
 	progress Progress,
 ) (*Explanations, error) {
-	defer runtime.KeepAlive(rows.h)
+	defer runtime.KeepAlive(rows)
 	defer runtime.KeepAlive(model.h)
 	defer runtime.KeepAlive(dictionary.h)
+	list := rowHandles(rows)
+	defer C.free(unsafe.Pointer(list))
 	defer runtime.KeepAlive(vocabulary.h)
 	var o C.tiller_explain
 	o.size, o.window = C.uint32_t(unsafe.Sizeof(o)), C.uint32_t(options.Window)
@@ -115,7 +135,7 @@ func Explain(
 	var out *C.tiller_explanations
 	var err *C.tiller_error
 	status := C.tiller_explain_data(
-		rows.h.c(), model.h.c(), dictionary.h.c(), vocabulary.h.c(), &o, lent, &out, &err)
+		list, C.size_t(len(rows)), model.h.c(), dictionary.h.c(), vocabulary.h.c(), &o, lent, &out, &err)
 	if e := check(status, err); e != nil {
 		return nil, e
 	}

@@ -14,7 +14,10 @@ use crate::engine::documents;
 use crate::error::{Error, Result};
 use crate::eval::self_test::{self, SelfTest};
 use crate::explain::lens::{Condition, Lens, Mode};
-use crate::explain::{self, Tuned};
+use crate::explain::{harvested, tuned};
+
+/// Rows that the map of the tuned lens is fitted on, at most.
+const MAP_ROWS: usize = 200_000;
 
 /// How features are explained through the unembedding. Zero means the default.
 #[repr(C)]
@@ -73,15 +76,16 @@ pub unsafe extern "C" fn tiller_engine_explain(
             threads: or(given.threads, default.threads),
         };
         let tokenize = |word: &str| engine.tokenize(word, false);
-        let found = match (from, to) {
-            (None, None) => explain::lens(model, dictionary, vocabulary, &tokenize, &lens, &mut progress),
+        let map = match (from, to) {
+            (None, None) => None,
             (Some(from), Some(to)) => {
-                let tuned = Tuned { lens, ..Tuned::default() };
-                let (from, to) = (&from.rows, &to.rows);
-                explain::tuned(from, to, model, dictionary, vocabulary, &tokenize, &tuned, &mut progress)
+                let (rows, ridge) = (MAP_ROWS, tuned::DEFAULT_RIDGE);
+                Some(harvested::tuned_map(&from.rows, &to.rows, rows, ridge, lens.threads, &mut progress)?)
             }
-            _ => Err(Error::argument("from and to belong together; one is NULL")),
+            _ => return Err(Error::argument("from and to belong together; one is NULL")),
         };
+        let map = map.as_deref();
+        let found = harvested::lens(model, dictionary, vocabulary, &tokenize, map, &lens, &mut progress);
         found.map(tiller_explanations)
     })
 }

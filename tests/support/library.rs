@@ -43,7 +43,8 @@ pub(crate) fn plain_library() -> PathBuf {
 
 /// Runs a program; its output, if it succeeds. What is missing is said as a name to install.
 pub(crate) fn run(command: &mut Command, install: &str) -> String {
-    let output = command.output();
+    // Cargo sets it for tests; it would go before the path that the program was linked with.
+    let output = command.env_remove("LD_LIBRARY_PATH").output();
     let output = output.unwrap_or_else(|e| panic!("{:?}: {e}; install {install}", command.get_program()));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
