@@ -142,14 +142,17 @@ fn lever(args: &Args, engine: &mut Engine, out: &Out) -> Result<Option<Lever>> {
         let mut comparison =
             Comparison::new(engine, trial::PROMPTS.map(str::to_owned).to_vec(), &trial::drafts(32)[1..])?;
         let found = comparison.search(
-            &Search { strengths: vec![1.0, 2.0, 3.0, 4.0, 6.0], refine: 1, ..Search::default() },
+            &Search { strengths: vec![1.0, 2.0, 3.0, 4.0, 6.0], refine: 1, max_perplexity: 1.8, ..Search::default() },
             &wanted,
             &|strength| compile(&args.wish.plan(&matches, strength)),
             &mut |step| bar.step(step),
         )?;
-        let best = found.best.ok_or_else(|| {
-            Error::numeric("every strength breaks the text; give --strength by hand, or choose other words")
-        })?;
+        drop(bar);
+        if found.best.is_none() {
+            out.note("warning: every strength makes the text much less likely; taking the weakest");
+        }
+        let best = found.best.or(found.trials.first().copied());
+        let best = best.ok_or_else(|| Error::numeric("no strength could be tried; give --strength by hand"))?;
         best.strength
     } else {
         let number = args.strength.parse().ok().filter(|s: &f32| s.is_finite());
