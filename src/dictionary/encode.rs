@@ -35,7 +35,7 @@ pub(crate) struct Unit {
 impl Unit {
     /// p from z = Eᵢ·a.
     #[inline]
-    fn preactivate(self, z: f32) -> f32 {
+    pub(super) fn preactivate(self, z: f32) -> f32 {
         (self.inner * z + self.bias) * self.outer
     }
 

@@ -70,6 +70,30 @@ pub(super) enum Values {
     Q8_0(Shared<u8>),
 }
 
+/// The rows of a matrix.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    /// All of them, end to end.
+    values: Row<'a>,
+    n_cols: usize,
+}
+
+impl<'a> Rows<'a> {
+    #[inline]
+    pub(super) fn get(self, i: usize) -> Row<'a> {
+        let n = self.n_cols;
+        match self.values {
+            Row::F32(v) => Row::F32(&v[i * n..(i + 1) * n]),
+            Row::F16(v) => Row::F16(&v[i * n..(i + 1) * n]),
+            Row::Bf16(v) => Row::Bf16(&v[i * n..(i + 1) * n]),
+            Row::Q8_0(v) => {
+                let n = n / Q8_0_LEN * Q8_0_BYTES;
+                Row::Q8_0(&v[i * n..(i + 1) * n])
+            }
+        }
+    }
+}
+
 impl Matrix {
     /// None if the values are not `n_rows` rows of `n_cols`.
     pub(super) fn new(values: Values, n_rows: usize, n_cols: usize) -> Option<Self> {
@@ -99,18 +123,19 @@ impl Matrix {
         }
     }
 
-    #[inline]
     pub(super) fn row(&self, i: usize) -> Row<'_> {
-        let n = self.n_cols;
-        match &self.values {
-            Values::F32(v) => Row::F32(&v[i * n..(i + 1) * n]),
-            Values::F16(v) => Row::F16(&v[i * n..(i + 1) * n]),
-            Values::Bf16(v) => Row::Bf16(&v[i * n..(i + 1) * n]),
-            Values::Q8_0(v) => {
-                let n = n / Q8_0_LEN * Q8_0_BYTES;
-                Row::Q8_0(&v[i * n..(i + 1) * n])
-            }
-        }
+        self.rows().get(i)
+    }
+
+    /// All rows, to be taken one by one: finding out where they lie costs as much as a short product.
+    pub(super) fn rows(&self) -> Rows<'_> {
+        let values = match &self.values {
+            Values::F32(v) => Row::F32(v),
+            Values::F16(v) => Row::F16(v),
+            Values::Bf16(v) => Row::Bf16(v),
+            Values::Q8_0(v) => Row::Q8_0(v),
+        };
+        Rows { values, n_cols: self.n_cols }
     }
 
     /// The rows as `f32`: where they lie if that is how they are stored, otherwise decoded into `scratch`.

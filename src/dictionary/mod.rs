@@ -12,12 +12,14 @@
 //! | `matrix.rs` | rows in a map or in memory |
 //! | `parts.rs` | a dictionary made in memory, checked |
 //! | `encode.rs`, `batch.rs`, `slice.rs` | one row, many rows, few features |
+//! | `calibrate.rs` | thresholds for TopK |
 //! | `gguf.rs` | our own files |
 //! | `saelens.rs` | SAELens directories; every other family gets a file of its own beside it |
 //!
 //! Letters: p pre-activation, θ threshold, f feature activation, E encoder, D decoder, s the normalisation of inputs.
 
 mod batch;
+mod calibrate;
 mod encode;
 mod gguf;
 mod matrix;
