@@ -1,8 +1,10 @@
 //! Encode many rows: one matrix product per block of rows, on all threads.
 
+use std::cell::OnceCell;
+
 use super::Dictionary;
-use super::encode::{Rule, keep_top_k};
-use crate::num::{Mat, gemm};
+use super::encode::{Rule, Units, keep_top_k};
+use crate::num::{Mat, gemm_columns};
 
 /// Codes of many rows, compressed by rows (CSR).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -108,7 +110,8 @@ impl Dictionary {
         let (d, n_features) = (self.d_model(), self.n_features());
         let chunk = (CHUNK_VALUES / d).clamp(64, 2048).min(n_features);
         let mut codes = Codes::with_rows(rows.len() / d);
-        let (mut a, mut weights, mut part, mut z) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut a, mut weights, mut z) = (Vec::new(), Vec::new(), Vec::new());
+        let (units, bounds) = (self.units(), OnceCell::new());
         for rows in rows.chunks(block * d) {
             let n = rows.len() / d;
             if n < MIN_PRODUCT {
@@ -120,15 +123,19 @@ impl Dictionary {
             z.resize(n * n_features, 0.0);
             for first in (0..n_features).step_by(chunk) {
                 let features = first..(first + chunk).min(n_features);
-                let width = features.len();
-                part.resize(n * width, 0.0);
                 let e = self.encoder.rows_f32(features.clone(), &mut weights);
-                gemm(Mat::new(&a, n, d), Mat::new(e, width, d).t(), false, &mut part, 1);
-                for (z, part) in z.chunks_exact_mut(n_features).zip(part.chunks_exact(width)) {
-                    z[features.clone()].copy_from_slice(part);
-                }
+                gemm_columns(Mat::new(&a, n, d), Mat::new(e, features.len(), d).t(), &mut z, first, n_features);
             }
-            z.chunks_exact_mut(n_features).for_each(|z| self.activate_row(z, &mut codes));
+            for z in z.chunks_exact_mut(n_features) {
+                match self.rule() {
+                    Rule::Alone => activate_alone(units, bounds.get_or_init(|| units.bounds()), z, &mut codes.entries),
+                    Rule::TopK(k) => {
+                        units.preactivate(z);
+                        keep_top_k(z, k, &mut codes.entries);
+                    }
+                }
+                codes.end_row();
+            }
         }
         codes
     }
@@ -141,23 +148,22 @@ impl Dictionary {
             codes.end_row();
         }
     }
+}
 
-    fn activate_row(&self, z: &mut [f32], codes: &mut Codes) {
-        match self.rule() {
-            Rule::Alone => {
-                for (i, &z) in z.iter().enumerate() {
-                    let f = self.unit(i).activate(z);
-                    if f > 0.0 {
-                        codes.entries.push((i as u32, f));
-                    }
-                }
-            }
-            Rule::TopK(k) => {
-                self.preactivate_in_place(z);
-                keep_top_k(z, k, &mut codes.entries);
+/// Appends the active features of a row, given z = E·a and bounds that z exceeds wherever one is active.
+fn activate_alone(units: Units<'_>, bounds: &[f32], z: &[f32], out: &mut Vec<(u32, f32)>) {
+    /// Features passed over by one test.
+    const GROUP: usize = 32;
+    for (g, (z, bounds)) in z.chunks(GROUP).zip(bounds.chunks(GROUP)).enumerate() {
+        if !z.iter().zip(bounds).fold(false, |any, (z, bound)| any | (z > bound)) {
+            continue;
+        }
+        for (i, &z) in (g * GROUP..).zip(z) {
+            let f = units.get(i).activate(z);
+            if f > 0.0 {
+                out.push((i as u32, f));
             }
         }
-        codes.end_row();
     }
 }
 

@@ -61,8 +61,9 @@ impl Dictionary {
         let (mut scratch, mut z) = (Vec::new(), vec![0f32; width * n]);
         let encoder = self.encoder.rows_f32(first..first + width, &mut scratch);
         gemm(Mat::new(encoder, width, d), Mat::new(inputs, n, d).t(), false, &mut z, 1);
+        let units = self.units();
         for (j, (threshold, z)) in out.iter_mut().zip(z.chunks_exact_mut(n)).enumerate() {
-            let unit = self.unit(first + j);
+            let unit = units.get(first + j);
             z.iter_mut().for_each(|z| *z = unit.preactivate(*z));
             *threshold = cut(z, counts[first + j]);
         }

@@ -47,6 +47,62 @@ impl Unit {
     }
 }
 
+/// What all features need beside their encoder rows: the vectors, found once.
+#[derive(Clone, Copy)]
+pub(super) struct Units<'a> {
+    bias: &'a [f32],
+    /// None where nothing but 0 must be exceeded.
+    threshold: Option<&'a [f32]>,
+    /// r_mag and b_gate.
+    gate: Option<(&'a [f32], &'a [f32])>,
+    /// None where activations are not rescaled.
+    norms: Option<&'a [f32]>,
+}
+
+impl Units<'_> {
+    #[inline]
+    pub(super) fn get(self, i: usize) -> Unit {
+        self.with_norm(i, self.norms.map_or(1.0, |norms| norms[i]))
+    }
+
+    #[inline]
+    fn with_norm(self, i: usize, outer: f32) -> Unit {
+        let (inner, gate) = self.gate.map_or((1.0, f32::INFINITY), |(scale, bias)| (scale[i].exp(), bias[i]));
+        Unit { bias: self.bias[i], inner, outer, threshold: self.threshold.map_or(0.0, |t| t[i]), gate }
+    }
+
+    /// Turns z = E·a of a row, in place, into p.
+    pub(super) fn preactivate(self, z: &mut [f32]) {
+        if self.gate.is_none() && self.norms.is_none() {
+            z.iter_mut().zip(self.bias).for_each(|(z, b)| *z += b);
+            return;
+        }
+        for (i, z) in z.iter_mut().enumerate() {
+            *z = self.get(i).preactivate(*z);
+        }
+    }
+
+    /// For each feature a bound that z = E·a exceeds wherever the feature is active: most can be passed over by one
+    /// comparison. A little low, for rounding.
+    pub(super) fn bounds(self) -> Vec<f32> {
+        let bound = |i| {
+            let unit = self.get(i);
+            let z = (unit.threshold.max(0.0) / unit.outer - unit.bias) / unit.inner;
+            let z = z.max(-unit.gate);
+            let slack = 1e-5 * (z.abs() + (unit.bias / unit.inner).abs());
+            // An infinite threshold is never exceeded; what overflowed or is no number is always looked at.
+            if z == f32::INFINITY {
+                z
+            } else if (z - slack).is_nan() {
+                f32::NEG_INFINITY
+            } else {
+                z - slack
+            }
+        };
+        (0..self.bias.len()).map(bound).collect()
+    }
+}
+
 /// How a row is normalised, s(x) = (x − shift)·factor, and how that is undone: x = out·scale + shift.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Undo {
@@ -65,8 +121,9 @@ impl Dictionary {
         let a = self.input(x).0;
         match self.rule() {
             Rule::Alone => {
+                let (rows, units) = (self.encoder.rows(), self.units());
                 for (i, f) in out.iter_mut().enumerate() {
-                    *f = self.unit(i).activate(self.encoder.row(i).dot(&a));
+                    *f = units.get(i).activate(rows.get(i).dot(&a));
                 }
             }
             Rule::TopK(k) => {
@@ -85,8 +142,9 @@ impl Dictionary {
         let a = self.input(x).0;
         match self.rule() {
             Rule::Alone => {
+                let (rows, units) = (self.encoder.rows(), self.units());
                 for i in 0..self.n_features() {
-                    let f = self.unit(i).activate(self.encoder.row(i).dot(&a));
+                    let f = units.get(i).activate(rows.get(i).dot(&a));
                     if f > 0.0 {
                         out.push((i as u32, f));
                     }
@@ -104,9 +162,10 @@ impl Dictionary {
     /// brings it back to the residual stream.
     pub fn decode(&self, codes: &[(u32, f32)], out: &mut [f32]) {
         out.copy_from_slice(&self.decoder_bias);
+        let rows = self.decoder.rows();
         for &(i, f) in codes {
             let i = i as usize;
-            self.decoder.row(i).axpy(f / self.rescale(i), out);
+            rows.get(i).axpy(f / self.rescale(i), out);
         }
     }
 
@@ -128,44 +187,41 @@ impl Dictionary {
         }
     }
 
-    /// What feature `i` needs beside its encoder row. TopK has its threshold in it too, for slices.
-    #[inline]
-    pub(super) fn unit(&self, i: usize) -> Unit {
-        self.unit_with(i, self.rescale(i))
+    /// What features need beside their encoder rows. TopK has its thresholds in it too, for slices.
+    pub(super) fn units(&self) -> Units<'_> {
+        let norms = self.settings.rescale_by_decoder_norm.then(|| self.norms());
+        Units { norms, ..self.units_without_norms() }
     }
 
-    /// The same, for a known factor ‖Dᵢ‖ or 1: the norms of all other features need not be computed.
-    #[inline]
+    /// The same for feature `i` and a known factor ‖Dᵢ‖ or 1: the norms of all others need not be computed.
     pub(super) fn unit_with(&self, i: usize, outer: f32) -> Unit {
-        let (inner, gate) = self.gate.as_ref().map_or((1.0, f32::INFINITY), |g| (g.log_scale[i].exp(), g.bias[i]));
-        let threshold = match (self.settings.activation, &self.threshold) {
-            (Activation::Relu | Activation::Gated, _) | (_, None) => 0.0,
-            (_, Some(threshold)) => threshold[i],
-        };
-        Unit { bias: self.encoder_bias[i], inner, outer, threshold, gate }
+        self.units_without_norms().with_norm(i, outer)
     }
 
-    /// ‖Dᵢ‖ where activations are rescaled by it, else 1. A zero row counts as 1: it decodes to nothing anyway.
-    #[inline]
-    pub(super) fn rescale(&self, i: usize) -> f32 {
-        if !self.settings.rescale_by_decoder_norm {
-            return 1.0;
-        }
-        self.norms.get_or_init(|| (0..self.n_features()).map(|i| safe_norm(self.decoder.norm(i))).collect())[i]
+    fn units_without_norms(&self) -> Units<'_> {
+        let threshold = match self.settings.activation {
+            Activation::Relu | Activation::Gated => None,
+            Activation::TopK { .. } | Activation::BatchTopK { .. } | Activation::JumpRelu => self.threshold.as_deref(),
+        };
+        let gate = self.gate.as_ref().map(|g| (&*g.log_scale, &*g.bias));
+        Units { bias: &self.encoder_bias, threshold, gate, norms: None }
+    }
+
+    /// ‖Dᵢ‖ where activations are rescaled by it, else 1.
+    fn rescale(&self, i: usize) -> f32 {
+        if self.settings.rescale_by_decoder_norm { self.norms()[i] } else { 1.0 }
+    }
+
+    /// ‖D‖ of all features; a zero row counts as 1: it decodes to nothing anyway.
+    fn norms(&self) -> &[f32] {
+        self.norms.get_or_init(|| (0..self.n_features()).map(|i| safe_norm(self.decoder.norm(i))).collect())
     }
 
     /// p of all features from a.
     fn preactivations(&self, a: &[f32], out: &mut [f32]) {
-        for (i, p) in out.iter_mut().enumerate() {
-            *p = self.unit(i).preactivate(self.encoder.row(i).dot(a));
-        }
-    }
-
-    /// Turns z = E·a of a row, in place, into what [`Rule::TopK`] ranks: p.
-    pub(super) fn preactivate_in_place(&self, z: &mut [f32]) {
-        for (i, z) in z.iter_mut().enumerate() {
-            *z = self.unit(i).preactivate(*z);
-        }
+        let rows = self.encoder.rows();
+        out.iter_mut().enumerate().for_each(|(i, p)| *p = rows.get(i).dot(a));
+        self.units().preactivate(out);
     }
 
     /// a = s(x) − \[apply\]·b_dec, and how s is undone.
