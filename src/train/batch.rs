@@ -66,6 +66,12 @@ impl Batch {
         &self.main.codes
     }
 
+    /// The codes of live and of dead features.
+    #[cfg(test)]
+    pub(super) fn both_codes(&self) -> (&Codes, &Codes) {
+        (&self.main.codes, &self.aux.codes)
+    }
+
     /// Reads, scales, centres and rounds the rows `ids`; returns `Σ ‖y − mean‖²`.
     pub(super) fn gather(&mut self, state: &State, source: &Rows<'_>, ids: &[u32], threads: usize) -> Result<f64> {
         (self.n, self.d) = (ids.len(), state.d);

@@ -59,10 +59,10 @@ pub(super) struct Run<'a> {
     options: Options,
     pub(super) state: State,
     forms: Forms,
-    batch: Batch,
+    pub(super) batch: Batch,
     /// The pass whose order is held.
-    epoch: Option<u32>,
-    order: Vec<u32>,
+    pub(super) epoch: Option<u32>,
+    pub(super) order: Vec<u32>,
 }
 
 impl<'a> Run<'a> {

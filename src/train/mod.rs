@@ -25,6 +25,8 @@ mod finish;
 mod fit;
 mod kernel;
 mod options;
+#[cfg(test)]
+mod oracle;
 mod parallel;
 mod reconstruct;
 mod revive;

@@ -160,6 +160,35 @@ fn tile_avx2(rows: &[i16], width: usize, lines: &[Line], tile: &mut Tile) {
     }
 }
 
+/// A row's scores in a tile.
+type Scores = [f32; WIDE];
+
+/// `scores = sums · step · steps + biases`, and a bit for each that exceeds `limit`.
+#[inline(always)]
+fn weigh(sums: &[i32; WIDE], step: f32, steps: &[f32], biases: &[f32], limit: f32) -> (Scores, u32) {
+    let (steps, biases) = (&steps[..WIDE], &biases[..WIDE]);
+    let mut scores = [0f32; WIDE];
+    for f in 0..WIDE {
+        scores[f] = sums[f] as f32 * (step * steps[f]) + biases[f];
+    }
+    let mut most = [f32::NEG_INFINITY; WIDE / 2];
+    for f in 0..WIDE / 2 {
+        most[f] = if scores[f] > scores[f + WIDE / 2] { scores[f] } else { scores[f + WIDE / 2] };
+    }
+    // Most rows of most tiles end here.
+    let mut any = false;
+    for score in most {
+        any |= score > limit;
+    }
+    let mut mask = 0;
+    if any {
+        for (f, &score) in scores.iter().enumerate() {
+            mask |= u32::from(score > limit) << f;
+        }
+    }
+    (scores, mask)
+}
+
 #[inline(always)]
 fn sift_body<const FMA: bool>(
     tile: &Tile,
@@ -170,23 +199,15 @@ fn sift_body<const FMA: bool>(
     lanes: &mut [Lane],
     keep: Keep,
 ) {
-    let (steps, biases) = (&steps[..WIDE], &biases[..WIDE]);
-    for ((sums, lane), &row_step) in tile.iter().zip(lanes).zip(row_steps) {
-        let mut scores = [0f32; WIDE];
-        let mut above = 0u32;
-        for f in 0..WIDE {
-            scores[f] = sums[f] as f32 * (row_step * steps[f]) + biases[f];
-            above |= u32::from(scores[f] > lane.limit);
+    for ((sums, lane), &step) in tile.iter().zip(lanes).zip(row_steps) {
+        let (scores, mut mask) = weigh(sums, step, steps, biases, lane.limit);
+        while mask != 0 {
+            let f = mask.trailing_zeros();
+            lane.items.push((scores[f as usize % WIDE], base + f));
+            mask &= mask - 1;
         }
-        if above != 0 {
-            for (f, &score) in scores.iter().enumerate() {
-                if score > lane.limit {
-                    lane.items.push((score, base + f as u32));
-                }
-            }
-            if lane.items.len() >= keep.room {
-                lane.prune(keep.best);
-            }
+        if lane.items.len() >= keep.room {
+            lane.prune(keep.best);
         }
     }
 }

@@ -1,0 +1,60 @@
+//! One training step: TopK and BatchTopK at the size of a small model, d_model 576, 4,096 features, k 32, batch 4,096.
+//!
+//! Time is that of the steps alone: a run of several steps reports each through its callback, and the start of the run and
+//! its statistics at the end are left out. Rows are random sums of a few directions, so that features specialise.
+
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use rand::Rng;
+use tiller::progress::silent;
+use tiller::train::{Options, Rows, Variant, fit_with};
+
+const D_MODEL: usize = 576;
+const BATCH: usize = 4096;
+
+fn rows() -> Vec<f32> {
+    let mut rng = tiller::num::rng(3);
+    let directions: Vec<f32> = (0..512 * D_MODEL).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let mut rows = vec![0f32; 2 * BATCH * D_MODEL];
+    for row in rows.chunks_mut(D_MODEL) {
+        for _ in 0..8 {
+            let f = rng.random_range(0..512);
+            tiller::num::axpy(rng.random_range(0.5..2.0), &directions[f * D_MODEL..(f + 1) * D_MODEL], row);
+        }
+        row.iter_mut().for_each(|x| *x += rng.random_range(-0.5..0.5));
+    }
+    rows
+}
+
+/// The time of `n` steps.
+fn steps(data: &[f32], variant: Variant, n: u64) -> Duration {
+    let rows = Rows::from_slice(D_MODEL, data).expect("whole rows");
+    let epochs = (n + 1).div_ceil(2) as u32;
+    let options = Options { variant, batch: BATCH, epochs, statistics_rows: 1, ..Options::default() };
+    let (mut total, mut done, mut last) = (Duration::ZERO, 0, None::<Instant>);
+    fit_with(&rows, &options, None, &mut silent, &mut |_| {
+        if let Some(last) = last
+            && done < n
+        {
+            total += last.elapsed();
+            done += 1;
+        }
+        last = Some(Instant::now());
+    })
+    .expect("a run");
+    total
+}
+
+fn train(c: &mut Criterion) {
+    let data = rows();
+    let mut group = c.benchmark_group("train step");
+    group.sample_size(10).throughput(Throughput::Elements(BATCH as u64));
+    for (variant, name) in [(Variant::TopK, "topk"), (Variant::BatchTopK, "batchtopk")] {
+        group.bench_function(name, |b| b.iter_custom(|n| steps(&data, variant, n)));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, train);
+criterion_main!(benches);

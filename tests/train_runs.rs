@@ -1,0 +1,250 @@
+//! Training runs from outside: planted features, any number of threads, runs cut short, rows and files that are wrong.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rand::Rng;
+use tiller::Kind;
+use tiller::dictionary::Dictionary;
+use tiller::progress::{Step, silent};
+use tiller::train::{Options, Rows, Variant, fit, fit_with};
+
+const D: usize = 32;
+const PLANTED: usize = 80;
+
+/// Unit directions, and rows that are sums of four of them with strengths in 1..2, around a common centre.
+fn planted(n: usize) -> (Vec<f32>, Vec<f32>) {
+    let mut rng = tiller::num::rng(11);
+    let mut directions: Vec<f32> = (0..PLANTED * D).map(|_| rng.random_range(-1.0..1.0)).collect();
+    for row in directions.chunks_mut(D) {
+        let norm = tiller::num::norm(row);
+        row.iter_mut().for_each(|x| *x /= norm);
+    }
+    let mut rows = vec![0f32; n * D];
+    for row in rows.chunks_mut(D) {
+        row.iter_mut().enumerate().for_each(|(j, x)| *x = 5.0 - 0.3 * j as f32);
+        for _ in 0..4 {
+            let (f, strength) = (rng.random_range(0..PLANTED), rng.random_range(1.0..2.0));
+            tiller::num::axpy(strength, &directions[f * D..(f + 1) * D], row);
+        }
+    }
+    (directions, rows)
+}
+
+fn options(variant: Variant) -> Options {
+    let small = Options { variant, n_features: 128, k: 4, batch: 512, epochs: 3, lr: 5e-3, ..Options::default() };
+    Options { dead_after: 5_000, aux_k: 8, warm_up: 10, threads: 2, checkpoint_every: 3, ..small }
+}
+
+fn bits(dictionary: &Dictionary) -> Vec<u32> {
+    let mut all = Vec::new();
+    let mut row = vec![0f32; dictionary.d_model()];
+    for f in 0..dictionary.n_features() {
+        dictionary.encoder_row(f, &mut row);
+        all.extend(row.iter().map(|x| x.to_bits()));
+        dictionary.decoder_row(f, &mut row);
+        all.extend(row.iter().map(|x| x.to_bits()));
+        let stats = dictionary.stats(f).unwrap();
+        all.extend([stats.density, stats.max, stats.mean].map(f32::to_bits));
+    }
+    all.extend(dictionary.decoder_bias().iter().map(|x| x.to_bits()));
+    all.extend(dictionary.thresholds().unwrap().iter().map(|x| x.to_bits()));
+    all
+}
+
+#[test]
+fn planted_features_are_found() {
+    let (directions, data) = planted(40_000);
+    let rows = Rows::from_slice(D, &data).unwrap();
+    for variant in [Variant::TopK, Variant::BatchTopK] {
+        let options = Options { epochs: 12, ..options(variant) };
+        let mut last = None;
+        let dictionary = fit_with(&rows, &options, None, &mut silent, &mut |metrics| last = Some(*metrics)).unwrap();
+        let last = last.unwrap();
+        let mut row = vec![0f32; D];
+        let mut found = 0;
+        for planted in directions.chunks(D) {
+            let best = (0..dictionary.n_features())
+                .map(|f| {
+                    dictionary.decoder_row(f, &mut row);
+                    tiller::num::dot(planted, &row)
+                })
+                .fold(f32::MIN, f32::max);
+            found += usize::from(best > 0.95);
+        }
+        assert!(found * 100 >= PLANTED * 90, "{variant:?}: {found} of {PLANTED} found; {last:?}");
+        assert!(last.fvu < 0.15, "{variant:?}: {last:?}");
+        assert!((last.l0 - 4.0).abs() < 0.2, "{variant:?}: {last:?}");
+
+        // The dictionary rebuilds rows in their own units, about as sparsely as it was trained to.
+        let mut codes = Vec::new();
+        let (mut error, mut active) = (0f64, 0);
+        for x in data.chunks(D).take(2000) {
+            dictionary.encode_sparse(x, &mut codes);
+            active += codes.len();
+            dictionary.decode(&codes, &mut row);
+            error += row.iter().zip(x).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+        }
+        let (error, l0) = (error / 2000.0, active as f64 / 2000.0);
+        assert!(error < 1.4, "{variant:?}: mean squared error {error}");
+        assert!((l0 - 4.0).abs() < 0.5, "{variant:?}: L0 {l0}");
+        let density: f32 = dictionary.feature_stats().unwrap().iter().map(|stats| stats.density).sum();
+        assert!((f64::from(density) - l0).abs() < 0.2, "{variant:?}: densities {density}, L0 {l0}");
+    }
+}
+
+/// A TopK dictionary's per-feature thresholds let a feature fire about as often alone as among the others.
+#[test]
+fn thresholds_of_topk_fire_as_often_as_topk() {
+    let (_, data) = planted(20_000);
+    let options = Options { epochs: 6, ..options(Variant::TopK) };
+    let dictionary = fit(&Rows::from_slice(D, &data).unwrap(), &options, None, &mut silent).unwrap();
+    let features: Vec<u32> = (0..dictionary.n_features() as u32).collect();
+    let slice = dictionary.slice(&features).unwrap();
+    let mut out = vec![0f32; features.len()];
+    let mut fired = 0;
+    for x in data.chunks(D).take(5000) {
+        slice.encode(x, &mut out);
+        fired += out.iter().filter(|&&value| value > 0.0).count();
+    }
+    let l0 = fired as f64 / 5000.0;
+    assert!((l0 - 4.0).abs() < 0.4, "{l0}");
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let (_, data) = planted(3000);
+    let rows = Rows::from_slice(D, &data).unwrap();
+    for variant in [Variant::TopK, Variant::BatchTopK] {
+        let with = |threads| fit(&rows, &Options { threads, ..options(variant) }, None, &mut silent).unwrap();
+        let one = bits(&with(1));
+        assert_eq!(one, bits(&with(2)), "{variant:?}: 2 threads");
+        assert_eq!(one, bits(&with(7)), "{variant:?}: 7 threads");
+        let other = fit(&rows, &Options { seed: 1, ..options(variant) }, None, &mut silent).unwrap();
+        assert_ne!(one, bits(&other), "{variant:?}: seed");
+    }
+}
+
+#[test]
+fn a_cancelled_run_goes_on_to_the_same_bits() {
+    let (_, data) = planted(3000);
+    let rows = Rows::from_slice(D, &data).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for variant in [Variant::TopK, Variant::BatchTopK] {
+        let path = dir.path().join(format!("{variant:?}.safetensors"));
+        let whole = bits(&fit(&rows, &options(variant), None, &mut silent).unwrap());
+        for stop in [1, 3, 6] {
+            let mut steps = 0;
+            let mut cancel = |_: Step<'_>| {
+                steps += 1;
+                steps < stop
+            };
+            let error = fit(&rows, &options(variant), Some(&path), &mut cancel).unwrap_err();
+            assert_eq!(error.kind(), Kind::Cancelled);
+        }
+        let mut first = None;
+        let resumed =
+            fit_with(&rows, &options(variant), Some(&path), &mut silent, &mut |m| first = first.or(Some(m.step)))
+                .unwrap();
+        assert!(first == Some(11), "{variant:?}: resumed at step {first:?}");
+        assert_eq!(whole, bits(&resumed), "{variant:?}");
+        // A finished run is not trained again.
+        let again = fit_with(&rows, &options(variant), Some(&path), &mut silent, &mut |_| panic!("a step")).unwrap();
+        assert_eq!(whole, bits(&again), "{variant:?}");
+    }
+}
+
+/// Set for the child process of [`a_killed_run_goes_on_to_the_same_bits`].
+const CHECKPOINT: &str = "TILLER_TEST_CHECKPOINT";
+
+fn long() -> Options {
+    Options { epochs: 40, checkpoint_every: 1, ..options(Variant::BatchTopK) }
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_bits() {
+    let (_, data) = planted(3000);
+    let rows = Rows::from_slice(D, &data).unwrap();
+    if let Some(path) = std::env::var_os(CHECKPOINT) {
+        fit(&rows, &long(), Some(Path::new(&path)), &mut silent).unwrap();
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path: PathBuf = dir.path().join("run.safetensors");
+    for _ in 0..5 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_killed_run_goes_on_to_the_same_bits"])
+            .env(CHECKPOINT, &path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let before = std::fs::metadata(&path).and_then(|file| file.modified()).ok();
+        // Wait for a checkpoint of its own, then for some moment in the middle of the next ones.
+        for _ in 0..1000 {
+            if std::fs::metadata(&path).and_then(|file| file.modified()).ok() != before {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(7));
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    let mut first = None;
+    let resumed = fit_with(&rows, &long(), Some(&path), &mut silent, &mut |m| first = first.or(Some(m.step))).unwrap();
+    assert!(first.is_none_or(|step| step > 5), "resumed at {first:?}");
+    assert_eq!(bits(&fit(&rows, &long(), None, &mut silent).unwrap()), bits(&resumed));
+}
+
+#[test]
+fn rows_and_checkpoints_that_are_wrong_are_named() {
+    let (_, mut data) = planted(600);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.safetensors");
+    let topk = options(Variant::TopK);
+    let run = |data: &[f32], options: &Options| {
+        fit(&Rows::from_slice(D, data).unwrap(), options, Some(&path), &mut silent).map(|_| ())
+    };
+    run(&data, &topk).unwrap();
+
+    let error = run(&data, &Options { k: 5, ..topk.clone() }).unwrap_err();
+    assert_eq!(error.kind(), Kind::Mismatch);
+    assert!(error.message().contains("written with k 4, here it is 5"), "{error}");
+
+    let error = run(&data[..D * 599], &topk).unwrap_err();
+    assert_eq!(error.kind(), Kind::Mismatch);
+    assert!(error.message().contains("other rows"), "{error}");
+
+    let whole = std::fs::read(&path).unwrap();
+    for cut in [0, 7, 100, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let error = run(&data, &topk).unwrap_err();
+        assert_eq!(error.kind(), Kind::Format, "cut at {cut}: {error}");
+        assert!(error.message().contains("run.safetensors"), "{error}");
+    }
+    let other =
+        safetensors::serialize(std::iter::empty::<(&str, safetensors::tensor::TensorView<'_>)>(), None).unwrap();
+    std::fs::write(&path, other).unwrap();
+    let error = run(&data, &topk).unwrap_err();
+    assert!(error.message().contains("expected format \"tiller train checkpoint 1\""), "{error}");
+
+    std::fs::remove_file(&path).unwrap();
+    data[17 * D + 3] = f32::NAN;
+    let error = run(&data, &topk).unwrap_err();
+    assert_eq!(error.kind(), Kind::Numeric);
+    assert!(error.message().contains("row 17, column 3"), "{error}");
+    assert!(!path.exists());
+}
+
+/// A learning rate that blows the weights up ends in an error, not in a dictionary of NaN.
+#[test]
+fn divergence_is_an_error() {
+    let (_, data) = planted(3000);
+    let rows = Rows::from_slice(D, &data).unwrap();
+    let options = Options { lr: 1e30, warm_up: 0, ..options(Variant::TopK) };
+    let error = fit(&rows, &options, None, &mut silent).unwrap_err();
+    assert_eq!(error.kind(), Kind::Numeric);
+    assert!(error.message().contains("lower lr"), "{error}");
+}
