@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use rand::Rng;
 use tiller::progress::silent;
 use tiller::train::{Options, Rows, Variant, fit_with};
@@ -56,5 +56,8 @@ fn train(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, train);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    train(&mut criterion);
+    criterion.final_summary();
+}

@@ -71,6 +71,7 @@ fn codes_and_reconstructions_are_those_of_saelens() {
 }
 
 /// A copy of a fixture, with its configuration changed and its tensors replaced or left out.
+#[allow(clippy::type_complexity)]
 fn altered(
     name: &str,
     config: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),

@@ -59,7 +59,7 @@ pub unsafe extern "C" fn tiller_dictionary_encode_rows(
     make(out, err, || {
         let dictionary = &some(dictionary, "dictionary")?.dictionary;
         let d_model = dictionary.d_model();
-        if n_data % d_model != 0 {
+        if !n_data.is_multiple_of(d_model) {
             return Err(Error::argument(format!("data holds {n_data} values; expected whole rows of {d_model}")));
         }
         // SAFETY: the header requires `n_data` floats.

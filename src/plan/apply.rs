@@ -218,6 +218,7 @@ pub(super) enum Change {
 
 /// What to do to a row.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // a few a plan, and the hot one is the large one
 pub(super) enum Edit {
     /// `x' = x + v`. `[d_model]`
     Constant(Vec<f32>),

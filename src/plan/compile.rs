@@ -52,6 +52,9 @@ impl Compiled {
     }
 }
 
+/// What is done at each layer, in order.
+type Actions = BTreeMap<usize, Vec<Action>>;
+
 /// What rules may refer to.
 struct World<'a> {
     dictionaries: &'a [(&'a str, Arc<Dictionary>)],
@@ -98,12 +101,7 @@ impl Plan {
     }
 
     /// Moves into a control vector what `route` wants there.
-    fn route(
-        &self,
-        mut actions: BTreeMap<usize, Vec<Action>>,
-        d_model: usize,
-        route: Route,
-    ) -> Result<(BTreeMap<usize, Vec<Action>>, Option<ControlVector>)> {
+    fn route(&self, mut actions: Actions, d_model: usize, route: Route) -> Result<(Actions, Option<ControlVector>)> {
         if route == Route::Callback {
             return Ok((actions, None));
         }

@@ -100,7 +100,7 @@ fn suite(args: &Args) -> Result<Suite> {
 impl Bench<'_> {
     fn estimator(
         &mut self,
-        file: &PathBuf,
+        file: &Path,
         suite: &Suite,
         searching: &mut Comparison<'_>,
         scoring: &mut Comparison<'_>,

@@ -36,7 +36,12 @@ pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
     let lens = &mut || Ok(seconds(|| score(&sight, &options, &mut tiller::progress::silent))?.0);
     let bare = &mut || {
         let (rows, columns) = (Mat::new(&decoder, F, D), Mat::new(&words, WORDS, D).t());
-        Ok(seconds(|| Ok(gemm(rows, columns, false, &mut product, threads)))?.0)
+        let product = &mut product;
+        Ok(seconds(|| {
+            gemm(rows, columns, false, product, threads);
+            Ok(())
+        })?
+        .0)
     };
     let pairs = Pairs::measure(n, lines.out, "lens", lens, bare)?;
     lines.push(pairs.line("explain", "lens", "4,096 features × 5,000 words", "s"))?;
