@@ -13,7 +13,7 @@
 //! gain 1.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rand::Rng;
