@@ -243,8 +243,27 @@ fn rows_and_checkpoints_that_are_wrong_are_named() {
 fn divergence_is_an_error() {
     let (_, data) = planted(3000);
     let rows = Rows::from_slice(D, &data).unwrap();
-    let options = Options { lr: 1e30, warm_up: 0, ..options(Variant::TopK) };
-    let error = fit(&rows, &options, None, &mut silent).unwrap_err();
-    assert_eq!(error.kind(), Kind::Numeric);
-    assert!(error.message().contains("lower lr"), "{error}");
+    for (lr, variant) in [(1e30, Variant::TopK), (1e9, Variant::TopK), (1e5, Variant::BatchTopK)] {
+        let options = Options { lr, warm_up: 0, ..options(variant) };
+        let Err(error) = fit(&rows, &options, None, &mut silent) else { panic!("lr {lr} gave a dictionary") };
+        assert_eq!(error.kind(), Kind::Numeric);
+        assert!(error.message().contains("lower lr"), "{error}");
+    }
+}
+
+/// A few rows of enormous norm, as attention sinks are, neither set the scale nor take over the dictionary.
+#[test]
+fn enormous_rows_do_not_take_over() {
+    let (_, mut data) = planted(20_000);
+    let run = |data: &[f32]| {
+        let mut last = None;
+        let rows = Rows::from_slice(D, data).unwrap();
+        let options = Options { epochs: 4, ..options(Variant::BatchTopK) };
+        fit_with(&rows, &options, None, &mut silent, &mut |metrics| last = Some(*metrics)).unwrap();
+        last.unwrap().fvu
+    };
+    let without = run(&data);
+    data.chunks_mut(D).step_by(4000).for_each(|row| row[3] += 3000.0);
+    let with = run(&data);
+    assert!(with < without + 0.05, "FVU {with} with them, {without} without");
 }

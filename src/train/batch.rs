@@ -46,8 +46,17 @@ pub(super) struct Outcome {
     pub(super) totals: Totals,
     /// Of the dead features' reconstruction of the error.
     pub(super) aux: Totals,
+    /// Of the rows.
+    pub(super) spread: Spread,
+}
+
+/// How far a batch's rows lie from the middle.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Spread {
     /// `Σ ‖y − mean‖²`.
     pub(super) variance: f64,
+    /// Rows beyond the limit.
+    pub(super) drawn_in: usize,
 }
 
 /// Rows in a piece of the scan: a multiple of the tile's height that depends on `d` alone.
@@ -72,15 +81,18 @@ impl Batch {
         (&self.main.codes, &self.aux.codes)
     }
 
-    /// Reads, scales, centres and rounds the rows `ids`; returns `Σ ‖y − mean‖²`.
-    pub(super) fn gather(&mut self, state: &State, source: &Rows<'_>, ids: &[u32], threads: usize) -> Result<f64> {
+    /// Reads, scales, centres, draws in and rounds the rows `ids`; returns how far they spread.
+    pub(super) fn gather(&mut self, state: &State, source: &Rows<'_>, ids: &[u32], threads: usize) -> Result<Spread> {
         (self.n, self.d) = (ids.len(), state.d);
         self.rows.resize(ids.len().next_multiple_of(TALL), state.d);
         let size = piece_rows(state.d);
-        let mut sums: Vec<Result<f64>> = ids.chunks(size).map(|_| Ok(0.0)).collect();
+        let mut sums: Vec<Result<Spread>> = ids.chunks(size).map(|_| Ok(Spread::default())).collect();
         let pieces = ids.chunks(size).zip(self.rows.chunks_mut(size)).zip(&mut sums);
         each(threads, pieces, |((ids, (rows, steps)), sum)| *sum = gather_piece(state, source, ids, rows, steps));
-        sums.into_iter().sum()
+        sums.into_iter().try_fold(Spread::default(), |sum, piece| {
+            let Spread { variance, drawn_in } = piece?;
+            Ok(Spread { variance: sum.variance + variance, drawn_in: sum.drawn_in + drawn_in })
+        })
     }
 
     /// Chooses the features of every row, and of the dead ones if there are some.
@@ -176,10 +188,10 @@ impl Batch {
     }
 }
 
-fn gather_piece(state: &State, source: &Rows<'_>, ids: &[u32], rows: &mut [i16], steps: &mut [f32]) -> Result<f64> {
+fn gather_piece(state: &State, source: &Rows<'_>, ids: &[u32], rows: &mut [i16], steps: &mut [f32]) -> Result<Spread> {
     let d = state.d;
     let (mut row, mut gap) = (vec![0f32; d], vec![0f32; d]);
-    let mut sum = 0f64;
+    let mut spread = Spread::default();
     let out = rows.chunks_exact_mut(d.next_multiple_of(2)).zip(steps);
     let mut ids = ids.iter();
     for (out, step) in out {
@@ -190,13 +202,20 @@ fn gather_piece(state: &State, source: &Rows<'_>, ids: &[u32], rows: &mut [i16],
             continue;
         };
         source.read(id as usize, &mut row)?;
-        for i in 0..d {
-            let y = row[i] * state.scale;
-            gap[i] = y - state.mean[i];
-            row[i] = y - state.decoder_bias.values[i];
+        let bias = &state.decoder_bias.values;
+        for (x, bias) in row.iter_mut().zip(bias) {
+            *x = *x * state.scale - bias;
         }
-        sum += f64::from(dot(&gap, &gap));
+        let far = dot(&row, &row).sqrt();
+        if !(far <= state.limit) {
+            spread.drawn_in += 1;
+            row.iter_mut().for_each(|x| *x *= state.limit / far);
+        }
+        for i in 0..d {
+            gap[i] = row[i] + bias[i] - state.mean[i];
+        }
+        spread.variance += f64::from(dot(&gap, &gap));
         *step = round(&row, out);
     }
-    Ok(sum)
+    Ok(spread)
 }

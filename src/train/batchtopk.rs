@@ -53,17 +53,6 @@ pub(super) fn first_guess(lanes: &[Lane], k: usize) -> f32 {
     CAUTION * *scores.select_nth_unstable_by(wanted - 1, |a, b| b.total_cmp(a)).1
 }
 
-/// The moving average of the smallest code kept, after a step whose smallest was `least`.
-pub(super) fn threshold(average: f32, least: f32) -> f32 {
-    /// Slow enough to average a hundred steps, fast enough to follow the decay of the learning rate.
-    const PACE: f32 = 0.01;
-    match (average > 0.0, least.is_finite()) {
-        (_, false) => average,
-        (false, true) => least,
-        (true, true) => average + PACE * (least - average),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,12 +79,5 @@ mod tests {
         let mut all = lanes(&[&[5.0], &[1.0]]);
         assert_eq!(cut(&mut all, 9, 0.0), Ok(0.0));
         assert_eq!(all[1].items.len(), 1);
-    }
-
-    #[test]
-    fn the_threshold_starts_at_the_first_cut_and_follows() {
-        assert_eq!(threshold(0.0, 2.0), 2.0);
-        assert_eq!(threshold(2.0, f32::INFINITY), 2.0);
-        assert!((threshold(2.0, 1.0) - 1.99).abs() < 1e-6);
     }
 }

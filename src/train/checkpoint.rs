@@ -30,7 +30,7 @@ fn parameters(state: &State) -> [(&'static str, &Parameter, Vec<usize>); 4] {
 
 /// Writes `state` to `path`. `rows` is the fingerprint of what is trained on.
 pub(super) fn save(path: &Path, state: &State, options: &Options, rows: &str) -> Result<()> {
-    let scalars = [state.scale, state.threshold];
+    let scalars = [state.scale, state.limit];
     let mut tensors: Vec<(String, &str, Vec<usize>, &[u8])> = Vec::new();
     for (name, parameter, shape) in parameters(state) {
         let parts = [("", &parameter.values), (".m", &parameter.moments.first), (".v", &parameter.moments.second)];
@@ -40,7 +40,7 @@ pub(super) fn save(path: &Path, state: &State, options: &Options, rows: &str) ->
     }
     tensors.push(("idle".into(), "U64", vec![state.n], bytemuck::cast_slice(&state.idle)));
     tensors.push(("mean".into(), "F32", vec![state.d], bytemuck::cast_slice(&state.mean)));
-    tensors.push(("scale, threshold".into(), "F32", vec![2], bytemuck::cast_slice(&scalars)));
+    tensors.push(("scale, limit".into(), "F32", vec![2], bytemuck::cast_slice(&scalars)));
 
     let mut header = Map::new();
     let metadata = json!({
@@ -94,7 +94,7 @@ pub(super) fn load(path: &Path, d: usize, options: &Options, rows: &str) -> Resu
     let step = field("step").parse().map_err(|_| Error::format(path, "metadata step: expected a number"))?;
     let file = File { path, tensors: SafeTensors::deserialize(&bytes).map_err(malformed)? };
     let n = options.n_features;
-    let scalars = file.numbers::<f32>("scale, threshold", Dtype::F32, &[2])?;
+    let scalars = file.numbers::<f32>("scale, limit", Dtype::F32, &[2])?;
     Ok(Some(State {
         d,
         n,
@@ -105,7 +105,7 @@ pub(super) fn load(path: &Path, d: usize, options: &Options, rows: &str) -> Resu
         idle: file.numbers("idle", Dtype::U64, &[n])?,
         mean: file.numbers("mean", Dtype::F32, &[d])?,
         scale: scalars[0],
-        threshold: scalars[1],
+        limit: scalars[1],
         step,
     }))
 }

@@ -5,11 +5,11 @@ use std::path::Path;
 use super::adam::Rates;
 use super::batch::{Batch, Outcome};
 use super::finish::finish;
-use super::options::{Metrics, Options, Variant};
+use super::options::{Metrics, Options};
 use super::rows::{Rows, order};
 use super::update::Forms;
 use super::weights::State;
-use super::{batchtopk, checkpoint, revive, schedule, start};
+use super::{checkpoint, revive, schedule, start};
 use crate::Kind;
 use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
@@ -109,15 +109,13 @@ impl<'a> Run<'a> {
         let first = (self.state.step % per_epoch) as usize * self.options.batch;
         let lr = self.lr();
         let outcome = self.advance(first, lr)?;
-        let Outcome { totals, aux, variance } = outcome;
-        if !totals.error.is_finite() {
+        let Outcome { totals, aux, spread } = outcome;
+        // Weights that blew up either show in the error, or carried b_dec away from the rows.
+        if !(totals.error + spread.variance).is_finite() || 2 * spread.drawn_in > self.batch.len() {
             return Err(Error::numeric(format!(
-                "step {}: the loss is {}, so training diverged; lower lr ({})",
-                self.state.step, totals.error, self.options.lr
+                "step {}: training diverged; lower lr ({})",
+                self.state.step, self.options.lr
             )));
-        }
-        if self.options.variant == Variant::BatchTopK {
-            self.state.threshold = batchtopk::threshold(self.state.threshold, totals.least);
         }
         self.state.step += 1;
         let n = self.batch.len() as f64;
@@ -129,7 +127,7 @@ impl<'a> Run<'a> {
             loss: totals.error / n,
             aux_loss: aux.error / n,
             l0: totals.active as f64 / n,
-            fvu: totals.error / variance,
+            fvu: totals.error / spread.variance,
             dead: revive::count(&self.state, self.options.dead_after),
         })
     }
@@ -144,13 +142,13 @@ impl<'a> Run<'a> {
     fn advance(&mut self, first: usize, lr: f32) -> Result<Outcome> {
         let Self { rows, options, state, forms, batch, order, .. } = self;
         let threads = options.threads;
-        let variance = batch.gather(state, rows, &order[first..first + options.batch], threads)?;
+        let spread = batch.gather(state, rows, &order[first..first + options.batch], threads)?;
         let dead = revive::dead(state, options.dead_after, options.aux_k);
         batch.select(options, &forms.panels, dead.as_ref(), threads);
         let (totals, aux) = batch.differentiate(&forms.decoder, dead.is_some(), options, threads);
         let rates = Rates::new(lr, options.beta1, options.beta2, options.eps, state.step + 1);
         batch.apply(state, forms, dead.is_some(), &rates, threads);
-        Ok(Outcome { totals, aux, variance })
+        Ok(Outcome { totals, aux, spread })
     }
 
     /// All steps that are left, with checkpoints, then the statistics.

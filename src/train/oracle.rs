@@ -33,8 +33,8 @@ fn state(d: usize, n: usize) -> State {
         decoder_bias: Parameter::new(tenth(d, 4)),
         idle: vec![0; n],
         scale: 1.0,
+        limit: f32::INFINITY,
         mean: vec![0.0; d],
-        threshold: 0.0,
         step: 0,
     }
 }

@@ -32,8 +32,6 @@ pub(super) struct Totals {
     pub(super) error: f64,
     /// Positive codes.
     pub(super) active: u64,
-    /// The smallest positive code.
-    pub(super) least: f32,
 }
 
 impl Codes {
@@ -84,8 +82,7 @@ pub(super) fn reconstruct(
     threads: usize,
 ) -> Totals {
     let n = codes.offsets.len() - 1;
-    let none = Totals { least: f32::INFINITY, ..Totals::default() };
-    let mut totals = vec![none; n.div_ceil(PIECE)];
+    let mut totals = vec![Totals::default(); n.div_ceil(PIECE)];
     gradients.resize(n, d);
     let mut slopes = &mut codes.slopes[..];
     let mut pieces = Vec::with_capacity(totals.len());
@@ -99,10 +96,9 @@ pub(super) fn reconstruct(
         pieces.push(Piece { first, offsets, features, values, slopes: head, gradients, steps, totals });
     }
     each(threads, pieces.into_iter(), |piece| piece.run(decoder, target, d));
-    totals.iter().fold(none, |sum, piece| Totals {
+    totals.iter().fold(Totals::default(), |sum, piece| Totals {
         error: sum.error + piece.error,
         active: sum.active + piece.active,
-        least: sum.least.min(piece.least),
     })
 }
 
@@ -119,7 +115,6 @@ impl Piece<'_> {
             decoder.add(&mut g, values.len(), |j| (values[j], features[j] as usize));
             self.totals.error += f64::from(dot(&g, &g));
             self.totals.active += values.len() as u64;
-            self.totals.least = values.iter().fold(self.totals.least, |least, &value| least.min(value));
             *step = round(&g, out) * target.weight;
             decoder.dot(out, *step, features, &mut self.slopes[at.clone()]);
             // The rows that the next four codes need come from far away.

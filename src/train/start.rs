@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 
 /// Rows that the scale and the middle are estimated from.
 const SAMPLE: usize = 16_384;
+/// How far from the middle a row may be, in medians of that distance. Beyond it lie attention sinks other than position 0:
+/// one row in 30,000 of SmolLM2 has a hundred times the norm of the others, and would be most of the squared error.
+const FAR: f32 = 3.0;
 /// Steps of Weiszfeld's iteration; it converges linearly and the bias is trained afterwards.
 const WEISZFELD: usize = 10;
 
@@ -19,8 +22,9 @@ pub(super) fn start(rows: &Rows<'_>, options: &Options) -> Result<State> {
     let sample = sample(rows, options.seed)?;
     let mean = mean(&sample, d);
     let middle = median(&sample, d, &mean);
-    let count = sample.len() / d;
-    let spread = sample.chunks_exact(d).map(|row| f64::from(distance2(row, &middle))).sum::<f64>() / count as f64;
+    let distances: Vec<f32> = sample.chunks_exact(d).map(|row| distance2(row, &middle).sqrt()).collect();
+    let limit = FAR * crate::num::stats::median(&distances) as f32;
+    let spread = distances.iter().map(|&far| f64::from(far.min(limit)).powi(2)).sum::<f64>() / distances.len() as f64;
     let scale = (d as f64 / spread).sqrt() as f32;
     if !scale.is_finite() || scale == 0.0 {
         return Err(Error::numeric(format!(
@@ -37,8 +41,8 @@ pub(super) fn start(rows: &Rows<'_>, options: &Options) -> Result<State> {
         decoder_bias: Parameter::new(middle.iter().map(|x| x * scale).collect()),
         idle: vec![0; n],
         scale,
+        limit: scale * limit,
         mean: mean.iter().map(|x| x * scale).collect(),
-        threshold: 0.0,
         step: 0,
     })
 }

@@ -30,10 +30,10 @@ pub(super) struct State {
     pub(super) idle: Vec<u64>,
     /// What a row is multiplied by.
     pub(super) scale: f32,
+    /// The largest distance of a scaled row from `b_dec`: rows beyond it are drawn in.
+    pub(super) limit: f32,
     /// The mean of the scaled rows: the yardstick of FVU.
     pub(super) mean: Vec<f32>,
-    /// Moving average of the smallest code that the batch rule kept; 0 before the first step.
-    pub(super) threshold: f32,
     /// Steps done.
     pub(super) step: u64,
 }
