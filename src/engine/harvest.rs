@@ -13,7 +13,7 @@ use crate::activations::{Meta, RowType, Writer};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::plan::RowMeta;
-use crate::progress::{Progress, report};
+use crate::progress::{Progress, Step, report};
 
 /// What is harvested.
 #[derive(Clone, Debug)]
@@ -147,6 +147,8 @@ impl Engine {
         self.hook_mut().stop_after((options.early_stop && !all_outputs).then_some(last));
         let mut work = || -> Result<(u64, u64, bool)> {
             let (mut batch, mut n_tokens, mut documents) = (Batch::default(), 0_u64, done);
+            let total = options.max_tokens.saturating_sub(before);
+            report(progress, 0, total, "")?;
             for document in text.iter().skip(usize::try_from(done).unwrap_or(usize::MAX)) {
                 if options.max_tokens > 0 && before + n_tokens >= options.max_tokens {
                     break;
@@ -155,7 +157,7 @@ impl Engine {
                 for part in tokens.chunks(window).filter(|part| part.len() > 1) {
                     if batch.tokens.len() + part.len() > room || batch.ends.len() >= self.options().sequences.max(1) {
                         n_tokens += self.harvest_batch(&mut batch, all_outputs, &mut writers)?;
-                        report(progress, n_tokens, options.max_tokens.saturating_sub(before), "")?;
+                        report(progress, n_tokens, total, "")?;
                     }
                     batch.push(part)?;
                 }
@@ -167,6 +169,7 @@ impl Engine {
                 }
             }
             n_tokens += self.harvest_batch(&mut batch, all_outputs, &mut writers)?;
+            progress(Step { done: n_tokens, total, note: "" }); // all is done: there is nothing left to cancel
             Ok((n_tokens, documents, documents == text.len() as u64))
         };
         let worked = work();
