@@ -5,6 +5,7 @@
 #   examples/quickstart.sh                       # war
 #   examples/quickstart.sh "music song"          # any concept, in a few words
 #   examples/quickstart.sh "music song" "Yesterday I"
+#   examples/quickstart.sh "music song" "Yesterday I" auto     # search the best strength: minutes instead of seconds
 #
 # Root on Debian or Ubuntu: missing tools are installed. Otherwise a line says which to install.
 set -euo pipefail
@@ -12,8 +13,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 . examples/setup.sh
 
-concept=${1:-war army soldiers}
+concept=${1:-war army military}
 prompt=${2:-The most important thing is}
+strength=${3:-2}
 started=$SECONDS
 
 ensure certificates c++ make cmake libclang pip
@@ -36,6 +38,7 @@ say "features that mean \"$concept\""
 "$tiller" find "${dictionary%.gguf}.jsonl" $concept --number 4
 
 say "the model, without and with these features"
-"$tiller" run "$model" --dictionary "$dictionary" --words "$concept" --prompt "$prompt" --compare --max-tokens 60
+"$tiller" run "$model" --dictionary "$dictionary" --words "$concept" --strength "$strength" \
+    --prompt "$prompt" --compare --max-tokens 60
 
 say "done in $((SECONDS - started)) s; try your own: examples/quickstart.sh \"WORDS\" \"PROMPT\""
