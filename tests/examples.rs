@@ -65,7 +65,7 @@ fn examples_write_what_the_engine_writes() {
     for (name, rules) in [
         ("empty", ""),
         ("vector", r#"{"op": "add", "features": [0, 1], "strength": 30}"#),
-        ("callback", r#"{"op": "clamp", "features": [0, 1], "strength": 60}"#),
+        ("callback", r#"{"op": "clamp", "features": [0, 1], "strength": -60}"#),
     ] {
         let plan = at(name);
         fs::write(&plan, format!(r#"{{"version": 1, "rules": [{rules}]}}"#)).expect("a plan");
