@@ -12,7 +12,7 @@
 //! | gradients of the weights, feature by feature | `2 · k · d_model` | `update.rs` |
 //! | Adam, unit norm, repacking, in the same pass | `n_features · d_model / batch` | `update.rs`, `adam.rs` |
 //!
-//! The integers only choose; the values of the chosen features are 32-bit dot products, so no gradient sees the rounding.
+//! Values come from the integers too: their rounding is about 1e-5 of ‖x‖·‖w‖ (`rounded.rs`); weights and Adam stay f32.
 //! Work is cut into pieces of a fixed size and sums are taken in a fixed order: the result depends on the seed and on the
 //! machine's instruction set, never on the number of threads, and a run resumed from a checkpoint ends bit for bit where
 //! an uninterrupted one does.
