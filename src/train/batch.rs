@@ -207,7 +207,7 @@ fn gather_piece(state: &State, source: &Rows<'_>, ids: &[u32], rows: &mut [i16],
             *x = *x * state.scale - bias;
         }
         let far = dot(&row, &row).sqrt();
-        if !(far <= state.limit) {
+        if far.is_nan() || far > state.limit {
             spread.drawn_in += 1;
             row.iter_mut().for_each(|x| *x *= state.limit / far);
         }
