@@ -357,8 +357,8 @@ type SelfTestOptions struct{ MaxTokens, ScoreTokens, Window int }
 // SelfTested is what a dictionary does on text; cross-entropies are in nats a token.
 type SelfTested struct {
 	Quality
-	NWarnings                                       int
-	MeanNorm, Clean, Reconstructed, Zero, Recovered float64
+	NWarnings                             int
+	Clean, Reconstructed, Zero, Recovered float64
 }
 
 // SelfTest tests a dictionary on text files.
@@ -380,7 +380,10 @@ func (n *Engine) SelfTest(
 	status := C.tiller_engine_self_test(
 		n.h.c(), dictionary.h.c(), list.c(), C.size_t(len(list)), &o, lent, &t, &err)
 	return SelfTested{
-		Quality{uint64(t.n_rows), float64(t.l0), float64(t.fvu), float64(t.dead_share)}, int(t.n_warnings),
-		float64(t.mean_norm), float64(t.clean), float64(t.reconstructed), float64(t.zero), float64(t.recovered),
+		Quality{
+			uint64(t.n_rows), uint64(t.n_sinks),
+			float64(t.l0), float64(t.fvu), float64(t.dead_share), float64(t.mean_norm),
+		},
+		int(t.n_warnings), float64(t.clean), float64(t.reconstructed), float64(t.zero), float64(t.recovered),
 	}, check(status, err)
 }

@@ -81,13 +81,13 @@ func Train(rows []*Activations, options TrainOptions, checkpoint string, progres
 type MeasureOptions struct {
 	Threads      int
 	MaxRows      uint64
-	IncludeFirst bool
+	IncludeSinks bool
 }
 
-// Quality is how well a dictionary explains rows.
+// Quality is how well a dictionary explains rows; attention sinks are counted apart.
 type Quality struct {
-	NRows              uint64
-	L0, FVU, DeadShare float64
+	NRows, NSinks                uint64
+	L0, FVU, DeadShare, MeanNorm float64
 }
 
 // Measure measures the dictionary on harvested rows.
@@ -97,8 +97,8 @@ func (d *Dictionary) Measure(rows *Activations, options MeasureOptions, progress
 	var o C.tiller_measure
 	o.size, o.threads = C.uint32_t(unsafe.Sizeof(o)), C.uint32_t(options.Threads)
 	o.max_rows = C.uint64_t(options.MaxRows)
-	if options.IncludeFirst {
-		o.include_first = 1
+	if options.IncludeSinks {
+		o.include_sinks = 1
 	}
 	var q C.tiller_quality
 	q.size = C.uint32_t(unsafe.Sizeof(q))
@@ -106,7 +106,10 @@ func (d *Dictionary) Measure(rows *Activations, options MeasureOptions, progress
 	defer giveBack()
 	var err *C.tiller_error
 	e := check(C.tiller_dictionary_measure(d.h.c(), rows.h.c(), &o, lent, &q, &err), err)
-	return Quality{uint64(q.n_rows), float64(q.l0), float64(q.fvu), float64(q.dead_share)}, e
+	return Quality{
+		uint64(q.n_rows), uint64(q.n_sinks),
+		float64(q.l0), float64(q.fvu), float64(q.dead_share), float64(q.mean_norm),
+	}, e
 }
 
 // ExplainOptions say how features are explained by counting; zero means the default.

@@ -119,6 +119,8 @@ pub struct tiller_self_tested {
     pub n_warnings: u32,
     /// Rows shown.
     pub n_rows: u64,
+    /// Rows set apart for their length, the ones at position 0 not among them.
+    pub n_sinks: u64,
     /// Mean number of active features in a row.
     pub l0: f64,
     /// Fraction of variance unexplained.
@@ -148,10 +150,11 @@ impl From<&SelfTest> for tiller_self_tested {
             size: 0,
             n_warnings: t.warnings.len() as u32,
             n_rows: t.quality.n_rows,
+            n_sinks: t.quality.n_sinks,
             l0: t.quality.l0,
             fvu: t.quality.fvu,
             dead_share: t.quality.dead_share,
-            mean_norm: t.mean_norm,
+            mean_norm: t.quality.mean_norm,
             clean: t.cross_entropy.clean,
             reconstructed: t.cross_entropy.reconstructed,
             zero: t.cross_entropy.zero,

@@ -16,8 +16,9 @@ pub struct tiller_measure {
     pub threads: u32,
     /// At most about so many rows, taken evenly from all of them; 0 means every row.
     pub max_rows: u64,
-    /// 1 counts rows at position 0 too, which are few, but so long that they rule every sum.
-    pub include_first: u32,
+    /// 1 counts attention sinks too: rows at position 0, and rows longer than ten median norms. They are few, but so long
+    /// that they rule every sum.
+    pub include_sinks: u32,
     /// Always 0.
     pub reserved: u32,
 }
@@ -37,12 +38,16 @@ pub struct tiller_quality {
     pub reserved: u32,
     /// Rows shown.
     pub n_rows: u64,
+    /// Rows set apart for their length, the ones at position 0 not among them.
+    pub n_sinks: u64,
     /// Mean number of active features in a row.
     pub l0: f64,
     /// Fraction of variance unexplained.
     pub fvu: f64,
     /// Share of features that no row activated.
     pub dead_share: f64,
+    /// Mean norm of the rows shown.
+    pub mean_norm: f64,
 }
 
 // SAFETY: `repr(C)`, a `u32` first.
@@ -52,7 +57,16 @@ unsafe impl Report for tiller_quality {
 
 impl From<&Quality> for tiller_quality {
     fn from(q: &Quality) -> Self {
-        Self { size: 0, reserved: 0, n_rows: q.n_rows, l0: q.l0, fvu: q.fvu, dead_share: q.dead_share }
+        Self {
+            size: 0,
+            reserved: 0,
+            n_rows: q.n_rows,
+            n_sinks: q.n_sinks,
+            l0: q.l0,
+            fvu: q.fvu,
+            dead_share: q.dead_share,
+            mean_norm: q.mean_norm,
+        }
     }
 }
 
@@ -73,7 +87,7 @@ pub unsafe extern "C" fn tiller_dictionary_measure(
         let options = quality::Options {
             threads: given.threads.max(1) as usize,
             max_rows: usize::try_from(given.max_rows).unwrap_or(usize::MAX),
-            include_first: given.include_first != 0,
+            include_sinks: given.include_sinks != 0,
         };
         let found = quality::quality(rows, dictionary, &options, &mut progress)?;
         // SAFETY: the header requires a struct whose `size` is set.

@@ -149,11 +149,13 @@ impl Engine {
         Ok(generation)
     }
 
-    /// Generates a continuation of every prompt, as many side by side as the engine has sequences. All get the same plan.
+    /// Generates a continuation of every prompt, as many side by side as the engine has sequences and its context has
+    /// room for. All get the same plan.
     pub fn generate_many(&mut self, prompts: &[String], options: &Generate) -> Result<Vec<Generation>> {
         let tokens: Vec<Vec<i32>> = prompts.iter().map(|prompt| self.tokenize(prompt, true)).collect::<Result<_>>()?;
         let mut all = Vec::with_capacity(tokens.len());
-        for wave in tokens.chunks(self.options.sequences.max(1)) {
+        while all.len() < tokens.len() {
+            let wave = self.wave(tokens.get(all.len()..).unwrap_or_default(), options.max_tokens);
             let shifted = Generate { seed: options.seed.wrapping_add(all.len() as u32), ..options.clone() };
             let mut generations = self.begin_many(wave, &shifted, true)?;
             while generations.iter().any(|g| g.stop.is_none()) {
@@ -162,6 +164,19 @@ impl Engine {
             all.append(&mut generations);
         }
         Ok(all)
+    }
+
+    /// As many of `prompts` as have a sequence each and room in the cache together; one at least.
+    fn wave<'p>(&self, prompts: &'p [Vec<i32>], max_tokens: usize) -> &'p [Vec<i32>] {
+        let mut room = self.options.context;
+        let fits = |prompt: &&Vec<i32>| {
+            let needed = prompt.len().saturating_add(max_tokens);
+            let fits = needed <= room;
+            room = room.saturating_sub(needed);
+            fits
+        };
+        let n = prompts.iter().take(self.options.sequences.max(1)).take_while(fits).count();
+        prompts.get(..n.max(1)).unwrap_or_default()
     }
 
     /// Reads prompts into an empty cache, one sequence each; `first` samples the first token of each while its logits are

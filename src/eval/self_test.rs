@@ -7,7 +7,8 @@
 //!
 //! recovered = (CE_zero − CE_reconstructed) / (CE_zero − CE_clean).
 //!
-//! Rows at position 0 are left as they are throughout. Costs one early-stopped pass over the text, and three whole passes
+//! Attention sinks (rows at position 0, and rows elsewhere whose length is far beyond the others') are left as they are
+//! throughout. Costs one early-stopped pass over the text, and three whole passes
 //! over a part of it.
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::quality::{Meter, Quality};
 use crate::dictionary::Dictionary;
 use crate::engine::{Document, Engine, Score};
 use crate::error::{Error, Result};
+use crate::num::norm;
 use crate::progress::{Progress, report};
 
 /// How much text is used.
@@ -62,8 +64,6 @@ pub struct SelfTest {
     pub quality: Quality,
     /// Cross-entropies.
     pub cross_entropy: CrossEntropy,
-    /// Mean norm of the rows.
-    pub mean_norm: f64,
     /// What to know: a fingerprint that differs, for example.
     pub warnings: Vec<String>,
 }
@@ -90,8 +90,8 @@ pub fn self_test(
     let tested = test(engine, dictionary, layer, text, options, progress);
     engine.hook_mut().patch(layer, None);
     engine.set_plan(plan)?;
-    let (quality, cross_entropy, mean_norm) = tested?;
-    Ok(SelfTest { quality, cross_entropy, mean_norm, warnings })
+    let (quality, cross_entropy) = tested?;
+    Ok(SelfTest { quality, cross_entropy, warnings })
 }
 
 fn test(
@@ -101,7 +101,7 @@ fn test(
     text: &[Document],
     options: &Options,
     progress: &mut Progress<'_>,
-) -> Result<(Quality, CrossEntropy, f64)> {
+) -> Result<(Quality, CrossEntropy)> {
     let threads = engine.options().threads;
     let windows = windows(engine, text, options)?;
     let n_tokens: usize = windows.iter().map(Vec::len).sum();
@@ -109,16 +109,14 @@ fn test(
     let total = (n_tokens + 3 * score_tokens) as u64;
     let mut done = 0;
     let mut meter = Meter::new(dictionary);
-    let mut norms = 0.0;
     for window in &windows {
         let captured = engine.rows(window, layer)?;
         let rows = captured.get(dictionary.d_model()..).unwrap_or_default(); // all but position 0
-        norms += rows.chunks_exact(dictionary.d_model()).map(|row| f64::from(crate::num::norm(row))).sum::<f64>();
         meter.add(rows, threads);
         done += window.len() as u64;
         report(progress, done, total, "L0, FVU")?;
     }
-    let n_rows = meter.n_rows();
+    let limit = meter.limit().unwrap_or(f32::INFINITY);
     let quality = meter.finish()?;
     let mut scores = [Score::default(); 3];
     let mut left = score_tokens;
@@ -129,7 +127,7 @@ fn test(
         let window = window.get(..window.len().min(left).max(2)).unwrap_or(window);
         left = left.saturating_sub(window.len());
         for (mode, score) in scores.iter_mut().enumerate() {
-            engine.hook_mut().patch(layer, (mode > 0).then(|| replace(dictionary.clone(), threads, mode == 1)));
+            engine.hook_mut().patch(layer, (mode > 0).then(|| replace(dictionary.clone(), limit, threads, mode == 1)));
             let one = engine.score(window, 1)?;
             engine.finish()?;
             score.nll += one.nll;
@@ -145,7 +143,7 @@ fn test(
         zero: zero.cross_entropy(),
         n_tokens: clean.n_tokens,
     };
-    Ok((quality, cross_entropy, norms / n_rows.max(1) as f64))
+    Ok((quality, cross_entropy))
 }
 
 /// Windows of the text, up to the wanted number of tokens.
@@ -164,25 +162,25 @@ fn windows(engine: &Engine, text: &[Document], options: &Options) -> Result<Vec<
     if windows.is_empty() { Err(Error::argument("the text has no two tokens")) } else { Ok(windows) }
 }
 
-/// Puts each row's reconstruction, or zero, in its place.
-fn replace(dictionary: Arc<Dictionary>, threads: usize, reconstruct: bool) -> Box<crate::hook::Patch> {
+/// Puts each row's reconstruction, or zero, in its place, except for rows longer than `limit`.
+fn replace(dictionary: Arc<Dictionary>, limit: f32, threads: usize, reconstruct: bool) -> Box<crate::hook::Patch> {
     Box::new(move |rows, meta| {
         let d_model = dictionary.d_model();
         if meta.iter().any(|row| row.position < 0) {
             return Err(Error::mismatch("a row's position could not be told"));
         }
-        if !reconstruct {
-            for (row, _) in rows.chunks_exact_mut(d_model).zip(meta).filter(|(_, meta)| meta.position > 0) {
-                row.fill(0.0);
-            }
-            return Ok(());
-        }
-        let codes = dictionary.encode_batch(rows, threads);
+        let codes = reconstruct.then(|| dictionary.encode_batch(rows, threads));
         let mut row_before = vec![0.0; d_model];
         for (i, (row, meta)) in rows.chunks_exact_mut(d_model).zip(meta).enumerate() {
-            if meta.position > 0 {
-                row_before.copy_from_slice(row);
-                dictionary.reconstruct(&row_before, codes.row(i), row);
+            if meta.position == 0 || norm(row) > limit {
+                continue;
+            }
+            match &codes {
+                None => row.fill(0.0),
+                Some(codes) => {
+                    row_before.copy_from_slice(row);
+                    dictionary.reconstruct(&row_before, codes.row(i), row);
+                }
             }
         }
         Ok(())

@@ -97,10 +97,11 @@ fn tested(mut facts: Facts, test: &SelfTest, dictionary: &Dictionary) -> Facts {
     let dead = stats.iter().filter(|stats| stats.density == 0.0).count() as f64 / stats.len().max(1) as f64;
     let fired = test.quality.features.iter().filter(|stats| stats.density > 0.0).count();
     facts.add("tokens tested", test.quality.n_rows);
+    facts.add("attention sinks set apart", test.quality.n_sinks);
     facts.add("L0", round(test.quality.l0));
     facts.add("FVU", round(test.quality.fvu));
     let ce = &test.cross_entropy;
-    facts.add("mean norm", round(test.mean_norm));
+    facts.add("mean norm", round(test.quality.mean_norm));
     facts.add("cross-entropy", round(ce.clean));
     facts.add("with reconstruction", round(ce.reconstructed));
     facts.add("with rows zeroed", round(ce.zero));

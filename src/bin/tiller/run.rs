@@ -5,12 +5,13 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tiller::dictionary::Dictionary;
-use tiller::engine::{Engine, Generate, Message};
+use tiller::engine::{Document, Engine, Generate, Message, documents};
 use tiller::eval::concepts::Search;
 use tiller::eval::trial::{self, Comparison};
 use tiller::explain::Match;
 use tiller::model::Model;
 use tiller::plan::{Compiled, Plan, Route};
+use tiller::progress::Step;
 use tiller::{Error, Result};
 
 use crate::open::{self, Machine, Wish, feature_json, features_table};
@@ -23,8 +24,12 @@ pub(crate) struct Args {
     /// The model
     model: PathBuf,
     /// What the model goes on from
-    #[arg(long, value_name = "TEXT")]
-    prompt: String,
+    #[arg(long, value_name = "TEXT", required_unless_present = "prompts")]
+    prompt: Option<String>,
+    /// Go on from every document of these files, side by side, and write documents, a line of JSON each: a "text" with its
+    /// continuation, "messages" up to the last user's with an answer
+    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = ["prompt", "compare", "chat"])]
+    prompts: Vec<PathBuf>,
     /// A dictionary: FILE, or NAME=FILE if the plan names several
     #[arg(long, value_name = "[NAME=]FILE")]
     dictionary: Vec<String>,
@@ -69,7 +74,6 @@ struct Lever {
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let mut engine = args.machine.engine(&args.model, 0, trial::SEQUENCES)?;
     let lever = lever(args, &mut engine, out)?;
-    let prompt = if args.chat { engine.chat(&[Message::user(&args.prompt)], true)? } else { args.prompt.clone() };
     let generate = Generate {
         max_tokens: args.max_tokens,
         temperature: args.temperature,
@@ -77,6 +81,11 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         seed: args.seed,
         ..Generate::default()
     };
+    let Some(prompt) = &args.prompt else {
+        engine.set_plan(lever.map(|lever| lever.compiled))?;
+        return many(&mut engine, &documents(&args.prompts)?, &generate, out);
+    };
+    let prompt = if args.chat { engine.chat(&[Message::user(prompt)], true)? } else { prompt.clone() };
     if args.compare {
         return compare(args, &mut engine, &prompt, &generate, lever.as_ref(), out);
     }
@@ -92,6 +101,51 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         }));
     }
     out.line("")
+}
+
+/// Goes on from every document, and writes documents.
+fn many(engine: &mut Engine, documents: &[Document], generate: &Generate, out: &Out) -> Result<()> {
+    let mut bar = out.bar("prompts", "prompts");
+    let mut generate = generate.clone();
+    for (done, wave) in (0..).step_by(trial::SEQUENCES).zip(documents.chunks(trial::SEQUENCES)) {
+        if !bar.step(Step { done, total: documents.len() as u64, note: "" }) {
+            return Err(Error::cancelled());
+        }
+        let asked: Vec<Document> = wave.iter().map(asked).collect();
+        let prompt = |document: &Document| match document {
+            Document::Text(text) => Ok(text.clone()),
+            Document::Chat(messages) => engine.chat(messages, true),
+        };
+        let prompts = asked.iter().map(prompt).collect::<Result<Vec<_>>>()?;
+        let generations = engine.generate_many(&prompts, &generate)?;
+        for (document, generation) in asked.into_iter().zip(&generations) {
+            out.object(&match document {
+                Document::Text(text) => json!({"text": text + generation.text()}),
+                Document::Chat(mut messages) => {
+                    messages.push(Message::assistant(generation.text()));
+                    json!({ "messages": messages })
+                }
+            })?;
+        }
+        generate.seed = generate.seed.wrapping_add(trial::SEQUENCES as u32);
+    }
+    drop(bar);
+    let report = engine.finish()?;
+    if report.rows_skipped > 0 {
+        out.note(format!("warning: {} of {} rows were left unsteered", report.rows_skipped, report.rows_seen));
+    }
+    Ok(())
+}
+
+/// What a document asks: a conversation without what comes after the last user's message.
+fn asked(document: &Document) -> Document {
+    match document {
+        Document::Text(text) => Document::Text(text.clone()),
+        Document::Chat(messages) => {
+            let n = messages.iter().rposition(|m| m.role == "user").map_or(messages.len(), |last| last + 1);
+            Document::Chat(messages.iter().take(n).cloned().collect())
+        }
+    }
 }
 
 /// Generates; streams to standard output if `show`.
@@ -198,7 +252,7 @@ fn compare(
         let strength = lever.strength.unwrap_or_default();
         out.line(format!("{} at {strength:.3}, unit {:?}\n", args.wish.op.name(), args.wish.unit).to_lowercase())?;
     }
-    out.line(format!("prompt: {}", args.prompt))?;
+    out.line(format!("prompt: {}", args.prompt.as_deref().unwrap_or_default()))?;
     out.table(
         &["without steering", "with steering"],
         [
