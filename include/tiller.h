@@ -677,6 +677,16 @@ tiller_status tiller_explanations_find(const tiller_explanations *explanations,
                                        tiller_matches **out,
                                        tiller_error **err);
 
+// The at most `n_features` features whose label holds `label` in any case, in the order of their numbers.
+//
+// On success `*out` owns a new object, which may be empty; free it with tiller_matches_free().
+TILLER_API
+tiller_status tiller_explanations_find_label(const tiller_explanations *explanations,
+                                             const char *label,
+                                             size_t n_features,
+                                             tiller_matches **out,
+                                             tiller_error **err);
+
 // The words of a query that no explanation holds, parted by spaces.
 TILLER_API
 tiller_status tiller_explanations_unknown_words(const tiller_explanations *explanations,
@@ -800,8 +810,9 @@ typedef struct {
     uint32_t threads;
     // At most about so many rows, taken evenly from all of them; 0 means every row.
     uint64_t max_rows;
-    // 1 counts rows at position 0 too, which are few, but so long that they rule every sum.
-    uint32_t include_first;
+    // 1 counts attention sinks too: rows at position 0, and rows longer than ten median norms. They are few, but so long
+    // that they rule every sum.
+    uint32_t include_sinks;
     // Always 0.
     uint32_t reserved;
 } tiller_measure;
@@ -814,12 +825,16 @@ typedef struct {
     uint32_t reserved;
     // Rows shown.
     uint64_t n_rows;
+    // Rows set apart for their length, the ones at position 0 not among them.
+    uint64_t n_sinks;
     // Mean number of active features in a row.
     double l0;
     // Fraction of variance unexplained.
     double fvu;
     // Share of features that no row activated.
     double dead_share;
+    // Mean norm of the rows shown.
+    double mean_norm;
 } tiller_quality;
 
 // Measures a dictionary on harvested rows. Progress counts rows.
@@ -920,7 +935,7 @@ TILLER_API tiller_status tiller_plan_open(const char *file, tiller_plan **out, t
 // Reads and checks a plan from JSON text. Paths in it are relative to the working directory.
 TILLER_API tiller_status tiller_plan_parse(const char *json, tiller_plan **out, tiller_error **err);
 
-// The plan of one rule on the features that a search found, each weighted by how well it matched.
+// The plan of one rule on the features that a search found, each with the weight 1.
 //
 // `op` is an operator of the schema, such as "min_clamp". `unit` counts `strength`: 0 raw, 1 multiples of each feature's
 // mean positive activation, 2 the norm of the row. `dictionary` is the name for tiller_plan_compile(), or NULL.
@@ -932,6 +947,15 @@ tiller_status tiller_plan_for(const tiller_matches *matches,
                               const char *dictionary,
                               tiller_plan **out,
                               tiller_error **err);
+
+// A copy of the plan with every strength multiplied by `factor`; rules without one stay as they are.
+//
+// On success `*out` owns a new plan; free it with tiller_plan_free().
+TILLER_API
+tiller_status tiller_plan_scaled(const tiller_plan *plan,
+                                 float factor,
+                                 tiller_plan **out,
+                                 tiller_error **err);
 
 // Number of rules. 0 if `plan` is NULL.
 TILLER_API size_t tiller_plan_n_rules(const tiller_plan *plan);
@@ -1386,6 +1410,18 @@ tiller_status tiller_engine_generate(tiller_engine *engine,
                                      tiller_generation **out,
                                      tiller_error **err);
 
+// Generates a continuation of each of `n` prompts, as many side by side as the engine has sequences. Prompt number i
+// takes the seed plus i.
+//
+// On success each of the `n` places of `out` owns a new object; free each with tiller_generation_free().
+TILLER_API
+tiller_status tiller_engine_generate_many(tiller_engine *engine,
+                                          const char *const *prompts,
+                                          size_t n,
+                                          const tiller_generate *given,
+                                          tiller_generation **out,
+                                          tiller_error **err);
+
 // Reads `prompt` and gets ready to generate step by step. Any generation under way ends.
 //
 // On success `*out` owns a new object; free it with tiller_generation_free().
@@ -1506,6 +1542,8 @@ typedef struct {
     uint32_t n_warnings;
     // Rows shown.
     uint64_t n_rows;
+    // Rows set apart for their length, the ones at position 0 not among them.
+    uint64_t n_sinks;
     // Mean number of active features in a row.
     double l0;
     // Fraction of variance unexplained.
@@ -1553,6 +1591,60 @@ tiller_status tiller_engine_self_test(tiller_engine *engine,
                                       const tiller_progress *progress,
                                       tiller_self_tested *out,
                                       tiller_error **err);
+
+#endif /* TILLER_ENGINE */
+
+/* ---- Finding a strength with the engine ------------------------------------------------------------------ */
+
+#ifdef TILLER_ENGINE
+
+// How the strength of a plan is searched. Zero means the default.
+typedef struct {
+    // sizeof(tiller_search).
+    uint32_t size;
+    // Halvings between the best factor and its next; 0 means 1.
+    uint32_t refine;
+    // Largest perplexity, relative to the unsteered text, that still counts as fluent; 0 means 1.8.
+    double max_perplexity;
+    // Smallest share of distinct word pairs, relative to the unsteered text, that still counts as fluent; 0 means 0.8.
+    double min_distinct;
+} tiller_search;
+
+// What a search found: effects are ratios of steered over unsteered.
+typedef struct {
+    // Set it to sizeof(tiller_found) before the call.
+    uint32_t size;
+    // Factors that were tried.
+    uint32_t n_trials;
+    // What to multiply the plan's strengths by; 0 if every factor broke the text.
+    float factor;
+    // Always 0.
+    uint32_t reserved;
+    // Words of the concept per 100 tokens.
+    double gain;
+    // Perplexity under the unsteered model.
+    double perplexity;
+    // Share of distinct word pairs.
+    double distinct;
+} tiller_found;
+
+// Searches how strong `plan` should be: the factor, from 1 to 6, by which its strengths make the model speak most of a
+// concept while the text stays fluent. Give the plan a strength of 1 multiple of each feature's mean activation, then
+// apply tiller_plan_scaled(). The concept is `n_words` words, and the first words of `matches` (may be NULL).
+//
+// Writes and judges some hundred tokens a trial; progress counts trials. No plan is in force afterwards.
+TILLER_API
+tiller_status tiller_engine_find_strength(tiller_engine *engine,
+                                          const tiller_plan *plan,
+                                          const tiller_named *dictionaries,
+                                          size_t n,
+                                          const char *const *words,
+                                          size_t n_words,
+                                          const tiller_matches *matches,
+                                          const tiller_search *given,
+                                          const tiller_progress *progress,
+                                          tiller_found *out,
+                                          tiller_error **err);
 
 #endif /* TILLER_ENGINE */
 

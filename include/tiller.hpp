@@ -460,6 +460,11 @@ public:
                 get(), detail::pointers(words).data(), words.size(), n_features, &options, out, err);
         }));
     }
+    tiller::matches find_label(const std::string &label, size_t n_features) const {
+        return tiller::matches(detail::make<tiller_matches>([&](auto **out, auto **err) {
+            return tiller_explanations_find_label(get(), label.c_str(), n_features, out, err);
+        }));
+    }
     std::string unknown_words(const std::vector<std::string> &words) const {
         return detail::text([&](auto **out, auto **err) {
             return tiller_explanations_unknown_words(get(), detail::pointers(words).data(), words.size(), out, err);
@@ -507,6 +512,16 @@ inline explanations explain(
     });
     return explanations(made);
 }
+
+namespace detail {
+inline std::vector<tiller_named> named(const std::vector<std::pair<std::string, const dictionary *>> &dictionaries) {
+    std::vector<tiller_named> named;
+    for (const auto &[name, dictionary] : dictionaries) {
+        named.push_back({name.c_str(), dictionary ? dictionary->get() : nullptr});
+    }
+    return named;
+}
+} // namespace detail
 
 // A plan resolved against its dictionaries and a model's sizes.
 class compiled {
@@ -563,6 +578,11 @@ public:
     void save(const std::string &file) const {
         detail::call([&](auto **err) { return tiller_plan_save(get(), file.c_str(), err); });
     }
+    // A copy with every strength multiplied by `factor`.
+    plan scaled(float factor) const {
+        return plan(detail::make<tiller_plan>(
+            [&](auto **out, auto **err) { return tiller_plan_scaled(get(), factor, out, err); }));
+    }
     // `route`: 0 automatic, 1 callback, 2 control vector.
     tiller::compiled compile(
         const std::vector<std::pair<std::string, const dictionary *>> &dictionaries,
@@ -570,10 +590,7 @@ public:
         size_t d_model,
         uint32_t route = 0
     ) const {
-        std::vector<tiller_named> named;
-        for (const auto &[name, dictionary] : dictionaries) {
-            named.push_back({name.c_str(), dictionary ? dictionary->get() : nullptr});
-        }
+        const auto named = detail::named(dictionaries);
         return tiller::compiled(detail::make<tiller_compiled>([&](auto **out, auto **err) {
             return tiller_plan_compile(get(), named.data(), named.size(), n_layer, d_model, route, out, err);
         }));
@@ -764,6 +781,16 @@ public:
         if (lent.thrown) std::rethrow_exception(lent.thrown);
         return made;
     }
+    // As many side by side as the engine has sequences.
+    std::vector<tiller::generation> generate_many(const std::vector<std::string> &prompts, tiller_generate options = {}) {
+        options.size = static_cast<uint32_t>(sizeof options);
+        std::vector<tiller_generation *> handles(prompts.size());
+        detail::call([&](auto **err) {
+            return tiller_engine_generate_many(
+                get(), detail::pointers(prompts).data(), prompts.size(), &options, handles.data(), err);
+        });
+        return std::vector<tiller::generation>(handles.begin(), handles.end());
+    }
     tiller::generation begin(const std::string &prompt, tiller_generate options = {}) {
         options.size = static_cast<uint32_t>(sizeof options);
         return tiller::generation(detail::make<tiller_generation>(
@@ -774,6 +801,28 @@ public:
         bool more = false;
         detail::call([&](auto **err) { return tiller_engine_step(get(), generation.get(), &more, err); });
         return more;
+    }
+    // The factor for plan::scaled() at which the model speaks most of the words and stays fluent; its factor is 0 if
+    // every one broke the text.
+    tiller_found find_strength(
+        const tiller::plan &plan,
+        const std::vector<std::pair<std::string, const dictionary *>> &dictionaries,
+        const std::vector<std::string> &words,
+        const tiller::matches *matches = nullptr,
+        tiller_search options = {},
+        const progress_fn &progress = nullptr
+    ) {
+        options.size = static_cast<uint32_t>(sizeof options);
+        auto found = detail::sized<tiller_found>();
+        const auto named = detail::named(dictionaries);
+        const auto list = detail::pointers(words);
+        detail::progress lent(progress);
+        lent.run([&](tiller_error **err) {
+            return tiller_engine_find_strength(
+                get(), plan.get(), named.data(), named.size(), list.data(), list.size(),
+                matches ? matches->get() : nullptr, &options, lent.get(), &found, err);
+        });
+        return found;
     }
     tiller_score perplexity(const std::string &text, size_t window = 0) {
         auto score = detail::sized<tiller_score>();

@@ -59,7 +59,10 @@ impl Fixture {
             let text = text.replace("$DIR", &dir.path().display().to_string()).replace("$LANG", language);
             let text = text.replace("$VERSION", env!("CARGO_PKG_VERSION"));
             match &model {
-                Some(path) => write(name, &text.replace("$MODEL", &path.display().to_string())),
+                Some(path) => {
+                    let shipped = root().join("examples/smollm2-135m-l19.gguf").display().to_string();
+                    write(name, &text.replace("$MODEL", &path.display().to_string()).replace("$DICTIONARY", &shipped));
+                },
                 None if name == "engine.tsv" => continue,
                 None => write(name, &text),
             }

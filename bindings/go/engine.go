@@ -158,7 +158,11 @@ func newGeneration(status C.tiller_status, out *C.tiller_generation, err *C.till
 	if e := check(status, err); e != nil {
 		return nil, e
 	}
-	return &Generation{own(out, func(p *C.tiller_generation) { C.tiller_generation_free(p) })}, nil
+	return ownGeneration(out), nil
+}
+
+func ownGeneration(out *C.tiller_generation) *Generation {
+	return &Generation{own(out, func(p *C.tiller_generation) { C.tiller_generation_free(p) })}
 }
 
 // Generate continues a prompt. stream, which may be nil, gets each piece of text; false ends the generation.
@@ -233,6 +237,73 @@ func (g *Generation) NPrompt() int {
 func (g *Generation) Stop() int {
 	defer runtime.KeepAlive(g.h)
 	return int(C.tiller_generation_stop(g.h.c()))
+}
+
+// GenerateMany continues every prompt, as many side by side as the engine has sequences.
+func (n *Engine) GenerateMany(prompts []string, options GenerateOptions) ([]*Generation, error) {
+	defer runtime.KeepAlive(n.h)
+	list := newStrings(prompts)
+	defer list.free()
+	o := options.c()
+	places := calloc(C.size_t(len(prompts)+1) * C.size_t(unsafe.Sizeof(uintptr(0))))
+	defer release(places)
+	out := (**C.tiller_generation)(places)
+	var err *C.tiller_error
+	status := C.tiller_engine_generate_many(n.h.c(), list.c(), C.size_t(len(list)), &o, out, &err)
+	if e := check(status, err); e != nil {
+		return nil, e
+	}
+	var made []*Generation
+	for _, p := range unsafe.Slice(out, len(prompts)) {
+		made = append(made, ownGeneration(p))
+	}
+	return made, nil
+}
+
+// SearchOptions say how a strength is searched; zero means the default.
+type SearchOptions struct {
+	Refine                     int
+	MaxPerplexity, MinDistinct float64
+}
+
+// FoundStrength is what a search found. Factor is 0 if every one broke the text; effects are ratios of steered over
+// unsteered.
+type FoundStrength struct {
+	Factor                     float32
+	Trials                     int
+	Gain, Perplexity, Distinct float64
+}
+
+// FindStrength searches the factor for Plan.Scaled at which the model speaks most of the words, and of the first words of
+// matches (may be nil), and stays fluent.
+func (n *Engine) FindStrength(
+	plan *Plan, dictionaries []Named, words []string, matches *Matches, options SearchOptions, progress Progress,
+) (FoundStrength, error) {
+	defer runtime.KeepAlive(n.h)
+	defer runtime.KeepAlive(plan.h)
+	defer runtime.KeepAlive(dictionaries)
+	defer runtime.KeepAlive(matches)
+	named, giveNamed := lendNamed(dictionaries)
+	defer giveNamed()
+	list := newStrings(words)
+	defer list.free()
+	var m *C.tiller_matches
+	if matches != nil {
+		m = matches.h.c()
+	}
+	var o C.tiller_search
+	o.size, o.refine = C.uint32_t(unsafe.Sizeof(o)), C.uint32_t(options.Refine)
+	o.max_perplexity, o.min_distinct = C.double(options.MaxPerplexity), C.double(options.MinDistinct)
+	var f C.tiller_found
+	f.size = C.uint32_t(unsafe.Sizeof(f))
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var err *C.tiller_error
+	status := C.tiller_engine_find_strength(
+		n.h.c(), plan.h.c(), named, C.size_t(len(dictionaries)), list.c(), C.size_t(len(list)), m, &o, lent, &f, &err)
+	return FoundStrength{
+		float32(f.factor), int(f.n_trials), float64(f.gain), float64(f.perplexity), float64(f.distinct),
+	}, check(status, err)
 }
 
 // Score is how likely a text was.

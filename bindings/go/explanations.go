@@ -191,6 +191,20 @@ func (x *Explanations) Find(words []string, nFeatures int, options FindOptions) 
 	return &Matches{own(out, func(p *C.tiller_matches) { C.tiller_matches_free(p) })}, nil
 }
 
+// FindLabel gives the features whose label holds a text in any case.
+func (x *Explanations) FindLabel(label string, nFeatures int) (*Matches, error) {
+	defer runtime.KeepAlive(x.h)
+	name := cstring(label)
+	defer free(name)
+	var out *C.tiller_matches
+	var err *C.tiller_error
+	status := C.tiller_explanations_find_label(x.h.c(), name, C.size_t(nFeatures), &out, &err)
+	if e := check(status, err); e != nil {
+		return nil, e
+	}
+	return &Matches{own(out, func(p *C.tiller_matches) { C.tiller_matches_free(p) })}, nil
+}
+
 // Matches are features that a search found. Safe for concurrent use.
 type Matches struct{ h *handle[C.tiller_matches] }
 

@@ -111,16 +111,9 @@ const (
 // Compile resolves the plan against dictionaries and a model's sizes.
 func (p *Plan) Compile(dictionaries []Named, nLayer, dModel int, route Route) (*Compiled, error) {
 	defer runtime.KeepAlive(p.h)
-	// The array lives in C, because it holds pointers.
-	list := (*C.tiller_named)(C.calloc(C.size_t(len(dictionaries)+1), C.sizeof_tiller_named))
-	defer C.free(unsafe.Pointer(list))
-	all := unsafe.Slice(list, len(dictionaries))
-	for i, d := range dictionaries {
-		name := cstring(d.Name)
-		defer free(name)
-		defer runtime.KeepAlive(d.Dictionary.h)
-		all[i] = C.tiller_named{name, d.Dictionary.h.c()}
-	}
+	defer runtime.KeepAlive(dictionaries)
+	list, giveBack := lendNamed(dictionaries)
+	defer giveBack()
 	var out *C.tiller_compiled
 	var err *C.tiller_error
 	status := C.tiller_plan_compile(
@@ -129,6 +122,30 @@ func (p *Plan) Compile(dictionaries []Named, nLayer, dModel int, route Route) (*
 		return nil, e
 	}
 	return &Compiled{own(out, func(p *C.tiller_compiled) { C.tiller_compiled_free(p) })}, nil
+}
+
+// lendNamed puts dictionaries with their names where C finds them; the array lives in C, because it holds pointers.
+func lendNamed(dictionaries []Named) (*C.tiller_named, func()) {
+	list := (*C.tiller_named)(C.calloc(C.size_t(len(dictionaries)+1), C.sizeof_tiller_named))
+	all := unsafe.Slice(list, len(dictionaries))
+	for i, d := range dictionaries {
+		all[i] = C.tiller_named{cstring(d.Name), d.Dictionary.h.c()}
+	}
+	return list, func() {
+		for _, d := range all {
+			C.free(unsafe.Pointer(d.name))
+		}
+		C.free(unsafe.Pointer(list))
+	}
+}
+
+// Scaled is a copy with every strength multiplied by a factor.
+func (p *Plan) Scaled(factor float32) (*Plan, error) {
+	defer runtime.KeepAlive(p.h)
+	var out *C.tiller_plan
+	var err *C.tiller_error
+	status := C.tiller_plan_scaled(p.h.c(), C.float(factor), &out, &err)
+	return newPlan(status, out, err)
 }
 
 // Compiled is a plan ready for the hot path. Safe for concurrent use.

@@ -2,7 +2,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::arguments::{Options, Report, options, path, report, slice, slice_mut, some, text};
+use super::arguments::{Options, Report, options, path, report, slice, slice_mut, some, text, texts};
 use super::error::tiller_status;
 use super::guard::{ErrorOut, Out, guard, make};
 use super::hook::tiller_report;
@@ -271,6 +271,33 @@ pub unsafe extern "C" fn tiller_engine_generate(
             None => true,
         };
         engine.generate(prompt, &given.options(), &mut on_text).map(tiller_generation::from)
+    })
+}
+
+/// Generates a continuation of each of `n` prompts, as many side by side as the engine has sequences. Prompt number i
+/// takes the seed plus i.
+///
+/// On success each of the `n` places of `out` owns a new object; free each with tiller_generation_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_generate_many(
+    engine: Option<&mut tiller_engine>,
+    prompts: *const *const c_char,
+    n: usize,
+    given: *const tiller_generate,
+    out: *mut *mut tiller_generation,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        // SAFETY: the header requires `n` C strings, and a struct whose `size` is set, or NULL.
+        let (prompts, given) = unsafe { (texts(prompts, n, "prompts")?, options(given)?) };
+        // SAFETY: the header requires `n` writable places.
+        let out = unsafe { slice_mut(out, n, "out") }?;
+        let prompts: Vec<String> = prompts.into_iter().map(str::to_owned).collect();
+        let made = some(engine, "engine")?.0.generate_many(&prompts, &given.options())?;
+        for (place, generation) in out.iter_mut().zip(made) {
+            *place = Box::into_raw(Box::new(tiller_generation::from(generation)));
+        }
+        Ok(())
     })
 }
 

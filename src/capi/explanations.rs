@@ -1,6 +1,6 @@
 use std::ffi::{CString, c_char};
 
-use super::arguments::{Options, Report, finite, opt_text, options, path, report, some, texts};
+use super::arguments::{Options, Report, finite, opt_text, options, path, report, some, text, texts};
 use super::error::tiller_status;
 use super::guard::{ErrorOut, Out, guard, make};
 use super::text::{c_string, tiller_text};
@@ -278,16 +278,39 @@ pub unsafe extern "C" fn tiller_explanations_find(
             max_density: or(given.max_density, default.max_density, "tiller_find.max_density")?,
             floor: or(given.floor, default.floor, "tiller_find.floor")?,
         };
-        let list = some(explanations, "explanations")?.0.find_with(&words, n_features, &find)?;
-        let texts = list.iter().map(describe).collect();
-        Ok(tiller_matches { list, texts })
+        some(explanations, "explanations")?.0.find_with(&words, n_features, &find).map(tiller_matches::from)
     })
+}
+
+impl From<Vec<Match>> for tiller_matches {
+    fn from(list: Vec<Match>) -> Self {
+        let texts = list.iter().map(describe).collect();
+        Self { list, texts }
+    }
 }
 
 fn describe(found: &Match) -> [CString; 3] {
     let words: Vec<&str> = found.words.iter().take(SHOWN_WORDS).map(|(word, _)| word.as_str()).collect();
     let label = found.label.as_deref().unwrap_or_default();
     [c_string(&words.join(" ")), c_string(&found.matched.join(" ")), c_string(label)]
+}
+
+/// The at most `n_features` features whose label holds `label` in any case, in the order of their numbers.
+///
+/// On success `*out` owns a new object, which may be empty; free it with tiller_matches_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_explanations_find_label(
+    explanations: Option<&tiller_explanations>,
+    label: *const c_char,
+    n_features: usize,
+    out: Out<'_, tiller_matches>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        // SAFETY: the header requires a C string.
+        let label = unsafe { text(label, "label") }?;
+        Ok(tiller_matches::from(some(explanations, "explanations")?.0.find_label(label, n_features)))
+    })
 }
 
 /// The words of a query that no explanation holds, parted by spaces.

@@ -15,6 +15,8 @@ mod encode;
 mod engine;
 #[cfg(feature = "engine")]
 mod engine_measure;
+#[cfg(feature = "engine")]
+mod engine_trial;
 mod error;
 mod explain;
 mod explanations;

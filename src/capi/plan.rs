@@ -1,12 +1,13 @@
 use std::ffi::{CString, c_char};
 use std::sync::Arc;
 
-use super::arguments::{choice, expect_len, path, slice, slice_mut, some, text};
+use super::arguments::{choice, expect_len, finite, path, slice, slice_mut, some, text};
 use super::dictionary::tiller_dictionary;
 use super::error::tiller_status;
 use super::explanations::tiller_matches;
 use super::guard::{ErrorOut, Out, guard, make};
 use super::text::{c_string, tiller_text};
+use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
 use crate::plan::{Compiled, Feature, Op, Plan, Route, RowMeta, Rule, Scratch, Strength};
 
@@ -17,7 +18,7 @@ use crate::plan::{Compiled, Feature, Op, Plan, Route, RowMeta, Rule, Scratch, St
 /// dictionaries that it speaks of; hand the compiled plan to tiller_hook_set_plan() or tiller_engine_set_plan().
 ///
 /// Thread safety: immutable; may be used from several threads at once.
-pub struct tiller_plan(Plan);
+pub struct tiller_plan(pub(super) Plan);
 
 /// A plan resolved against its dictionaries and a model's sizes, ready for the hot path. Needs neither any more.
 ///
@@ -86,7 +87,7 @@ pub unsafe extern "C" fn tiller_plan_parse(
     make(out, err, || Plan::from_json(unsafe { text(json, "json") }?).map(tiller_plan))
 }
 
-/// The plan of one rule on the features that a search found, each weighted by how well it matched.
+/// The plan of one rule on the features that a search found, each with the weight 1.
 ///
 /// `op` is an operator of the schema, such as "min_clamp". `unit` counts `strength`: 0 raw, 1 multiples of each feature's
 /// mean positive activation, 2 the norm of the row. `dictionary` is the name for tiller_plan_compile(), or NULL.
@@ -107,13 +108,30 @@ pub unsafe extern "C" fn tiller_plan_for(
         let op = op.ok_or_else(|| Error::argument(format!("op: no operator is called {name:?}")))?;
         let units = [Strength::raw, Strength::activation, Strength::norm];
         let strength = choice(unit, &units, "unit")?(strength);
-        let features = some(matches, "matches")?.list.iter().map(|m| Feature { id: m.feature, weight: m.weight });
+        let features = some(matches, "matches")?.list.iter().map(|m| Feature::from(m.feature));
         let mut rule = Rule::new(op, features, (op != Op::Ablate).then_some(strength));
         // SAFETY: the header requires a C string or NULL.
         rule.dictionary = unsafe { super::arguments::opt_text(dictionary, "dictionary") }?.map(Into::into);
         let plan = Plan::new([rule]);
         plan.check()?;
         Ok(tiller_plan(plan))
+    })
+}
+
+/// A copy of the plan with every strength multiplied by `factor`; rules without one stay as they are.
+///
+/// On success `*out` owns a new plan; free it with tiller_plan_free().
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_plan_scaled(
+    plan: Option<&tiller_plan>,
+    factor: f32,
+    out: Out<'_, tiller_plan>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        let scaled = some(plan, "plan")?.0.scaled(finite(factor, "factor")?);
+        scaled.check()?;
+        Ok(tiller_plan(scaled))
     })
 }
 
@@ -144,6 +162,23 @@ pub unsafe extern "C" fn tiller_plan_save(
     guard(err, || some(plan, "plan")?.0.save(unsafe { path(file, "file") }?))
 }
 
+/// Dictionaries with their names.
+///
+/// # Safety
+/// `named` points to `n` structs, each with a C string and NULL or a live dictionary, which outlive `'a`.
+pub(super) unsafe fn resolve<'a>(named: *const tiller_named, n: usize) -> Result<Vec<(&'a str, Arc<Dictionary>)>> {
+    // SAFETY: the caller's contract.
+    let named: &'a [tiller_named] = unsafe { slice(named, n, "dictionaries") }?;
+    let resolve = |(i, named): (usize, &'a tiller_named)| {
+        // SAFETY: the caller's contract.
+        let name = unsafe { text(named.name, &format!("dictionaries[{i}].name")) }?;
+        // SAFETY: the caller's contract.
+        let dictionary = unsafe { named.dictionary.as_ref() };
+        Ok((name, Arc::clone(&some(dictionary, &format!("dictionaries[{i}].dictionary"))?.dictionary)))
+    };
+    named.iter().enumerate().map(resolve).collect()
+}
+
 /// Resolves the plan against `n` dictionaries and a model of `n_layer` blocks and width `d_model`.
 ///
 /// `route`: 0 unconditional adds become a control vector and everything else goes to the callback; 1 everything goes to
@@ -165,15 +200,7 @@ pub unsafe extern "C" fn tiller_plan_compile(
         let plan = some(plan, "plan")?;
         let route = choice(route, &[Route::Auto, Route::Callback, Route::ControlVector], "route")?;
         // SAFETY: the header requires `n` structs.
-        let named = unsafe { slice(dictionaries, n, "dictionaries") }?;
-        let resolve = |(i, named): (usize, &tiller_named)| {
-            // SAFETY: the header requires a C string.
-            let name = unsafe { text(named.name, &format!("dictionaries[{i}].name")) }?;
-            // SAFETY: the header requires a live dictionary.
-            let dictionary = unsafe { named.dictionary.as_ref() };
-            Ok((name, Arc::clone(&some(dictionary, &format!("dictionaries[{i}].dictionary"))?.dictionary)))
-        };
-        let dictionaries = named.iter().enumerate().map(resolve).collect::<Result<Vec<_>>>()?;
+        let dictionaries = unsafe { resolve(dictionaries, n) }?;
         let plan = plan.0.compile(&dictionaries, n_layer, d_model, route)?;
         let (fingerprint, warnings) = (c_string(&plan.fingerprint), c_string(&plan.warnings.join("\n")));
         Ok(tiller_compiled { fingerprint, warnings, plan: Arc::new(plan) })

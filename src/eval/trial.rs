@@ -33,6 +33,33 @@ pub fn drafts(max_tokens: usize) -> [Generate; 2] {
     [greedy.clone(), Generate { temperature: 0.8, top_p: 0.95, seed: 1, ..greedy }]
 }
 
+/// A search that takes seconds: strengths in multiples of a feature's mean activation, each tried on the first
+/// [`QUICK_PROMPTS`] of [`PROMPTS`] for [`QUICK_TOKENS`] sampled tokens.
+pub fn quick() -> Search {
+    Search { strengths: vec![1.0, 2.0, 3.0, 4.0, 6.0], refine: 1, max_perplexity: 1.8, ..Search::default() }
+}
+
+/// Prompts of a quick search.
+pub const QUICK_PROMPTS: usize = 8;
+/// Tokens that a quick search writes for each of them.
+pub const QUICK_TOKENS: usize = 24;
+
+/// Searches the strength of a plan on the engine's model: see [`Comparison::search`]. No plan is in force afterwards.
+///
+/// # Errors
+/// See [`Comparison::search`].
+pub fn find_strength(
+    engine: &mut Engine,
+    search: &Search,
+    wanted: &[String],
+    plan: &dyn Fn(f32) -> Result<Arc<Compiled>>,
+    progress: &mut Progress<'_>,
+) -> Result<Found> {
+    let prompts = PROMPTS.iter().take(QUICK_PROMPTS).map(|&prompt| prompt.to_owned()).collect();
+    let [_, sampled] = drafts(QUICK_TOKENS);
+    Comparison::new(engine, prompts, &[sampled])?.search(search, wanted, plan, progress)
+}
+
 /// Words that tell whether text speaks of a concept: the ones that were asked for, and the first ten of each chosen
 /// feature. What a search may count, since it knows no others.
 pub fn wanted(words: &str, matches: &[Match]) -> Vec<String> {

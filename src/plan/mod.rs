@@ -156,6 +156,13 @@ impl Plan {
         Self { rules: rules.into_iter().collect(), ..Self::default() }
     }
 
+    /// The plan with every strength multiplied by `factor`; rules without one (`ablate`) stay as they are.
+    pub fn scaled(&self, factor: f32) -> Self {
+        let mut plan = self.clone();
+        plan.rules.iter_mut().filter_map(|rule| rule.strength.as_mut()).for_each(|s| s.value *= factor);
+        plan
+    }
+
     /// Reads and checks a plan file. Paths in it are relative to the file's directory.
     ///
     /// # Errors

@@ -396,17 +396,27 @@ static void explanations_json(char **a) {
     out_text(text);
 }
 
-static void explanations_find(char **a) {
-    const char *words[2] = {a[3], a[4]};
-    tiller_matches *made = NULL;
-    status = tiller_explanations_find(get(a[1]), words, a[4] ? 2 : 1, number(a[2]), NULL, &made, &err);
-    KEEP(matches, a[0], made);
+static void keep_matches(char *name, tiller_matches *made) {
+    KEEP(matches, name, made);
     for (size_t i = 0; i < tiller_matches_length(made); i++) {
         tiller_match match;
         match.size = sizeof match;
         status = tiller_matches_get(made, i, &match, &err);
         out("%s%u", i ? " " : "", match.feature);
     }
+}
+
+static void explanations_find(char **a) {
+    const char *words[2] = {a[3], a[4]};
+    tiller_matches *made = NULL;
+    status = tiller_explanations_find(get(a[1]), words, a[4] ? 2 : 1, number(a[2]), NULL, &made, &err);
+    keep_matches(a[0], made);
+}
+
+static void explanations_find_label(char **a) {
+    tiller_matches *made = NULL;
+    status = tiller_explanations_find_label(get(a[1]), a[3], number(a[2]), &made, &err);
+    keep_matches(a[0], made);
 }
 
 static void match(char **a) {
@@ -459,6 +469,12 @@ static void plan_open(char **a) {
 static void plan_for(char **a) {
     tiller_plan *made = NULL;
     status = tiller_plan_for(get(a[1]), a[2], strtof(a[3], NULL), number(a[4]), NULL, &made, &err);
+    keep_plan(a[0], made);
+}
+
+static void plan_scaled(char **a) {
+    tiller_plan *made = NULL;
+    status = tiller_plan_scaled(get(a[1]), strtof(a[2], NULL), &made, &err);
     keep_plan(a[0], made);
 }
 
@@ -606,10 +622,10 @@ static const struct {
     OPERATION(model_token_bytes), OPERATION(model_output_norm), OPERATION(model_unembedding_row),
     OPERATION(model_check), OPERATION(vocabulary_new), OPERATION(vocabulary_open), OPERATION(vocabulary_word),
     OPERATION(vocabulary_save), OPERATION(explanations_open), OPERATION(explanations_feature),
-    OPERATION(explanations_words), OPERATION(explanations_json), OPERATION(explanations_find), OPERATION(match),
+    OPERATION(explanations_words), OPERATION(explanations_json), OPERATION(explanations_find), OPERATION(explanations_find_label), OPERATION(match),
     OPERATION(explanations_unknown), OPERATION(explanations_label), OPERATION(explanations_save_labels),
     OPERATION(explanations_load_labels), OPERATION(explanations_save), OPERATION(plan_parse), OPERATION(plan_open),
-    OPERATION(plan_for), OPERATION(plan_json), OPERATION(plan_save), OPERATION(plan_compile),
+    OPERATION(plan_for), OPERATION(plan_scaled), OPERATION(plan_json), OPERATION(plan_save), OPERATION(plan_compile),
     OPERATION(compiled_check), OPERATION(compiled_control_vector), OPERATION(compiled_apply),
     OPERATION(control_vector_new), OPERATION(control_vector_open), OPERATION(control_vector_add),
     OPERATION(control_vector_data), OPERATION(control_vector_save), OPERATION(hook_new), OPERATION(hook_graph),

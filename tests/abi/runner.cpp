@@ -130,6 +130,12 @@ static std::string find_tensor(const gguf &file, const std::string &name) {
 
 static compiled *plan_of(const arguments &a) { return a[1] == "-" ? nullptr : &get<compiled>(a[1]); }
 
+static std::string features(const matches &found) {
+    std::vector<uint32_t> features;
+    for (size_t i = 0; i < found.size(); i++) features.push_back(found[i].feature);
+    return show(features);
+}
+
 static std::string rules(const std::string &name, plan made) { return show(keep(name, std::move(made)).n_rules()); }
 
 static const std::map<std::string, std::function<std::string(const arguments &)>> operations = {
@@ -208,12 +214,9 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
     {"explanations_words", [](auto &a) { return get<explanations>(a[0]).words(number(a[1]), number(a[2])); }},
     {"explanations_json", [](auto &a) { return get<explanations>(a[0]).json(number(a[1])); }},
     {"explanations_find",
-     [](auto &a) {
-         const auto &found = keep(a[0], get<explanations>(a[1]).find(from(a, 3), number(a[2])));
-         std::vector<uint32_t> features;
-         for (size_t i = 0; i < found.size(); i++) features.push_back(found[i].feature);
-         return show(features);
-     }},
+     [](auto &a) { return features(keep(a[0], get<explanations>(a[1]).find(from(a, 3), number(a[2])))); }},
+    {"explanations_find_label",
+     [](auto &a) { return features(keep(a[0], get<explanations>(a[1]).find_label(a[3], number(a[2])))); }},
     {"match",
      [](auto &a) {
          const auto match = get<matches>(a[0])[number(a[1])];
@@ -235,6 +238,7 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
     {"plan_parse", [](auto &a) { return rules(a[0], plan::parse(a[1])); }},
     {"plan_open", [](auto &a) { return rules(a[0], plan(a[1])); }},
     {"plan_for", [](auto &a) { return rules(a[0], plan(get<matches>(a[1]), a[2], std::stof(a[3]), number(a[4]))); }},
+    {"plan_scaled", [](auto &a) { return rules(a[0], get<plan>(a[1]).scaled(std::stof(a[2]))); }},
     {"plan_json", [](auto &a) { return get<plan>(a[0]).json(); }},
     {"plan_save", [](auto &a) { return get<plan>(a[0]).save(a[1]), ""; }},
     {"plan_compile",

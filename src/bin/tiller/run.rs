@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tiller::dictionary::Dictionary;
 use tiller::engine::{Document, Engine, Generate, Message, documents};
-use tiller::eval::concepts::Search;
-use tiller::eval::trial::{self, Comparison};
+use tiller::eval::trial;
 use tiller::explain::Match;
 use tiller::model::Model;
 use tiller::plan::{Compiled, Plan, Route};
@@ -193,14 +192,8 @@ fn lever(args: &Args, engine: &mut Engine, out: &Out) -> Result<Option<Lever>> {
     let strength = if args.strength == "auto" {
         let wanted = trial::wanted(args.wish.words.as_deref().unwrap_or_default(), &matches);
         let mut bar = out.bar("strength", "trials");
-        let mut comparison =
-            Comparison::new(engine, trial::PROMPTS.map(str::to_owned).to_vec(), &trial::drafts(32)[1..])?;
-        let found = comparison.search(
-            &Search { strengths: vec![1.0, 2.0, 3.0, 4.0, 6.0], refine: 1, max_perplexity: 1.8, ..Search::default() },
-            &wanted,
-            &|strength| compile(&args.wish.plan(&matches, strength)),
-            &mut |step| bar.step(step),
-        )?;
+        let plan = |strength| compile(&args.wish.plan(&matches, strength));
+        let found = trial::find_strength(engine, &trial::quick(), &wanted, &plan, &mut |step| bar.step(step))?;
         drop(bar);
         if found.best.is_none() {
             out.note("warning: every strength makes the text much less likely; taking the weakest");

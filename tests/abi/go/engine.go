@@ -70,6 +70,30 @@ func init() {
 			s, err := get[*tiller.Engine](a[0]).Score(tokens, number(a[2]))
 			return show(s.NTokens, s.NLL > 0), err
 		},
+		"engine_generate_many": func(a arguments) (string, error) {
+			made, err := get[*tiller.Engine](a[0]).GenerateMany(
+				[]string{a[2], a[3]}, tiller.GenerateOptions{MaxTokens: number(a[1])})
+			var lengths []int
+			for _, g := range made {
+				lengths = append(lengths, len(g.Tokens()))
+			}
+			return show(lengths), err
+		},
+		"engine_find_strength": func(a arguments) (string, error) {
+			left := number(a[5])
+			var named []tiller.Named
+			if a[2] != "-" {
+				named = append(named, tiller.Named{Dictionary: get[*tiller.Dictionary](a[2])})
+			}
+			var words []string
+			if a[3] != "-" {
+				words = append(words, a[3])
+			}
+			f, err := get[*tiller.Engine](a[0]).FindStrength(get[*tiller.Plan](a[1]), named, words, nil,
+				tiller.SearchOptions{MaxPerplexity: float64(float(a[4]))},
+				func(done, total uint64, note string) bool { left--; return left != -1 })
+			return show(f.Factor, f.Trials, f.Gain), err
+		},
 		"engine_harvest": func(a arguments) (string, error) {
 			left := number(a[4])
 			return shown(get[*tiller.Engine](a[0]).Harvest([]string{a[1]}, a[2],

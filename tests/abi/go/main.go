@@ -136,6 +136,21 @@ func dictionaryNew(a arguments) (string, error) {
 	return kept(a[0], d, err)
 }
 
+func keepMatches(name string, m *tiller.Matches, err error) (string, error) {
+	if _, err = keep(name, m, err); err != nil {
+		return "", err
+	}
+	var features []uint32
+	for i := 0; i < m.Len(); i++ {
+		found, err := m.At(i)
+		if err != nil {
+			return "", err
+		}
+		features = append(features, found.Feature)
+	}
+	return show(features), nil
+}
+
 func planRules(name string, made *tiller.Plan, err error) (string, error) {
 	if _, err = keep(name, made, err); err != nil {
 		return "", err
@@ -298,18 +313,11 @@ var operations = map[string]operation{
 	},
 	"explanations_find": func(a arguments) (string, error) {
 		m, err := get[*tiller.Explanations](a[1]).Find(a[3:], number(a[2]), tiller.FindOptions{})
-		if _, err = keep(a[0], m, err); err != nil {
-			return "", err
-		}
-		var features []uint32
-		for i := 0; i < m.Len(); i++ {
-			found, err := m.At(i)
-			if err != nil {
-				return "", err
-			}
-			features = append(features, found.Feature)
-		}
-		return show(features), nil
+		return keepMatches(a[0], m, err)
+	},
+	"explanations_find_label": func(a arguments) (string, error) {
+		m, err := get[*tiller.Explanations](a[1]).FindLabel(a[3], number(a[2]))
+		return keepMatches(a[0], m, err)
 	},
 	"match": func(a arguments) (string, error) {
 		m, err := get[*tiller.Matches](a[0]).At(number(a[1]))
@@ -343,6 +351,10 @@ var operations = map[string]operation{
 	"plan_for": func(a arguments) (string, error) {
 		m := get[*tiller.Matches](a[1])
 		p, err := tiller.PlanFor(m, a[2], float(a[3]), tiller.Unit(number(a[4])), "")
+		return planRules(a[0], p, err)
+	},
+	"plan_scaled": func(a arguments) (string, error) {
+		p, err := get[*tiller.Plan](a[1]).Scaled(float(a[2]))
 		return planRules(a[0], p, err)
 	},
 	"plan_json": func(a arguments) (string, error) { return get[*tiller.Plan](a[0]).JSON() },
