@@ -96,14 +96,12 @@ fn decoder(file: &File, d_in: usize, d_sae: usize, notes: &mut Vec<String>) -> R
         }
         return matrix(file, "W_dec", Values::F32(rows.into()), d_sae, d_in);
     }
-    let start = view.offset(file);
-    let bytes = start..start.saturating_add(view.bytes().len());
-    let mapped = match view.dtype() {
-        Dtype::F32 => Shared::mapped(file.map(), bytes).map(Values::F32),
-        Dtype::F16 => Shared::mapped(file.map(), bytes).map(Values::F16),
-        Dtype::BF16 => Shared::mapped(file.map(), bytes).map(Values::Bf16),
+    let mapped = view.mapped().and_then(|(map, bytes)| match view.dtype() {
+        Dtype::F32 => Shared::mapped(map, bytes).map(Values::F32),
+        Dtype::F16 => Shared::mapped(map, bytes).map(Values::F16),
+        Dtype::BF16 => Shared::mapped(map, bytes).map(Values::Bf16),
         _ => None,
-    };
+    });
     let values = match mapped {
         Some(values) => values,
         None => Values::F32(view.to_f32()?.into_owned().into()),

@@ -424,7 +424,8 @@ mod tests {
         meter.add(&[-1e4; D], 1);
         assert!(meter.limit().is_some_and(|limit| limit > 10.0 && limit < 20.0));
         let found = meter.finish().unwrap();
-        let mean_norm = rows.chunks_exact(D).map(|row| f64::from(num::norm(row))).filter(|n| *n < 100.0).sum::<f64>() / 300.0;
+        let mean_norm =
+            rows.chunks_exact(D).map(|row| f64::from(num::norm(row))).filter(|n| *n < 100.0).sum::<f64>() / 300.0;
         assert!((clean.mean_norm - mean_norm).abs() < 1e-9);
         assert_eq!((clean.n_sinks, found.n_sinks, found.n_rows), (0, 2, 300));
         assert_eq!(Quality { n_sinks: 0, ..found }, clean);

@@ -17,7 +17,11 @@ pub mod gguf;
 mod map;
 pub mod safetensors;
 mod sink;
+mod tensors;
+mod view;
 
 pub use atomic::write_atomic;
 pub use map::Map;
 pub use sink::Sink;
+pub use tensors::Tensors;
+pub use view::{Dtype, View};

@@ -7,20 +7,19 @@
 
 mod write;
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use ::safetensors::tensor::TensorInfo;
 use ::safetensors::{SafeTensorError, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-pub use ::safetensors::Dtype;
+pub use super::view::{Dtype, View};
 pub use write::Writer;
 
 use super::Map;
+use super::view::{Data, Tensor, missing};
 use crate::error::{Error, Result};
 
 /// Bytes of the length in front of the header.
@@ -28,25 +27,15 @@ const LENGTH_BYTES: usize = 8;
 /// The format's own limit is 100 MB; the largest models have some tens of thousands of tensors at 100 bytes each, and
 /// parsing takes several times the memory.
 const MAX_HEADER_BYTES: usize = 32 << 20;
+
 /// An open safetensors file.
 #[derive(Debug)]
 pub struct File {
     map: Arc<Map>,
     metadata: HashMap<String, String>,
     /// In the order of their data.
-    tensors: Vec<(String, TensorInfo)>,
+    tensors: Vec<(String, Tensor)>,
     index: HashMap<String, usize>,
-    /// Where the data starts.
-    data: usize,
-}
-
-/// A tensor of an open file.
-#[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
-    info: &'a TensorInfo,
-    bytes: &'a [u8],
-    name: &'a str,
-    path: &'a Path,
 }
 
 impl File {
@@ -69,11 +58,16 @@ impl File {
         let names = check_names(header).map_err(|e| Error::format(path, format_args!("header: {e}")))?;
         let (n, metadata) = SafeTensors::read_metadata(map.bytes()).map_err(|e| explain(path, &map, &names, e))?;
         let data = n.saturating_add(LENGTH_BYTES);
-        let names = metadata.offset_keys().into_iter();
-        let tensors: Vec<_> = names.filter_map(|name| metadata.info(&name).cloned().map(|info| (name, info))).collect();
+        let tensor = |name: String| {
+            let info = metadata.info(&name)?;
+            let (from, to) = info.data_offsets;
+            let at = Data::Mapped(map.clone(), data.checked_add(from)?..data.checked_add(to)?);
+            Some((name, Tensor { dtype: info.dtype, shape: info.shape.clone(), data: at }))
+        };
+        let tensors: Vec<_> = metadata.offset_keys().into_iter().filter_map(tensor).collect();
         let index = tensors.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
         let metadata = metadata.metadata().clone().unwrap_or_default();
-        Ok(Self { map, metadata, tensors, index, data })
+        Ok(Self { map, metadata, tensors, index })
     }
 
     /// The map; clone it to keep the data after this value is gone.
@@ -98,10 +92,8 @@ impl File {
 
     /// The tensor called `name`, if there is one.
     pub fn opt_tensor(&self, name: &str) -> Option<View<'_>> {
-        let (name, info) = self.tensors.get(*self.index.get(name)?)?;
-        let (from, to) = info.data_offsets;
-        let bytes = self.map.bytes().get(self.data.checked_add(from)?..self.data.checked_add(to)?)?;
-        Some(View { info, bytes, name, path: self.path() })
+        let (name, tensor) = self.tensors.get(*self.index.get(name)?)?;
+        Some(View::new(tensor, name, self.path()))
     }
 
     /// The tensor called `name`.
@@ -109,95 +101,13 @@ impl File {
     /// # Errors
     /// [`Kind::Format`](crate::Kind::Format) if the file has none.
     pub fn tensor(&self, name: &str) -> Result<View<'_>> {
-        self.opt_tensor(name).ok_or_else(|| {
-            let some: Vec<_> = self.names().take(12).collect();
-            let more = if self.tensors.len() > some.len() { ", …" } else { "" };
-            let what = format_args!("expected a tensor \"{name}\", found {}{more}", some.join(", "));
-            Error::format(self.path(), what)
-        })
-    }
-}
-
-impl<'a> View<'a> {
-    /// The type of the elements.
-    pub fn dtype(&self) -> Dtype {
-        self.info.dtype
+        self.opt_tensor(name).ok_or_else(|| missing(self.path(), name, self.names()))
     }
 
-    /// The shape, in NumPy's order: the last dimension is contiguous.
-    pub fn shape(&self) -> &'a [usize] {
-        &self.info.shape
+    /// The tensors by name.
+    pub(super) fn into_tensors(self) -> BTreeMap<String, Tensor> {
+        self.tensors.into_iter().collect()
     }
-
-    /// The data as it lies in the file.
-    pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
-    }
-
-    /// Where the data starts in the file.
-    pub fn offset(&self, file: &File) -> usize {
-        file.data.saturating_add(self.info.data_offsets.0)
-    }
-
-    /// The same tensor, if it has `shape`.
-    ///
-    /// # Errors
-    /// [`Kind::Format`](crate::Kind::Format) if it has another.
-    pub fn expect_shape(self, shape: &[usize]) -> Result<Self> {
-        if self.shape() == shape {
-            return Ok(self);
-        }
-        let what = format_args!("tensor \"{}\": expected shape {shape:?}, found {:?}", self.name, self.shape());
-        Err(Error::format(self.path, what))
-    }
-
-    /// The elements as `f32`: borrowed where they are `F32` and aligned, converted from `F64`, `F16` and `BF16`.
-    ///
-    /// # Errors
-    /// [`Kind::Unsupported`](crate::Kind::Unsupported) for other types.
-    pub fn to_f32(&self) -> Result<Cow<'a, [f32]>> {
-        Ok(match self.dtype() {
-            Dtype::F32 => match bytemuck::try_cast_slice(self.bytes) {
-                Ok(borrowed) => Cow::Borrowed(borrowed),
-                Err(_) => Cow::Owned(convert(self.bytes, f32::from_le_bytes)),
-            },
-            Dtype::F64 => Cow::Owned(convert(self.bytes, |b| f64::from_le_bytes(b) as f32)),
-            Dtype::F16 => Cow::Owned(convert(self.bytes, |b| half::f16::from_le_bytes(b).to_f32())),
-            Dtype::BF16 => Cow::Owned(convert(self.bytes, |b| half::bf16::from_le_bytes(b).to_f32())),
-            other => return Err(self.unsupported("F32, F64, F16 or BF16", other)),
-        })
-    }
-
-    /// The elements as `i64`, from any type of integer.
-    ///
-    /// # Errors
-    /// [`Kind::Unsupported`](crate::Kind::Unsupported) for other types, and for `U64` past `i64`'s range.
-    pub fn to_i64(&self) -> Result<Vec<i64>> {
-        Ok(match self.dtype() {
-            Dtype::BOOL | Dtype::U8 => convert(self.bytes, |b| u8::from_le_bytes(b).into()),
-            Dtype::I8 => convert(self.bytes, |b| i8::from_le_bytes(b).into()),
-            Dtype::U16 => convert(self.bytes, |b| u16::from_le_bytes(b).into()),
-            Dtype::I16 => convert(self.bytes, |b| i16::from_le_bytes(b).into()),
-            Dtype::U32 => convert(self.bytes, |b| u32::from_le_bytes(b).into()),
-            Dtype::I32 => convert(self.bytes, |b| i32::from_le_bytes(b).into()),
-            Dtype::I64 => convert(self.bytes, i64::from_le_bytes),
-            Dtype::U64 => {
-                let all: Option<Vec<i64>> =
-                    convert(self.bytes, |b| i64::try_from(u64::from_le_bytes(b)).ok()).into_iter().collect();
-                all.ok_or_else(|| self.unsupported("integers below 2^63", Dtype::U64))?
-            }
-            other => return Err(self.unsupported("integers", other)),
-        })
-    }
-
-    fn unsupported(&self, expected: &str, found: Dtype) -> Error {
-        let (path, name) = (self.path.display(), self.name);
-        Error::unsupported(format!("{path}: tensor \"{name}\": expected {expected}, found {found:?}"))
-    }
-}
-
-fn convert<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks::<N>().0.iter().map(|&b| from(b)).collect()
 }
 
 /// The header's JSON, its length checked.
