@@ -62,7 +62,7 @@ impl Fixture {
                 Some(path) => {
                     let shipped = root().join("examples/smollm2-135m-l19.gguf").display().to_string();
                     write(name, &text.replace("$MODEL", &path.display().to_string()).replace("$DICTIONARY", &shipped));
-                },
+                }
                 None if name == "engine.tsv" => continue,
                 None => write(name, &text),
             }

@@ -79,8 +79,9 @@ pub unsafe extern "C" fn tiller_engine_find_strength(
         let (engine, plan) = (&mut some(engine, "engine")?.0, &some(plan, "plan")?.0);
         // SAFETY: the header requires `n` structs, `n_words` C strings, a struct whose `size` is set, or NULL, and a
         // function that may be called.
-        let (dictionaries, words, given, mut progress) =
-            unsafe { (resolve(dictionaries, n)?, texts(words, n_words, "words")?, options(given)?, reporter(progress)) };
+        let (dictionaries, words, given, mut progress) = unsafe {
+            (resolve(dictionaries, n)?, texts(words, n_words, "words")?, options(given)?, reporter(progress))
+        };
         let mut search = trial::quick();
         if given.refine > 0 {
             search.refine = given.refine as usize;
@@ -97,7 +98,8 @@ pub unsafe extern "C" fn tiller_engine_find_strength(
             return Err(Error::argument("expected words of the concept, found none"));
         }
         let (n_layer, d_model) = (engine.n_layer(), engine.d_model());
-        let compile = |factor| Ok(Arc::new(plan.scaled(factor).compile(&dictionaries, n_layer, d_model, Route::Auto)?));
+        let compile =
+            |factor| Ok(Arc::new(plan.scaled(factor).compile(&dictionaries, n_layer, d_model, Route::Auto)?));
         let found = trial::find_strength(engine, &search, &wanted, &compile, &mut progress)?;
         let (factor, effect) = found.best.map_or((0.0, None), |best| (best.strength, Some(best.effect)));
         let value = tiller_found {

@@ -1,4 +1,4 @@
-//! Floor 1: the one memory map, GGUF, safetensors, and writing by temp file and rename.
+//! Floor 1: the one memory map, GGUF, safetensors, NumPy's and torch's files, and writing by temp file and rename.
 //!
 //! | module | owns |
 //! |---|---|
@@ -6,22 +6,31 @@
 //! | [`atomic`](write_atomic) | files that appear whole or not at all |
 //! | [`gguf`] | the container of models, dictionaries and control vectors: checked reader, streaming writer |
 //! | [`safetensors`] | the container of activations and of other people's dictionaries |
+//! | [`npy`] | NumPy's arrays, alone and in archives: checked reader, streaming writer |
+//! | `zip` | the directory of an archive, whose entries are used where they lie |
+//! | `torch` | torch's pickles and storages; nothing in a pickle is run |
+//! | [`tensors`](Tensors) | named arrays, whichever of these containers they come in |
 //!
 //! Readers look at headers only; tensor data stays in the map until somebody asks for its bytes.
 
 #[cfg(target_endian = "big")]
 compile_error!("tiller reads little-endian files in place and has not been written for big-endian machines");
 
+mod allowance;
 mod atomic;
 pub mod gguf;
 mod map;
+pub mod npy;
 pub mod safetensors;
 mod sink;
+mod source;
 mod tensors;
+mod torch;
 mod view;
+mod zip;
 
 pub use atomic::write_atomic;
 pub use map::Map;
 pub use sink::Sink;
-pub use tensors::Tensors;
+pub use tensors::{Tensors, UNNAMED};
 pub use view::{Dtype, View};

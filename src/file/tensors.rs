@@ -6,16 +6,38 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::allowance::Allowance;
+use super::source::Source;
 use super::view::{Tensor, View, missing};
-use super::{Map, safetensors};
-use crate::error::Result;
+use super::zip::Zip;
+use super::{Map, npy, safetensors, torch, zip};
+use crate::error::{Error, Result};
 
-/// Named arrays of numbers of one file, whatever the container: safetensors, NumPy's npz, or a torch pickle in its zip.
+/// The name of the one tensor of a file that gives it none: what NumPy calls it.
+pub const UNNAMED: &str = "arr_0";
+
+/// Named arrays of numbers of one file, whatever the container: safetensors, NumPy's npz and npy, or a torch pickle in its
+/// zip.
+///
+/// Opening costs what the header takes; elements stay in the map until somebody asks for them. Deflated arrays of an npz are
+/// the exception: they are inflated into memory.
 #[derive(Debug)]
 pub struct Tensors {
     map: Arc<Map>,
     tensors: BTreeMap<String, Tensor>,
     values: BTreeMap<String, Value>,
+}
+
+/// What a file holds, by name.
+pub(super) struct Contents {
+    pub(super) tensors: BTreeMap<String, Tensor>,
+    pub(super) values: BTreeMap<String, Value>,
+}
+
+impl Contents {
+    fn of_tensors(tensors: BTreeMap<String, Tensor>) -> Self {
+        Self { tensors, values: BTreeMap::new() }
+    }
 }
 
 impl Tensors {
@@ -27,8 +49,31 @@ impl Tensors {
     /// no container that is known.
     pub fn open(path: &Path) -> Result<Self> {
         let map = Map::open(path)?;
-        let tensors = safetensors::File::from_map(map.clone())?.into_tensors();
-        Ok(Self { map, tensors, values: BTreeMap::new() })
+        let bytes = map.bytes();
+        let mut allowance = Allowance::new(bytes.len());
+        let whole = Source::Mapped(map.clone(), 0..bytes.len());
+        let contents = if zip::recognize(bytes) {
+            let zip = Zip::open(map.clone())?;
+            if torch::recognize_zip(&zip) {
+                torch::read_zip(&zip, &mut allowance)?
+            } else if npy::recognize_zip(&zip) {
+                Contents::of_tensors(npy::read_zip(&zip, &mut allowance)?)
+            } else {
+                let names: Vec<_> = zip.entries().iter().take(6).map(|entry| entry.name.as_str()).collect();
+                let what = "expected arrays of NumPy or a pickle of torch in the archive, found";
+                return Err(Error::format(path, format_args!("{what} {}", names.join(", "))));
+            }
+        } else if torch::recognize_legacy(bytes) {
+            torch::read_legacy(&whole, path, &mut allowance)?
+        } else if npy::recognize(bytes) {
+            let array = npy::read(&whole, path, "array", &mut allowance)?;
+            Contents::of_tensors(BTreeMap::from([(UNNAMED.to_owned(), array)]))
+        } else if safetensors::recognize(bytes) {
+            Contents::of_tensors(safetensors::File::from_map(map.clone())?.into_tensors())
+        } else {
+            return Err(unknown(path, bytes));
+        };
+        Ok(Self { map, tensors: contents.tensors, values: contents.values })
     }
 
     /// The path it was opened by.
@@ -60,4 +105,21 @@ impl Tensors {
     pub fn value(&self, name: &str) -> Option<&Value> {
         self.values.get(name)
     }
+}
+
+/// The error of a file in no container that is known: what it is instead, as far as its first bytes tell.
+fn unknown(path: &Path, bytes: &[u8]) -> Error {
+    let found = match bytes {
+        [] => "nothing: it is empty",
+        _ if bytes.starts_with(b"version https://git-lfs") => {
+            "a pointer of Git LFS: fetch the file itself (git lfs pull)"
+        }
+        _ if bytes.starts_with(b"GGUF") => "GGUF",
+        _ if bytes.starts_with(b"\x89HDF") => "HDF5",
+        _ if bytes.starts_with(b"\x1f\x8b") => "gzip: unpack it",
+        _ if bytes.starts_with(b"<") => "HTML or XML: what a server says when it refuses a download",
+        [0x80, 2..=5, ..] => "a pickle that torch did not write: save it with torch.save",
+        _ => "something else",
+    };
+    Error::format(path, format_args!("expected safetensors, npz, npy or a file of torch, found {found}"))
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 pub use ::safetensors::Dtype;
 
 use super::Map;
+use super::source::{Data, Source};
 use crate::error::{Error, Result};
 
 /// What a reader knows of a tensor once its header is checked.
@@ -17,13 +18,6 @@ pub(super) struct Tensor {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
     pub(super) data: Data,
-}
-
-/// Where the elements are: in order, whole, little-endian.
-#[derive(Debug)]
-pub(super) enum Data {
-    /// These bytes of the file.
-    Mapped(Arc<Map>, Range<usize>),
 }
 
 /// A tensor of an open file.
@@ -54,17 +48,17 @@ impl<'a> View<'a> {
         &self.tensor.shape
     }
 
-    /// The elements, little-endian, one after another.
+    /// The elements, little-endian, one after another. Those that lie in another order in the file are put in order, once,
+    /// in memory.
     pub fn bytes(&self) -> &'a [u8] {
-        match &self.tensor.data {
-            Data::Mapped(map, at) => map.bytes().get(at.clone()).unwrap_or_default(),
-        }
+        self.tensor.data.bytes()
     }
 
-    /// Where the bytes lie in the file; none if they had to be put together in memory.
+    /// Where the bytes lie in the file, at any alignment; none if they had to be put together in memory.
     pub fn mapped(&self) -> Option<(&'a Arc<Map>, Range<usize>)> {
         match &self.tensor.data {
-            Data::Mapped(map, at) => Some((map, at.clone())),
+            Data::InOrder(Source::Mapped(map, at)) => Some((map, at.clone())),
+            _ => None,
         }
     }
 
@@ -163,6 +157,11 @@ pub(super) fn missing<'a>(path: &Path, name: &str, names: impl Iterator<Item = &
     some.truncate(SHOWN);
     let found = if some.is_empty() { "none".to_owned() } else { some.join(", ") };
     Error::format(path, format_args!("expected a tensor \"{name}\", found {found}{more}"))
+}
+
+/// Bytes of an element.
+pub(super) fn width(dtype: Dtype) -> usize {
+    dtype.bitsize() / 8
 }
 
 fn convert<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {

@@ -1,6 +1,9 @@
 //! What integration tests share.
 #![allow(dead_code)] // Each test binary uses a part.
 
+pub(crate) mod container;
+pub(crate) mod memory;
+
 use std::path::{Path, PathBuf};
 
 /// The models that tests run on; TILLER_TEST_MODELS names the directory that holds them.

@@ -19,7 +19,8 @@ pub use super::view::{Dtype, View};
 pub use write::Writer;
 
 use super::Map;
-use super::view::{Data, Tensor, missing};
+use super::source::{Data, Source};
+use super::view::{Tensor, missing};
 use crate::error::{Error, Result};
 
 /// Bytes of the length in front of the header.
@@ -36,6 +37,11 @@ pub struct File {
     /// In the order of their data.
     tensors: Vec<(String, Tensor)>,
     index: HashMap<String, usize>,
+}
+
+/// Whether a file that starts with these bytes can be one: behind the length comes a JSON object.
+pub(super) fn recognize(bytes: &[u8]) -> bool {
+    bytes.get(LENGTH_BYTES) == Some(&b'{')
 }
 
 impl File {
@@ -61,8 +67,8 @@ impl File {
         let tensor = |name: String| {
             let info = metadata.info(&name)?;
             let (from, to) = info.data_offsets;
-            let at = Data::Mapped(map.clone(), data.checked_add(from)?..data.checked_add(to)?);
-            Some((name, Tensor { dtype: info.dtype, shape: info.shape.clone(), data: at }))
+            let at = Source::Mapped(map.clone(), data.checked_add(from)?..data.checked_add(to)?);
+            Some((name, Tensor { dtype: info.dtype, shape: info.shape.clone(), data: Data::InOrder(at) }))
         };
         let tensors: Vec<_> = metadata.offset_keys().into_iter().filter_map(tensor).collect();
         let index = tensors.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
