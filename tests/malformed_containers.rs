@@ -72,10 +72,37 @@ fn the_valid_files_are_valid() {
     assert_eq!(read(&archive(&[Part { deflated: true, ..part("d/x.npy", floats()) }])).unwrap(), ["d/x"]);
     let end = End { comment: b"PK\x05\x06 a comment".to_vec(), wide: true, ..End::default() };
     assert_eq!(read(&archive_with(&[part("x.npy", floats())], &end)).unwrap(), ["x"]);
+    let n = (floats().len() as u64).to_le_bytes();
+    let extra = [&[9, 0, 1, 0, 7, 1, 0, 16, 0][..], &n, &n].concat();
+    let wide = Part { size: Some(u32::MAX), packed: Some(u32::MAX), extra, ..part("x.npy", floats()) };
+    assert_eq!(read(&archive(&[wide])).unwrap(), ["x"], "sizes of 64 bits");
     assert_eq!(read(&floats()).unwrap(), ["arr_0"]);
     assert_eq!(read(&torch(&program(&[&dict(&[("w", &right())])]))).unwrap(), ["w"]);
     assert_eq!(read(&torch(&program(&[&right()]))).unwrap(), ["arr_0"]);
     assert!(read(&torch(&program(&[b"}"]))).unwrap().is_empty());
+}
+
+#[test]
+fn what_lies_in_order_takes_no_memory() {
+    let _alone = memory::alone();
+    const N: i64 = 1 << 20;
+    let floats = storage("FloatStorage", "0", N);
+    let pickle = program(&[&dict(&[
+        ("rows", &tensor(&floats, 0, &[N / 64, 64], &[64, 1])),
+        ("columns", &tensor(&floats, 0, &[64, N / 64], &[1, 64])),
+    ])]);
+    let bytes = archive(&[part("a/data.pkl", pickle), part("a/data/0", vec![1u8; 4 << 20])]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.pt");
+    std::fs::write(&path, bytes).unwrap();
+    let (tensors, peak) = memory::peak(|| Tensors::open(&path).unwrap());
+    assert!(peak < 100_000, "{peak} bytes to open");
+    let (n, peak) = memory::peak(|| tensors.get("rows").unwrap().bytes().len());
+    assert_eq!((n, peak), (4 << 20, 0));
+    let (n, peak) = memory::peak(|| tensors.get("columns").unwrap().bytes().len());
+    assert_eq!((n, peak), (4 << 20, 4 << 20), "once");
+    let (_, peak) = memory::peak(|| tensors.get("columns").unwrap().bytes().len());
+    assert_eq!(peak, 0, "and kept");
 }
 
 #[test]
