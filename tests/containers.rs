@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tiller::file::{Dtype, Tensors, View};
+use tiller::file::{Dtype, Tensors, UNNAMED, View, npy};
 
 fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/containers")
@@ -103,6 +103,18 @@ fn scalars_and_missing_tensors() {
         "expected a tensor \"bias\", found b_dec, decoder.weight, encoder.bias, encoder.weight, k, threshold";
     assert!(error.message().ends_with(expected), "{error}");
     assert!(tensors.opt("bias").is_none());
+}
+
+#[test]
+fn arrays_are_written_as_numpy_writes_them() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["array.npy", "bf16.npy"] {
+        let theirs = Tensors::open(&data().join(file)).unwrap();
+        let view = theirs.get(UNNAMED).unwrap();
+        let path = dir.path().join(file);
+        npy::write(&path, view.dtype(), view.shape(), view.bytes()).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(data().join(file)).unwrap(), "{file}");
+    }
 }
 
 #[test]

@@ -265,7 +265,7 @@ fn write_data(path: &Path, dtype: Dtype, shape: &[usize], data: sink::Data<'_>) 
         Dtype::F16 => "<f2",
         Dtype::F32 => "<f4",
         Dtype::F64 => "<f8",
-        Dtype::BF16 => "<V2",
+        Dtype::BF16 => "|V2",
         Dtype::I8 => "|i1",
         Dtype::I16 => "<i2",
         Dtype::I32 => "<i4",
@@ -286,7 +286,10 @@ fn write_data(path: &Path, dtype: Dtype, shape: &[usize], data: sink::Data<'_>) 
         let what = format!("expected at most {MAX_DIMS} dimensions and 2^64 bytes, found shape {shape:?}");
         Error::argument(format!("{path}: {what}"))
     })?;
-    let sizes: String = shape.iter().map(|d| format!("{d},")).collect();
+    let sizes = match shape {
+        [one] => format!("{one},"),
+        sizes => sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(", "),
+    };
     let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({sizes}), }}").into_bytes();
     // The line feed ends the header, and spaces in front of it align the elements.
     let padded = (PREFIX_BYTES + header.len() + 1).next_multiple_of(ALIGNMENT) - PREFIX_BYTES;
