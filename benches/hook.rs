@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use tiller::num::rng;
-use tiller::plan::{LayerOps, Op, Plan, Route, RowMeta, Rule, Scratch, Strength};
+use tiller::plan::{Op, Plan, PointOps, Route, RowMeta, Rule, Scratch, Strength};
 
 const LAYER: usize = 1;
 const N_FEATURES: usize = 256;
@@ -38,12 +38,12 @@ fn dictionary(d_model: usize) -> Arc<Dictionary> {
     Arc::new(Dictionary::from_parts(parts).expect("a valid dictionary"))
 }
 
-fn ops(op: Op, n_features: usize, d_model: usize) -> LayerOps {
+fn ops(op: Op, n_features: usize, d_model: usize) -> PointOps {
     let strength = (op != Op::Ablate).then_some(Strength::raw(2.0));
     let plan = Plan::new([Rule::new(op, 0..n_features as u32, strength)]);
     let dictionaries = [("d", dictionary(d_model))];
     let mut compiled = plan.compile(&dictionaries, LAYER + 2, d_model, Route::Callback).expect("a valid plan");
-    compiled.layers.remove(&LAYER).expect("the rule's layer")
+    compiled.points.remove(&LAYER.into()).expect("the rule's layer")
 }
 
 /// Times the edit of fresh rows: the copy that makes them fresh is timed with it, and alone as `copy`.

@@ -917,6 +917,15 @@ typedef struct {
     const tiller_dictionary *dictionary;
 } tiller_named;
 
+// A hook point: a site of a block.
+typedef struct {
+    // The block, from 0.
+    uint32_t layer;
+    // 0 the residual stream after the block, 1 before it, 2 what attention adds, 3 the residual stream between attention
+    // and MLP, 4 what the MLP adds. Other sites than 0 need tiller_hook_set_architecture().
+    uint32_t site;
+} tiller_point;
+
 // Which token a row of the residual stream belongs to.
 typedef struct {
     // Its position in its sequence, from 0; -1 where that is not known (out only).
@@ -1019,13 +1028,13 @@ tiller_status tiller_compiled_control_vector(const tiller_compiled *compiled,
                                              size_t n_data,
                                              tiller_error **err);
 
-// Does to `n_rows` rows what the callback would do to the residual stream after block `layer`, without any model.
+// Does to `n_rows` rows what the callback would do to them at `point`, without any model.
 //
 // `data` holds `n_rows` * d_model floats, row by row, and is edited in place; `rows` says which token each is.
 // `*n_edited` is how many were changed (may be NULL). A gate over a sequence sees these rows alone.
 TILLER_API
 tiller_status tiller_compiled_apply(const tiller_compiled *compiled,
-                                    uint32_t layer,
+                                    tiller_point point,
                                     float *data,
                                     size_t n_data,
                                     const tiller_row *rows,
@@ -1088,7 +1097,7 @@ TILLER_API void tiller_control_vector_free(tiller_control_vector *vector);
 
 /* ---- The hook in your llama.cpp -------------------------------------------------------------------------- */
 
-// Rows of one layer, copied out of the graph.
+// Rows of one hook point, copied out of the graph.
 //
 // Thread safety: immutable; may be used from several threads at once.
 typedef struct tiller_captured tiller_captured;
@@ -1129,7 +1138,7 @@ typedef struct {
     const struct ggml_tensor *(*src)(const struct ggml_tensor *tensor, int i);
 } tiller_ggml;
 
-// Any edit of the rows of a layer: `n_rows` rows of `d_model` floats, and the token of each. Return 0, or anything else
+// Any edit of the rows at a hook point: `n_rows` rows of `d_model` floats, and the token of each. Return 0, or anything else
 // to report a failure.
 typedef int (*tiller_patch_fn)(void *user, float *data, size_t d_model, const tiller_row *rows, size_t n_rows);
 
@@ -1163,6 +1172,13 @@ bool tiller_hook_eval(struct ggml_tensor *tensor,
                       bool ask,
                       void *hook);
 
+// Says which architecture's graphs the hook will see, as `general.architecture` of the GGUF file spells it: the nodes of
+// hook points other than the residual stream after a block are called differently in each.
+TILLER_API
+tiller_status tiller_hook_set_architecture(tiller_hook *hook,
+                                           const char *architecture,
+                                           tiller_error **err);
+
 // Steers by `compiled` from the next decode on, in place of any plan before; NULL stops steering. What the plan compiled
 // to a control vector is not the hook's to apply: see tiller_compiled_control_vector(). Keeps its own reference.
 TILLER_API
@@ -1183,18 +1199,18 @@ tiller_status tiller_hook_announce(tiller_hook *hook,
                                    size_t n_rows,
                                    tiller_error **err);
 
-// Copies the rows of these layers, after any edit, until told otherwise; take them with tiller_hook_captured().
-// `n_layers` = 0 ends it.
+// Copies the rows at these points, after any edit, until told otherwise; take them with tiller_hook_captured().
+// `n_points` = 0 ends it.
 TILLER_API
 tiller_status tiller_hook_capture(tiller_hook *hook,
-                                  const uint32_t *layers,
-                                  size_t n_layers,
+                                  const tiller_point *points,
+                                  size_t n_points,
                                   tiller_error **err);
 
-// Runs `patch` over the rows of `layer` after the plan, for what no plan can say; NULL takes it away. It must not unwind.
+// Runs `patch` over the rows at `point` after the plan, for what no plan can say; NULL takes it away. It must not unwind.
 TILLER_API
 tiller_status tiller_hook_patch(tiller_hook *hook,
-                                uint32_t layer,
+                                tiller_point point,
                                 tiller_patch_fn patch,
                                 void *user,
                                 tiller_error **err);
@@ -1206,12 +1222,12 @@ tiller_status tiller_hook_stop_after(tiller_hook *hook,
                                      int32_t layer,
                                      tiller_error **err);
 
-// The rows copied at `layer` since the last call; there may be none.
+// The rows copied at `point` since the last call; there may be none.
 //
 // On success `*out` owns a new object; free it with tiller_captured_free().
 TILLER_API
 tiller_status tiller_hook_captured(tiller_hook *hook,
-                                   uint32_t layer,
+                                   tiller_point point,
                                    tiller_captured **out,
                                    tiller_error **err);
 
@@ -1322,7 +1338,7 @@ typedef struct {
     uint32_t size;
     // How many layers.
     uint32_t n_layers;
-    // Blocks after which rows are read. One layer goes to the directory itself, several to layer-L inside it.
+    // Blocks whose rows are read. One layer goes to the directory itself, several to layer-L inside it.
     const uint32_t *layers;
     // Stop after this many tokens; 0 takes all the text.
     uint64_t max_tokens;
@@ -1334,6 +1350,10 @@ typedef struct {
     uint32_t shard_rows;
     // 1 runs every graph to its end. To measure what stopping after the last wanted layer saves.
     uint32_t without_early_stop;
+    // The site of those blocks, as in tiller_point.
+    uint32_t site;
+    // Always 0.
+    uint32_t reserved;
 } tiller_harvest;
 
 // Opens a GGUF model.

@@ -542,10 +542,10 @@ public:
         return data;
     }
     // Edits rows in place, without a model; gives how many were changed.
-    uint64_t apply(uint32_t layer, std::vector<float> &data, const std::vector<tiller_row> &rows) const {
+    uint64_t apply(tiller_point point, std::vector<float> &data, const std::vector<tiller_row> &rows) const {
         uint64_t n = 0;
         detail::call([&](auto **err) {
-            return tiller_compiled_apply(get(), layer, data.data(), data.size(), rows.data(), rows.size(), &n, err);
+            return tiller_compiled_apply(get(), point, data.data(), data.size(), rows.data(), rows.size(), &n, err);
         });
         return n;
     }
@@ -667,16 +667,20 @@ public:
     void announce(const std::vector<tiller_row> &rows) {
         detail::call([&](auto **err) { return tiller_hook_announce(get(), rows.data(), rows.size(), err); });
     }
-    void capture(const std::vector<uint32_t> &layers) {
-        detail::call([&](auto **err) { return tiller_hook_capture(get(), layers.data(), layers.size(), err); });
+    // `general.architecture` of the model, for hook points other than the residual stream after a block.
+    void set_architecture(const std::string &architecture) {
+        detail::call([&](auto **err) { return tiller_hook_set_architecture(get(), architecture.c_str(), err); });
     }
-    tiller::captured take(uint32_t layer) {
+    void capture(const std::vector<tiller_point> &points) {
+        detail::call([&](auto **err) { return tiller_hook_capture(get(), points.data(), points.size(), err); });
+    }
+    tiller::captured take(tiller_point point) {
         return tiller::captured(detail::make<tiller_captured>(
-            [&](auto **out, auto **err) { return tiller_hook_captured(get(), layer, out, err); }));
+            [&](auto **out, auto **err) { return tiller_hook_captured(get(), point, out, err); }));
     }
-    // `patch` edits rows of a layer after the plan, and must not throw; NULL takes it away.
-    void patch(uint32_t layer, tiller_patch_fn patch, void *user) {
-        detail::call([&](auto **err) { return tiller_hook_patch(get(), layer, patch, user, err); });
+    // `patch` edits rows at a point after the plan, and must not throw; NULL takes it away.
+    void patch(tiller_point point, tiller_patch_fn patch, void *user) {
+        detail::call([&](auto **err) { return tiller_hook_patch(get(), point, patch, user, err); });
     }
     void stop_after(int32_t layer) {
         detail::call([&](auto **err) { return tiller_hook_stop_after(get(), layer, err); });

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::file::{Map, write_atomic};
+use crate::hook_point::HookPoint;
 
 const FORMAT: u32 = 1;
 
@@ -50,7 +51,7 @@ pub struct Meta {
     pub model_fingerprint: String,
     /// The block after which the rows were read.
     pub layer: usize,
-    /// The hook point: `resid_post`.
+    /// The site of the block: `resid_post`, or another [`Site`](crate::hook_point::Site).
     pub hook: String,
     /// Width of the residual stream.
     pub d_model: usize,
@@ -116,6 +117,15 @@ impl Activations {
     /// What `meta.json` says.
     pub fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    /// Where the rows were read.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) for a site that this version does not know.
+    pub fn point(&self) -> Result<HookPoint> {
+        let site = self.meta.hook.parse().map_err(|e: Error| e.context(self.directory.display()))?;
+        Ok(HookPoint::new(site, self.meta.layer))
     }
 
     /// Width of a row.

@@ -6,7 +6,7 @@
 //! | floor | modules |
 //! |---|---|
 //! | 0 | [`error`], [`progress`], [`num`] |
-//! | 1 | [`file`] |
+//! | 1 | [`file`], [`hook_point`] |
 //! | 2 | [`model`], [`dictionary`], [`activations`] |
 //! | 3 | [`explain`], [`train`] |
 //! | 4 | [`plan`] |
@@ -25,6 +25,7 @@ pub mod eval;
 pub mod explain;
 pub mod file;
 pub mod hook;
+pub mod hook_point;
 pub mod model;
 pub mod num;
 pub mod plan;

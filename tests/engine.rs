@@ -3,11 +3,13 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tiller::activations::{Activations, RowType};
 use tiller::engine::{Document, Engine, Generate, Harvest, Message, Options, Stop};
+use tiller::hook_point::{HookPoint, Site};
 use tiller::plan::{Compiled, Plan, Route, Rule, Strength, Vector};
 use tiller::progress::silent;
 
@@ -56,7 +58,7 @@ fn a_hook_with_nothing_to_do_changes_no_bit() {
         assert!(plain == logits(&mut engine), "empty plan: {}", path.display());
         // Splitting the graph to look at a row changes nothing either.
         let every = 0..engine.n_layer();
-        engine.hook_mut().capture(every);
+        engine.hook_mut().capture(every).unwrap();
         assert!(plain == logits(&mut engine), "all layers captured: {}", path.display());
     }
 }
@@ -80,6 +82,58 @@ fn callback_and_control_vector_do_the_same_add() {
         }
         engine.set_plan(None).unwrap();
         assert!(plain == logits(&mut engine), "a plan that was taken away leaves nothing behind");
+    }
+}
+
+/// The rows at a hook point, by position.
+fn captured(engine: &mut Engine, point: HookPoint) -> BTreeMap<i32, Vec<f32>> {
+    let captured = engine.hook_mut().take_captured(point);
+    let d_model = captured.rows.len() / captured.meta.len();
+    captured.meta.iter().map(|row| row.position).zip(captured.rows.chunks(d_model).map(<[f32]>::to_vec)).collect()
+}
+
+#[test]
+fn hook_points_are_the_terms_of_the_residual_stream() {
+    for path in models() {
+        let mut engine = open(&path, true);
+        for layer in [0, engine.n_layer() / 2, engine.n_layer() - 1] {
+            let points = Site::ALL.map(|site| HookPoint::new(site, layer));
+            engine.hook_mut().capture(points).unwrap();
+            logits(&mut engine);
+            let report = engine.finish().unwrap();
+            assert_eq!(report.rows_skipped, 0);
+            let [pre, attention, middle, mlp, post] = points.map(|point| captured(&mut engine, point));
+            for (before, term, after) in [(&pre, &attention, &middle), (&middle, &mlp, &post)] {
+                assert!(!after.is_empty());
+                for (position, after) in after {
+                    let sum: Vec<f32> = before[position].iter().zip(&term[position]).map(|(a, b)| a + b).collect();
+                    let apart = distance(&sum, after);
+                    assert!(apart < 1e-6, "{} layer {layer}: {apart:.1e}", path.display());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_edit_of_what_the_mlp_adds_reaches_the_stream() {
+    for path in models() {
+        let mut engine = open(&path, true);
+        let (layer, size) = (engine.n_layer() / 2, if path.ends_with(support::GEMMA) { 100.0 } else { 1.0 });
+        let direction: Vec<f32> = (0..engine.d_model()).map(|i| size * ((i * 37 % 101) as f32 / 50.0 - 1.0)).collect();
+        let mut at = |site| {
+            let mut rule = Rule::vector(Vector::Values(direction.clone()), Some(layer), Strength::raw(1.0));
+            rule.hook = Some(site);
+            let plan = Plan::new([rule]).compile(&[], engine.n_layer(), engine.d_model(), Route::Callback).unwrap();
+            engine.set_plan(Some(Arc::new(plan))).unwrap();
+            let steered = logits(&mut engine);
+            assert!(engine.finish().unwrap().rows_edited > 0);
+            steered
+        };
+        let (stream, mlp, attention) = (at(Site::ResidPost), at(Site::MlpOut), at(Site::AttnOut));
+        assert!(distance(&stream, &mlp) < 1e-3, "{}", distance(&stream, &mlp));
+        // Earlier in the block the MLP reads it, too.
+        assert!(distance(&stream, &attention) > 1e-3);
     }
 }
 

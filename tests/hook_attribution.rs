@@ -148,7 +148,7 @@ fn positions(captured: &Captured) -> Vec<i32> {
 #[test]
 fn positions_come_from_the_graph() {
     let mut hook = Hook::new(host(true));
-    hook.capture([0, 1]);
+    hook.capture([0, 1]).unwrap();
     assert!(graph(&mut hook, &[0, 1, 2, 3], &[1, 3]));
     assert!(graph(&mut hook, &[4], &[0]));
     let (first, last) = (hook.take_captured(0), hook.take_captured(1));
@@ -162,7 +162,7 @@ fn positions_come_from_the_graph() {
 #[test]
 fn an_announcement_adds_sequences_over_several_micro_batches() {
     let mut hook = Hook::new(host(true));
-    hook.capture([0, 1]);
+    hook.capture([0, 1]).unwrap();
     hook.announce(&[row(0, 5), row(1, 5), row(0, 6), row(1, 6), row(2, 6)]);
     assert!(graph(&mut hook, &[0, 1, 0], &[2]));
     assert!(graph(&mut hook, &[1, 2], &[0, 1]));
@@ -174,7 +174,7 @@ fn an_announcement_adds_sequences_over_several_micro_batches() {
 #[test]
 fn a_contradicted_announcement_attributes_nothing() {
     let mut hook = Hook::new(host(true));
-    hook.capture([0]);
+    hook.capture([0]).unwrap();
     hook.announce(&[row(0, 0), row(7, 0)]);
     assert!(graph(&mut hook, &[0, 1], &[1]));
     assert_eq!(positions(&hook.take_captured(0)), [-1, -1]);
@@ -183,7 +183,7 @@ fn a_contradicted_announcement_attributes_nothing() {
 #[test]
 fn without_sources_the_announcement_is_believed_and_nothing_else_is() {
     let mut hook = Hook::new(host(false));
-    hook.capture([0]);
+    hook.capture([0]).unwrap();
     assert!(graph(&mut hook, &[0, 1], &[1]));
     assert_eq!(positions(&hook.take_captured(0)), [-1, -1]);
     hook.finish().unwrap();
@@ -195,7 +195,7 @@ fn without_sources_the_announcement_is_believed_and_nothing_else_is() {
 #[test]
 fn harvesting_ends_the_graph_after_the_last_wanted_layer() {
     let mut hook = Hook::new(host(true));
-    hook.capture([0]);
+    hook.capture([0]).unwrap();
     hook.stop_after(Some(0));
     assert!(!graph(&mut hook, &[0, 1, 2], &[2]));
     assert!(!graph(&mut hook, &[0, 1], &[1]), "the next graph starts afresh");
@@ -211,11 +211,12 @@ fn rows_in_device_memory_are_edited_through_get_and_set() {
             rows.iter_mut().for_each(|x| *x *= 10.0);
             Ok(())
         })),
-    );
+    )
+    .unwrap();
     let inp_pos = Fake::integers("CUDA0#inp_pos#0", &[0, 1]).on_device();
     let mut q = Fake::floats("Qcur-0", 2, &[0.0; 4]).reads(&inp_pos);
     let mut out = Fake::floats("l_out-0", 2, &[1.0, 2.0, 3.0, 4.0]).on_device();
-    hook.capture([0]);
+    hook.capture([0]).unwrap();
     assert!(play(&mut hook, &mut [&mut q, &mut out]));
     assert_eq!(out.values(), [10.0, 20.0, 30.0, 40.0]);
     let captured = hook.take_captured(0);
@@ -225,19 +226,19 @@ fn rows_in_device_memory_are_edited_through_get_and_set() {
 #[test]
 fn a_failure_is_kept_until_finish_and_the_graph_runs_on() {
     let mut hook = Hook::new(host(true));
-    hook.capture([0]);
+    hook.capture([0]).unwrap();
     let mut wrong = Fake::floats("l_out-0", 2, &[1.0, 2.0]);
     wrong.dtype = 1;
     assert!(play(&mut hook, &mut [&mut wrong]));
     let error = hook.finish().unwrap_err();
-    assert_eq!(error.message(), "layer 0: the residual stream has ggml type 1, expected f32 (0)");
+    assert_eq!(error.message(), "blocks.0.hook_resid_post: the residual stream has ggml type 1, expected f32 (0)");
     assert!(hook.finish().is_ok(), "reported once");
 }
 
 #[test]
 fn look_alike_names_are_not_the_residual_stream() {
     let mut hook = Hook::new(host(true));
-    hook.capture([0]);
+    hook.capture([0]).unwrap();
     for name in ["l_out-", "l_out-0 (view)", "xl_out-0", "l_out--1", "l_out-99999999999999999999999"] {
         let mut node = Fake::floats(name, 2, &[1.0, 2.0]);
         let t = std::ptr::from_mut(&mut node).cast::<Tensor>();

@@ -68,7 +68,7 @@ fn nothing_is_allocated_after_the_first_call() {
         }
     }
     let compiled = Plan::new(rules).compile(&[("d", dictionary())], 4, 64, Route::Callback).unwrap();
-    let ops = &compiled.layers[&2];
+    let ops = &compiled.points[&2.into()];
     let mut x: Vec<f32> = (0..100 * 64).map(|i| (i as f32 * 0.13).cos()).collect();
     let mut scratch = Scratch::new();
     let meta = |from: i32, n: i32| -> Vec<RowMeta> {

@@ -345,6 +345,7 @@ type HarvestOptions struct {
 	MaxTokens                 uint64
 	Window, ShardRows         int
 	Float32, WithoutEarlyStop bool
+	Site                      Site
 }
 
 // Harvest writes rows of the residual stream for text files into a directory, and says how many rows there are.
@@ -361,6 +362,7 @@ func (n *Engine) Harvest(files []string, directory string, options HarvestOption
 	o.size, o.n_layers, o.layers = C.sizeof_tiller_harvest, C.uint32_t(len(options.Layers)), (*C.uint32_t)(layers)
 	o.max_tokens, o.window = C.uint64_t(options.MaxTokens), C.uint32_t(options.Window)
 	o.shard_rows = C.uint32_t(options.ShardRows)
+	o.site = C.uint32_t(options.Site)
 	if options.Float32 {
 		o.dtype = 1
 	}

@@ -56,25 +56,58 @@ func (k *Hook) Announce(rows []Row) error {
 	return check(C.tiller_hook_announce(k.h.c(), rowList(rows), C.size_t(len(rows)), &err), err)
 }
 
-// Capture copies the rows of these layers until told otherwise.
-func (k *Hook) Capture(layers []uint32) error {
-	defer runtime.KeepAlive(k.h)
-	var err *C.tiller_error
-	return check(C.tiller_hook_capture(k.h.c(), numbers(layers), C.size_t(len(layers)), &err), err)
+// Site is a place in a block.
+type Site uint32
+
+// The sites; all but ResidPost need Hook.SetArchitecture.
+const (
+	ResidPost Site = iota // the residual stream after the block
+	ResidPre              // before it
+	AttnOut               // what attention adds
+	ResidMid              // the residual stream between attention and MLP
+	MlpOut                // what the MLP adds
+)
+
+// Point is a hook point: a site of a block.
+type Point struct {
+	Layer uint32
+	Site  Site
 }
 
-// Captured is rows of one layer, one after the other, and the token of each.
+func (p Point) c() C.tiller_point { return C.tiller_point{C.uint32_t(p.Layer), C.uint32_t(p.Site)} }
+
+// SetArchitecture says which architecture's graphs the hook will see, as general.architecture of the GGUF file spells it.
+func (k *Hook) SetArchitecture(architecture string) error {
+	defer runtime.KeepAlive(k.h)
+	name := cstring(architecture)
+	defer free(name)
+	var err *C.tiller_error
+	return check(C.tiller_hook_set_architecture(k.h.c(), name, &err), err)
+}
+
+// Capture copies the rows at these points until told otherwise.
+func (k *Hook) Capture(points []Point) error {
+	defer runtime.KeepAlive(k.h)
+	list := make([]C.tiller_point, len(points)+1)
+	for i, p := range points {
+		list[i] = p.c()
+	}
+	var err *C.tiller_error
+	return check(C.tiller_hook_capture(k.h.c(), &list[0], C.size_t(len(points)), &err), err)
+}
+
+// Captured is rows of one hook point, one after the other, and the token of each.
 type Captured struct {
 	Data   []float32
 	Tokens []Row
 }
 
-// Captured takes the rows copied at a layer since the last call.
-func (k *Hook) Captured(layer int) (Captured, error) {
+// Captured takes the rows copied at a point since the last call.
+func (k *Hook) Captured(point Point) (Captured, error) {
 	defer runtime.KeepAlive(k.h)
 	var out *C.tiller_captured
 	var err *C.tiller_error
-	if e := check(C.tiller_hook_captured(k.h.c(), C.uint32_t(layer), &out, &err), err); e != nil {
+	if e := check(C.tiller_hook_captured(k.h.c(), point.c(), &out, &err), err); e != nil {
 		return Captured{}, e
 	}
 	defer C.tiller_captured_free(out)
@@ -88,11 +121,11 @@ func (k *Hook) Captured(layer int) (Captured, error) {
 	return Captured{append([]float32(nil), data...), append([]Row(nil), rows...)}, nil
 }
 
-// Patch lets a C function (a tiller_patch_fn) edit the rows of a layer after the plan; nil takes it away.
-func (k *Hook) Patch(layer int, patch, user unsafe.Pointer) error {
+// Patch lets a C function (a tiller_patch_fn) edit the rows at a point after the plan; nil takes it away.
+func (k *Hook) Patch(point Point, patch, user unsafe.Pointer) error {
 	defer runtime.KeepAlive(k.h)
 	var err *C.tiller_error
-	return check(C.tiller_hook_patch(k.h.c(), C.uint32_t(layer), C.tiller_patch_fn(patch), user, &err), err)
+	return check(C.tiller_hook_patch(k.h.c(), point.c(), C.tiller_patch_fn(patch), user, &err), err)
 }
 
 // StopAfter ends every graph after a layer; -1 lets them run to their end.

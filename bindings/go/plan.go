@@ -202,12 +202,12 @@ func rowList(rows []Row) *C.tiller_row {
 }
 
 // Apply edits rows in place, without a model, and says how many were changed.
-func (c *Compiled) Apply(layer int, data []float32, rows []Row) (int, error) {
+func (c *Compiled) Apply(point Point, data []float32, rows []Row) (int, error) {
 	defer runtime.KeepAlive(c.h)
 	var n C.uint64_t
 	var err *C.tiller_error
 	status := C.tiller_compiled_apply(
-		c.h.c(), C.uint32_t(layer), floats(data), C.size_t(len(data)), rowList(rows), C.size_t(len(rows)), &n, &err)
+		c.h.c(), point.c(), floats(data), C.size_t(len(data)), rowList(rows), C.size_t(len(rows)), &n, &err)
 	return int(n), check(status, err)
 }
 

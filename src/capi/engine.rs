@@ -2,11 +2,11 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::arguments::{Options, Report, options, path, report, slice, slice_mut, some, text, texts};
+use super::arguments::{Options, Report, choice, options, path, report, slice, slice_mut, some, text, texts};
 use super::error::tiller_status;
 use super::guard::{ErrorOut, Out, guard, make};
 use super::hook::tiller_report;
-use super::plan::tiller_compiled;
+use super::plan::{SITES, tiller_compiled};
 use super::progress::{reporter, tiller_progress};
 use super::text::{c_string, tiller_text};
 use crate::activations::RowType;
@@ -452,7 +452,7 @@ pub struct tiller_harvest {
     pub size: u32,
     /// How many layers.
     pub n_layers: u32,
-    /// Blocks after which rows are read. One layer goes to the directory itself, several to layer-L inside it.
+    /// Blocks whose rows are read. One layer goes to the directory itself, several to layer-L inside it.
     pub layers: *const u32,
     /// Stop after this many tokens; 0 takes all the text.
     pub max_tokens: u64,
@@ -464,6 +464,10 @@ pub struct tiller_harvest {
     pub shard_rows: u32,
     /// 1 runs every graph to its end. To measure what stopping after the last wanted layer saves.
     pub without_early_stop: u32,
+    /// The site of those blocks, as in tiller_point.
+    pub site: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 // SAFETY: `repr(C)`, a `u32` first, numbers and a pointer.
@@ -481,11 +485,12 @@ impl tiller_harvest {
         let layers = unsafe { slice(self.layers, self.n_layers as usize, "tiller_harvest.layers") }?;
         Ok(Harvest {
             layers: layers.iter().map(|&layer| layer as usize).collect(),
-            dtype: super::arguments::choice(self.dtype, &[RowType::F16, RowType::F32], "tiller_harvest.dtype")?,
+            dtype: choice(self.dtype, &[RowType::F16, RowType::F32], "tiller_harvest.dtype")?,
             window: or(self.window, default.window),
             max_tokens: self.max_tokens,
             shard_rows: or(self.shard_rows, default.shard_rows),
             early_stop: self.without_early_stop == 0,
+            site: choice(self.site, &SITES, "tiller_harvest.site")?,
         })
     }
 }

@@ -1,10 +1,10 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
 
-use super::arguments::{Report, report, slice, some};
+use super::arguments::{Report, report, slice, some, text};
 use super::error::tiller_status;
 use super::guard::{ErrorOut, Out, catch, guard, make};
-use super::plan::{tiller_compiled, tiller_row};
+use super::plan::{tiller_compiled, tiller_point, tiller_row};
 use crate::error::{Error, Result};
 use crate::hook::{Captured, Hook, Host, Tensor as ggml_tensor};
 use crate::plan::RowMeta;
@@ -138,6 +138,21 @@ pub unsafe extern "C" fn tiller_hook_eval(tensor: *mut ggml_tensor, ask: bool, h
     })
 }
 
+/// Says which architecture's graphs the hook will see, as `general.architecture` of the GGUF file spells it: the nodes of
+/// hook points other than the residual stream after a block are called differently in each.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_hook_set_architecture(
+    hook: Option<&mut tiller_hook>,
+    architecture: *const c_char,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        // SAFETY: the header requires a C string.
+        some(hook, "hook")?.hook.set_architecture(unsafe { text(architecture, "architecture") }?);
+        Ok(())
+    })
+}
+
 /// Steers by `compiled` from the next decode on, in place of any plan before; NULL stops steering. What the plan compiled
 /// to a control vector is not the hook's to apply: see tiller_compiled_control_vector(). Keeps its own reference.
 #[unsafe(no_mangle)]
@@ -148,8 +163,8 @@ pub extern "C" fn tiller_hook_set_plan(
 ) -> tiller_status {
     guard(err, || {
         let hook = some(hook, "hook")?;
+        hook.hook.set_plan(compiled.map(|c| Arc::clone(&c.plan)))?;
         hook.has_control_vector = compiled.is_some_and(|c| c.plan.control_vector.is_some());
-        hook.hook.set_plan(compiled.map(|c| Arc::clone(&c.plan)));
         Ok(())
     })
 }
@@ -179,24 +194,23 @@ pub unsafe extern "C" fn tiller_hook_announce(
     })
 }
 
-/// Copies the rows of these layers, after any edit, until told otherwise; take them with tiller_hook_captured().
-/// `n_layers` = 0 ends it.
+/// Copies the rows at these points, after any edit, until told otherwise; take them with tiller_hook_captured().
+/// `n_points` = 0 ends it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_hook_capture(
     hook: Option<&mut tiller_hook>,
-    layers: *const u32,
-    n_layers: usize,
+    points: *const tiller_point,
+    n_points: usize,
     err: ErrorOut<'_>,
 ) -> tiller_status {
     guard(err, || {
-        // SAFETY: the header requires `n_layers` numbers.
-        let layers = unsafe { slice(layers, n_layers, "layers") }?;
-        some(hook, "hook")?.hook.capture(layers.iter().map(|&layer| layer as usize));
-        Ok(())
+        // SAFETY: the header requires `n_points` structs.
+        let points = unsafe { slice(points, n_points, "points") }?;
+        some(hook, "hook")?.hook.capture(points.iter().map(|point| point.point()).collect::<Result<Vec<_>>>()?)
     })
 }
 
-/// Any edit of the rows of a layer: `n_rows` rows of `d_model` floats, and the token of each. Return 0, or anything else
+/// Any edit of the rows at a hook point: `n_rows` rows of `d_model` floats, and the token of each. Return 0, or anything else
 /// to report a failure.
 pub type tiller_patch_fn = Option<
     unsafe extern "C" fn(
@@ -214,11 +228,11 @@ struct User(*mut c_void);
 // SAFETY: the header says that the hook, and with it the patch, is used by one thread at a time.
 unsafe impl Send for User {}
 
-/// Runs `patch` over the rows of `layer` after the plan, for what no plan can say; NULL takes it away. It must not unwind.
+/// Runs `patch` over the rows at `point` after the plan, for what no plan can say; NULL takes it away. It must not unwind.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_hook_patch(
     hook: Option<&mut tiller_hook>,
-    layer: u32,
+    point: tiller_point,
     patch: tiller_patch_fn,
     user: *mut c_void,
     err: ErrorOut<'_>,
@@ -237,8 +251,7 @@ pub unsafe extern "C" fn tiller_hook_patch(
                 }
             })
         });
-        some(hook, "hook")?.hook.patch(layer as usize, patch);
-        Ok(())
+        some(hook, "hook")?.hook.patch(point.point()?, patch)
     })
 }
 
@@ -256,7 +269,7 @@ pub extern "C" fn tiller_hook_stop_after(
     })
 }
 
-/// Rows of one layer, copied out of the graph.
+/// Rows of one hook point, copied out of the graph.
 ///
 /// Thread safety: immutable; may be used from several threads at once.
 pub struct tiller_captured {
@@ -264,18 +277,18 @@ pub struct tiller_captured {
     rows: Vec<tiller_row>,
 }
 
-/// The rows copied at `layer` since the last call; there may be none.
+/// The rows copied at `point` since the last call; there may be none.
 ///
 /// On success `*out` owns a new object; free it with tiller_captured_free().
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_hook_captured(
     hook: Option<&mut tiller_hook>,
-    layer: u32,
+    point: tiller_point,
     out: Out<'_, tiller_captured>,
     err: ErrorOut<'_>,
 ) -> tiller_status {
     make(out, err, || {
-        let captured = some(hook, "hook")?.hook.take_captured(layer as usize);
+        let captured = some(hook, "hook")?.hook.take_captured(point.point()?);
         let rows = captured.meta.iter().map(tiller_row::from).collect();
         Ok(tiller_captured { captured, rows })
     })

@@ -9,6 +9,7 @@ use super::guard::{ErrorOut, Out, guard, make};
 use super::text::{c_string, tiller_text};
 use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
+use crate::hook_point::{HookPoint, Site};
 use crate::plan::{Compiled, Feature, Op, Plan, Route, RowMeta, Rule, Scratch, Strength};
 
 /// What to do to the residual stream: a list of rules, as data. A plan is a short JSON file that people read, diff and
@@ -37,6 +38,26 @@ pub struct tiller_named {
     pub name: *const c_char,
     /// The dictionary.
     pub dictionary: *const tiller_dictionary,
+}
+
+/// A hook point: a site of a block.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_point {
+    /// The block, from 0.
+    pub layer: u32,
+    /// 0 the residual stream after the block, 1 before it, 2 what attention adds, 3 the residual stream between attention
+    /// and MLP, 4 what the MLP adds. Other sites than 0 need tiller_hook_set_architecture().
+    pub site: u32,
+}
+
+/// Sites as C numbers them: 0 is the usual one.
+pub(super) const SITES: [Site; 5] = [Site::ResidPost, Site::ResidPre, Site::AttnOut, Site::ResidMid, Site::MlpOut];
+
+impl tiller_point {
+    pub(super) fn point(self) -> Result<HookPoint> {
+        Ok(HookPoint::new(choice(self.site, &SITES, "tiller_point.site")?, self.layer as usize))
+    }
 }
 
 /// Which token a row of the residual stream belongs to.
@@ -251,7 +272,7 @@ pub extern "C" fn tiller_compiled_check(
 /// Whether the callback has to be installed. A plan that is a control vector alone doesn't need it.
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_compiled_needs_callback(compiled: Option<&tiller_compiled>) -> bool {
-    compiled.is_some_and(|c| !c.plan.layers.is_empty())
+    compiled.is_some_and(|c| !c.plan.points.is_empty())
 }
 
 /// How many floats tiller_compiled_control_vector() writes: (n_layer - 1) * d_model, or 0 if the plan has no part that
@@ -283,14 +304,14 @@ pub unsafe extern "C" fn tiller_compiled_control_vector(
     })
 }
 
-/// Does to `n_rows` rows what the callback would do to the residual stream after block `layer`, without any model.
+/// Does to `n_rows` rows what the callback would do to them at `point`, without any model.
 ///
 /// `data` holds `n_rows` * d_model floats, row by row, and is edited in place; `rows` says which token each is.
 /// `*n_edited` is how many were changed (may be NULL). A gate over a sequence sees these rows alone.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_compiled_apply(
     compiled: Option<&tiller_compiled>,
-    layer: u32,
+    point: tiller_point,
     data: *mut f32,
     n_data: usize,
     rows: *const tiller_row,
@@ -307,7 +328,7 @@ pub unsafe extern "C" fn tiller_compiled_apply(
         let rows = unsafe { slice(rows, n_rows, "rows") }?;
         let meta: Vec<RowMeta> = rows.iter().map(RowMeta::from).collect();
         let mut scratch = Scratch::new();
-        let edited = match plan.layers.get(&(layer as usize)) {
+        let edited = match plan.points.get(&point.point()?) {
             Some(ops) => ops.apply(data, &meta, &mut scratch).edited,
             None => 0,
         };

@@ -33,6 +33,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::file::gguf::GgmlType;
+use crate::hook_point::HookPoint;
 pub use batch::Codes;
 pub(crate) use encode::{Undo, Unit};
 use matrix::{Matrix, Shared};
@@ -130,6 +131,11 @@ impl Dictionary {
     /// The layer whose output (`l_out-L`) it was trained on, if known.
     pub fn layer(&self) -> Option<usize> {
         self.info.layer
+    }
+
+    /// The hook point that it was trained on, if known.
+    pub fn point(&self) -> Option<HookPoint> {
+        self.info.hook.parse().ok().or(self.info.layer.map(HookPoint::from))
     }
 
     /// The hook point in the naming of TransformerLens, such as `blocks.19.hook_resid_post`; empty if unknown.

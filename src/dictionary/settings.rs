@@ -1,5 +1,7 @@
 //! What distinguishes dictionaries: activation function, normalisation of inputs, origin.
 
+use crate::hook_point::HookPoint;
+
 /// How activations come from pre-activations p.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -141,14 +143,5 @@ pub struct FeatureStats {
 /// The L for which `l_out-L` is what the hook point shows: `blocks.L.hook_resid_post`, `blocks.(L+1).hook_resid_pre`, or
 /// `model.layers.L` of Hugging Face.
 pub(super) fn layer_of_hook(hook: &str) -> Option<usize> {
-    if let Some(layer) = hook.strip_prefix("model.layers.") {
-        return layer.parse().ok();
-    }
-    let (layer, site) = hook.strip_prefix("blocks.")?.split_once('.')?;
-    let layer: usize = layer.parse().ok()?;
-    match site {
-        "hook_resid_post" => Some(layer),
-        "hook_resid_pre" => layer.checked_sub(1),
-        _ => None,
-    }
+    hook.parse::<HookPoint>().ok()?.resid_post()
 }

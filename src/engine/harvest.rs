@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{Engine, Message};
 use crate::activations::{Meta, RowType, Writer};
 use crate::error::{Error, Result};
+use crate::hook_point::{HookPoint, Site};
 use crate::model::Model;
 use crate::plan::RowMeta;
 use crate::progress::{Progress, Step, report};
@@ -18,8 +19,10 @@ use crate::progress::{Progress, Step, report};
 /// What is harvested.
 #[derive(Clone, Debug)]
 pub struct Harvest {
-    /// Blocks after which rows are read. One layer goes to the directory itself, several to `layer-L` inside it.
+    /// Blocks whose rows are read. One layer goes to the directory itself, several to `layer-L` inside it.
     pub layers: Vec<usize>,
+    /// The site of those blocks.
+    pub site: Site,
     /// How rows are stored.
     pub dtype: RowType,
     /// Longest window, in tokens; a longer document becomes several windows.
@@ -36,12 +39,19 @@ impl Default for Harvest {
     fn default() -> Self {
         Self {
             layers: Vec::new(),
+            site: Site::ResidPost,
             dtype: RowType::F16,
             window: 512,
             max_tokens: 0,
             shard_rows: 65_536,
             early_stop: true,
         }
+    }
+}
+
+impl Harvest {
+    fn point(&self, layer: usize) -> HookPoint {
+        HookPoint::new(self.site, layer)
     }
 }
 
@@ -143,7 +153,7 @@ impl Engine {
         let room = self.options().batch.min(self.options().context);
         let window = options.window.min(room);
         let all_outputs = last + 1 == self.n_layer();
-        self.hook_mut().capture(options.layers.iter().copied());
+        self.hook_mut().capture(options.layers.iter().map(|&layer| options.point(layer)))?;
         self.hook_mut().stop_after((options.early_stop && !all_outputs).then_some(last));
         let mut work = || -> Result<(u64, u64, bool)> {
             let (mut batch, mut n_tokens, mut documents) = (Batch::default(), 0_u64, done);
@@ -173,7 +183,7 @@ impl Engine {
             Ok((n_tokens, documents, documents == text.len() as u64))
         };
         let worked = work();
-        self.hook_mut().capture([]);
+        self.hook_mut().capture_nothing();
         self.hook_mut().stop_after(None);
         let (n_tokens, documents, complete) = worked?;
         let mut n_rows = 0;
@@ -184,7 +194,7 @@ impl Engine {
     }
 
     /// One writer a layer.
-    fn writers(&self, text: &[Document], directory: &Path, options: &Harvest) -> Result<Vec<(usize, Writer)>> {
+    fn writers(&self, text: &[Document], directory: &Path, options: &Harvest) -> Result<Vec<(HookPoint, Writer)>> {
         let model = Model::open(self.path())?;
         let identity = identity(text);
         let mut layers = options.layers.clone();
@@ -198,7 +208,7 @@ impl Engine {
                 model: model.name().to_owned(),
                 model_fingerprint: model.fingerprint().to_owned(),
                 layer,
-                hook: "resid_post".into(),
+                hook: options.site.name().into(),
                 d_model: self.d_model(),
                 dtype: options.dtype,
                 window: options.window,
@@ -209,7 +219,7 @@ impl Engine {
                 complete: false,
             };
             let place = if one { directory.to_owned() } else { directory.join(format!("layer-{layer}")) };
-            writers.push((layer, Writer::open(&place, meta, options.shard_rows)?));
+            writers.push((options.point(layer), Writer::open(&place, meta, options.shard_rows)?));
         }
         // A kill between two layers' shards leaves one layer ahead of another.
         let done: Vec<u64> = writers.iter().map(|(_, writer)| writer.meta().documents_done).collect();
@@ -222,8 +232,10 @@ impl Engine {
         Ok(writers)
     }
 
-    /// The rows `[tokens.len(), d_model]` after block `layer` of one window, read from an empty cache; the graph ends there.
-    pub fn rows(&mut self, tokens: &[i32], layer: usize) -> Result<Vec<f32>> {
+    /// The rows `[tokens.len(), d_model]` at `point` of one window, read from an empty cache; the graph ends after its block.
+    pub fn rows(&mut self, tokens: &[i32], point: impl Into<HookPoint>) -> Result<Vec<f32>> {
+        let point = point.into();
+        let layer = point.layer();
         let n = tokens.len();
         if n == 0 || n > self.options().batch.min(self.options().context) {
             let most = self.options().batch.min(self.options().context);
@@ -237,15 +249,15 @@ impl Engine {
         }
         let mut batch = Batch::default();
         batch.push(tokens)?;
-        self.hook_mut().capture([layer]);
+        self.hook_mut().capture([point])?;
         self.hook_mut().stop_after(Some(layer));
         self.forget();
         self.epoch += 1;
         let mut logits = vec![i8::from(layer + 1 == self.n_layer()); n];
         logits[n - 1] = 1;
         let decoded = self.decode(&mut batch.tokens, &batch.meta, &mut logits);
-        let captured = self.hook_mut().take_captured(layer);
-        self.hook_mut().capture([]);
+        let captured = self.hook_mut().take_captured(point);
+        self.hook_mut().capture_nothing();
         self.hook_mut().stop_after(None);
         decoded?;
         self.finish()?;
@@ -261,7 +273,7 @@ impl Engine {
     }
 
     /// Computes a batch, empties it and hands the rows on; the number of its tokens.
-    fn harvest_batch(&mut self, batch: &mut Batch, outputs: bool, writers: &mut [(usize, Writer)]) -> Result<u64> {
+    fn harvest_batch(&mut self, batch: &mut Batch, outputs: bool, writers: &mut [(HookPoint, Writer)]) -> Result<u64> {
         let n = batch.tokens.len();
         if n == 0 {
             return Ok(0);
@@ -274,11 +286,11 @@ impl Engine {
             *last = 1;
         }
         self.decode(&mut batch.tokens, &batch.meta, &mut logits)?;
-        for (layer, writer) in writers {
-            let captured = self.hook_mut().take_captured(*layer);
+        for (point, writer) in writers {
+            let captured = self.hook_mut().take_captured(*point);
             if captured.meta != batch.meta {
                 return Err(self.finish().err().unwrap_or_else(|| {
-                    Error::mismatch(format!("layer {layer} gave {} rows for {n} tokens", captured.meta.len()))
+                    Error::mismatch(format!("{point} gave {} rows for {n} tokens", captured.meta.len()))
                 }));
             }
             let width = captured.rows.len() / n;

@@ -94,6 +94,8 @@ impl Engine {
         }
         // SAFETY: the pointer comes from a box and is freed as one in `drop`.
         let hook = unsafe { NonNull::new_unchecked(Box::into_raw(Box::new(Hook::new(host::table())))) };
+        // SAFETY: made above; nothing else holds it yet.
+        unsafe { &mut *hook.as_ptr() }.set_architecture(&architecture(model));
         let context = match Self::context(model, hook, &options) {
             Ok(context) => context,
             Err(error) => {
@@ -178,7 +180,7 @@ impl Engine {
                     fits.0, fits.1, has.0, has.1
                 )));
             }
-            if !self.options.hook && !plan.layers.is_empty() {
+            if !self.options.hook && !plan.points.is_empty() {
                 return Err(Error::argument(
                     "this engine was opened without its hook: it can only apply control vectors",
                 ));
@@ -197,7 +199,7 @@ impl Engine {
                 return Err(Error::unsupported(format!("llama.cpp refuses the control vector: {}", log::last())));
             }
         }
-        self.hook_mut().set_plan(plan.clone());
+        self.hook_mut().set_plan(plan.clone())?;
         self.plan = plan;
         Ok(())
     }
@@ -271,6 +273,18 @@ impl Engine {
         // SAFETY: llama.cpp keeps one row of the vocabulary's size until the next decode, which needs `&mut self`.
         Ok(unsafe { std::slice::from_raw_parts(logits, self.n_vocab()) })
     }
+}
+
+/// `general.architecture`; empty if the model does not say.
+fn architecture(model: NonNull<sys::llama_model>) -> String {
+    let mut text = [0_u8; 64];
+    // SAFETY: the model is loaded; the key is NUL-terminated; at most `text.len()` bytes are written, a NUL among them.
+    unsafe {
+        let key = c"general.architecture".as_ptr();
+        sys::llama_model_meta_val_str(model.as_ptr(), key, text.as_mut_ptr().cast(), text.len())
+    };
+    let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
 }
 
 impl Drop for Engine {

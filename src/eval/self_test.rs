@@ -17,6 +17,7 @@ use super::quality::{Meter, Quality};
 use crate::dictionary::Dictionary;
 use crate::engine::{Document, Engine, Score};
 use crate::error::{Error, Result};
+use crate::hook_point::HookPoint;
 use crate::num::norm;
 use crate::progress::{Progress, report};
 
@@ -82,13 +83,13 @@ pub fn self_test(
     let (d_model, n_layer) = (engine.d_model(), engine.n_layer());
     let fingerprint = crate::model::Model::open(engine.path())?.fingerprint().to_owned();
     let warnings = dictionary.check_model(d_model, n_layer, &fingerprint)?.into_iter().collect();
-    let layer = dictionary
-        .layer()
+    let point = dictionary
+        .point()
         .ok_or_else(|| Error::argument("the dictionary does not say which layer it belongs to; name one"))?;
     let plan = engine.plan().cloned();
     engine.set_plan(None)?;
-    let tested = test(engine, dictionary, layer, text, options, progress);
-    engine.hook_mut().patch(layer, None);
+    let tested = test(engine, dictionary, point, text, options, progress);
+    engine.hook_mut().patch(point, None)?;
     engine.set_plan(plan)?;
     let (quality, cross_entropy) = tested?;
     Ok(SelfTest { quality, cross_entropy, warnings })
@@ -97,7 +98,7 @@ pub fn self_test(
 fn test(
     engine: &mut Engine,
     dictionary: &Arc<Dictionary>,
-    layer: usize,
+    point: HookPoint,
     text: &[Document],
     options: &Options,
     progress: &mut Progress<'_>,
@@ -110,7 +111,7 @@ fn test(
     let mut done = 0;
     let mut meter = Meter::new(dictionary);
     for window in &windows {
-        let captured = engine.rows(window, layer)?;
+        let captured = engine.rows(window, point)?;
         let rows = captured.get(dictionary.d_model()..).unwrap_or_default(); // all but position 0
         meter.add(rows, threads);
         done += window.len() as u64;
@@ -127,7 +128,8 @@ fn test(
         let window = window.get(..window.len().min(left).max(2)).unwrap_or(window);
         left = left.saturating_sub(window.len());
         for (mode, score) in scores.iter_mut().enumerate() {
-            engine.hook_mut().patch(layer, (mode > 0).then(|| replace(dictionary.clone(), limit, threads, mode == 1)));
+            let patch = (mode > 0).then(|| replace(dictionary.clone(), limit, threads, mode == 1));
+            engine.hook_mut().patch(point, patch)?;
             let one = engine.score(window, 1)?;
             engine.finish()?;
             score.nll += one.nll;

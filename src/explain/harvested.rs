@@ -240,9 +240,14 @@ fn check_rows(rows: &Activations, model: &Model, dictionary: &Dictionary) -> Res
         let (found, wanted) = (rows.d_model(), dictionary.d_model());
         return Err(Error::mismatch(format!("{place}: rows are {found} wide, the dictionary is {wanted}")));
     }
-    if let Some(layer) = dictionary.layer().filter(|&layer| layer != meta.layer) {
-        let found = meta.layer;
-        return Err(Error::mismatch(format!("{place}: rows of layer {found}, the dictionary is for layer {layer}")));
+    let found = rows.point()?;
+    if let Some(point) = dictionary.point().filter(|&point| point != found) {
+        return Err(Error::mismatch(match (found.resid_post(), point.resid_post()) {
+            (Some(found), Some(layer)) => {
+                format!("{place}: rows of layer {found}, the dictionary is for layer {layer}")
+            }
+            _ => format!("{place}: rows of {found}, the dictionary is for {point}"),
+        }));
     }
     // A text of another length is no fingerprint: it says that the model is unknown.
     let known = meta.model_fingerprint.len() == model.fingerprint().len();

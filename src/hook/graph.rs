@@ -1,13 +1,11 @@
-//! Following one graph: which layer a node is, and which token each of its rows belongs to.
+//! Following one graph: which hook point a node is, and which token each of its rows belongs to.
 
 use std::ffi::{CStr, c_int};
 
 use super::host::{Host, TYPE_F32, TYPE_I32, Tensor};
 use crate::error::{Error, Result};
+use crate::hook_point::{HookPoint, Site};
 use crate::plan::RowMeta;
-
-/// The node that holds the residual stream after a block, before its number.
-const RESIDUAL: &[u8] = b"l_out-";
 
 /// The largest batch that is believed; guards the sizes that come through the host's table.
 const MAX_ROWS: i64 = 1 << 24;
@@ -15,6 +13,10 @@ const MAX_ROWS: i64 = 1 << 24;
 /// What is known of the graph that runs now.
 #[derive(Default)]
 pub(super) struct Graph {
+    /// The wanted sites besides the residual stream after a block, with the names of their nodes.
+    watched: Vec<(Site, &'static [u8])>,
+    /// The nodes of watched sites that were met in this graph: a second node of a name is not the site.
+    met: Vec<(HookPoint, *const Tensor)>,
     /// Name of the first node that was ever asked about: seeing it again means that a new graph begins.
     first: Vec<u8>,
     /// Position of each token of this micro-batch, once the graph has shown them.
@@ -29,7 +31,22 @@ pub(super) struct Graph {
     fresh: bool,
 }
 
+// SAFETY: the tensors of `met` are compared, never read.
+unsafe impl Send for Graph {}
+
 impl Graph {
+    /// Watches for the nodes of `sites`.
+    pub(super) fn watch(&mut self, sites: impl Iterator<Item = Site>, architecture: &str) {
+        self.watched.clear();
+        for site in sites.filter(|site| *site != Site::ResidPost) {
+            if let Ok(node) = HookPoint::new(site, 0).node(architecture)
+                && !self.watched.contains(&(site, node.as_bytes()))
+            {
+                self.watched.push((site, node.as_bytes()));
+            }
+        }
+    }
+
     /// A new decode begins.
     pub(super) fn restart(&mut self) {
         (self.start, self.n_tokens, self.fresh) = (0, 0, true);
@@ -37,11 +54,11 @@ impl Graph {
         self.outputs.clear();
     }
 
-    /// Looks at a node; its layer, if it is the residual stream after a block.
+    /// Looks at a node; the hook point that it is, if it is the residual stream after a block or a watched site.
     ///
     /// # Safety
     /// `tensor` is valid and the host's table fits it.
-    pub(super) unsafe fn visit(&mut self, host: &Host, tensor: *const Tensor, ask: bool) -> Option<usize> {
+    pub(super) unsafe fn visit(&mut self, host: &Host, tensor: *const Tensor, ask: bool) -> Option<HookPoint> {
         // SAFETY: the caller vouches for the tensor; names are NUL-terminated by the table's contract.
         let name = unsafe { name(host, tensor) };
         if ask {
@@ -60,8 +77,20 @@ impl Graph {
                 }
             }
         }
-        let digits = std::str::from_utf8(name.strip_prefix(RESIDUAL)?).ok()?;
-        digits.parse().ok()
+        if let Some(layer) = layer(name, b"l_out") {
+            return Some(layer.into());
+        }
+        let point = self.watched.iter().find_map(|(site, node)| match site {
+            Site::ResidPre => (name == *node).then(|| HookPoint::new(Site::ResidPre, 0)),
+            site => layer(name, node).map(|layer| HookPoint::new(*site, layer)),
+        })?;
+        match self.met.iter().find(|met| met.0 == point) {
+            Some((_, first)) => (*first == tensor).then_some(point),
+            None => {
+                self.met.push((point, tensor));
+                Some(point)
+            }
+        }
     }
 
     /// A new micro-batch begins.
@@ -72,6 +101,7 @@ impl Graph {
             self.start += self.n_tokens;
         }
         self.n_tokens = 0;
+        self.met.clear();
         self.positions.clear();
         self.outputs.clear();
     }
@@ -161,6 +191,12 @@ impl Graph {
             Err(format!("{n_rows} rows, but {n_tokens} positions and {n_outputs} outputs"))
         }
     }
+}
+
+/// The block of a node that is called `node-L`.
+fn layer(name: &[u8], node: &[u8]) -> Option<usize> {
+    let digits = name.strip_prefix(node)?.strip_prefix(b"-")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// The name of a tensor.

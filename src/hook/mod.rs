@@ -1,8 +1,8 @@
 //! Floor 5: rows in, rows out, inside a live ggml graph.
 //!
 //! llama.cpp calls one function for every node of its graph (`cb_eval`); a [`Hook`] is what stands behind that function.
-//! It picks the residual stream after block L (the node `l_out-L`), finds out which token each row belongs to, edits or
-//! copies the rows, and lets the graph run on.
+//! It picks the nodes that hold its hook points (the residual stream after block L is `l_out-L`), finds out which token each
+//! row belongs to, edits or copies the rows, and lets the graph run on.
 //!
 //! *Which token is it?* The callback sees tensors, not the batch. Positions come from the graph itself: some operand of
 //! every attention block is the input `inp_pos`, one position a row, and in the last block `inp_out_ids` says which rows
@@ -24,13 +24,14 @@ use std::sync::Arc;
 pub use host::{Host, TYPE_F32, TYPE_I32, Tensor};
 
 use crate::error::{Error, Result};
+use crate::hook_point::HookPoint;
 use crate::plan::{Compiled, RowMeta, Scratch};
 use graph::Graph;
 
 /// What a hook saw and did since the last [`Hook::finish`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Rows of the residual stream at layers with a plan or a capture.
+    /// Rows at hook points with a plan or a capture.
     pub rows_seen: u64,
     /// Rows that a plan changed.
     pub rows_edited: u64,
@@ -41,7 +42,7 @@ pub struct Report {
     pub rows_captured: u64,
 }
 
-/// Rows of one layer, copied out of the graph.
+/// Rows of one hook point, copied out of the graph.
 #[derive(Clone, Debug, Default)]
 pub struct Captured {
     /// `[n_rows, d_model]`, row-major.
@@ -50,7 +51,7 @@ pub struct Captured {
     pub meta: Vec<RowMeta>,
 }
 
-/// Any edit of the rows `[meta.len(), d_model]` of a layer; a row whose token could not be told has position −1.
+/// Any edit of the rows `[meta.len(), d_model]` of a hook point; a row whose token could not be told has position −1.
 pub type Patch = dyn FnMut(&mut [f32], &[RowMeta]) -> Result<()> + Send;
 
 /// Reads and edits the residual stream while llama.cpp computes.
@@ -61,9 +62,10 @@ pub struct Hook {
     host: Host,
     plan: Option<Arc<Compiled>>,
     scratch: Scratch,
-    patches: BTreeMap<usize, Box<Patch>>,
-    capture: BTreeSet<usize>,
-    captured: BTreeMap<usize, Captured>,
+    architecture: String,
+    patches: BTreeMap<HookPoint, Box<Patch>>,
+    capture: BTreeSet<HookPoint>,
+    captured: BTreeMap<HookPoint, Captured>,
     stop_after: Option<usize>,
     announced: Vec<RowMeta>,
     graph: Graph,
@@ -80,6 +82,7 @@ impl Hook {
             host,
             plan: None,
             scratch: Scratch::default(),
+            architecture: String::new(),
             patches: BTreeMap::new(),
             capture: BTreeSet::new(),
             captured: BTreeMap::new(),
@@ -93,31 +96,71 @@ impl Hook {
         }
     }
 
+    /// Says which architecture's graphs it will see (`general.architecture` of the GGUF file): hook points other than the
+    /// residual stream after a block are called differently in each.
+    pub fn set_architecture(&mut self, architecture: &str) {
+        architecture.clone_into(&mut self.architecture);
+        self.watch();
+    }
+
     /// Applies `plan` from the next graph on; `None` steers nothing. What the plan compiled to a control vector is not the
     /// hook's to apply: hand [`Compiled::control_vector`] to llama.cpp.
-    pub fn set_plan(&mut self, plan: Option<Arc<Compiled>>) {
-        self.plan = plan.filter(|plan| !plan.layers.is_empty());
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported), as [`patch`](Self::patch) and [`capture`](Self::capture), if the
+    /// architecture's graph does not show a hook point; nothing changes then.
+    pub fn set_plan(&mut self, plan: Option<Arc<Compiled>>) -> Result<()> {
+        self.check(plan.iter().flat_map(|plan| plan.points.keys()).copied())?;
+        self.plan = plan.filter(|plan| !plan.points.is_empty());
         self.scratch = Scratch::default();
+        self.watch();
+        Ok(())
     }
 
-    /// Runs `patch` over the rows of `layer` after the plan: for what no plan can say, such as putting a dictionary's
+    /// Runs `patch` over the rows at `point` after the plan: for what no plan can say, such as putting a dictionary's
     /// reconstruction in place of the residual stream. `None` takes it away.
-    pub fn patch(&mut self, layer: usize, patch: Option<Box<Patch>>) {
+    pub fn patch(&mut self, point: impl Into<HookPoint>, patch: Option<Box<Patch>>) -> Result<()> {
+        let point = point.into();
+        self.check([point])?;
         match patch {
-            Some(patch) => self.patches.insert(layer, patch),
-            None => self.patches.remove(&layer),
+            Some(patch) => self.patches.insert(point, patch),
+            None => self.patches.remove(&point),
         };
+        self.watch();
+        Ok(())
     }
 
-    /// Copies the rows of these layers (after any edit) until told otherwise; collect them with [`Hook::take_captured`].
-    pub fn capture(&mut self, layers: impl IntoIterator<Item = usize>) {
-        self.capture = layers.into_iter().collect();
+    /// Copies the rows at these points (after any edit) until told otherwise; collect them with [`Hook::take_captured`].
+    pub fn capture(&mut self, points: impl IntoIterator<Item = impl Into<HookPoint>>) -> Result<()> {
+        let points: BTreeSet<HookPoint> = points.into_iter().map(Into::into).collect();
+        self.check(points.iter().copied())?;
+        self.capture = points;
         self.captured.clear();
+        self.watch();
+        Ok(())
     }
 
-    /// The rows copied at `layer` since the last call.
-    pub fn take_captured(&mut self, layer: usize) -> Captured {
-        self.captured.remove(&layer).unwrap_or_default()
+    /// Copies nothing any more, and forgets what was copied.
+    pub fn capture_nothing(&mut self) {
+        self.capture.clear();
+        self.captured.clear();
+        self.watch();
+    }
+
+    /// The rows copied at `point` since the last call.
+    pub fn take_captured(&mut self, point: impl Into<HookPoint>) -> Captured {
+        self.captured.remove(&point.into()).unwrap_or_default()
+    }
+
+    fn check(&self, points: impl IntoIterator<Item = HookPoint>) -> Result<()> {
+        points.into_iter().try_for_each(|point| point.node(&self.architecture).map(|_| ()))
+    }
+
+    /// Tells the graph which nodes are wanted.
+    fn watch(&mut self) {
+        let planned = self.plan.iter().flat_map(|plan| plan.points.keys());
+        let points = planned.chain(self.patches.keys()).chain(&self.capture);
+        self.graph.watch(points.map(|point| point.site()), &self.architecture);
     }
 
     /// Ends every graph after `layer`, which saves the work above it; logits are then meaningless. For harvesting.
@@ -153,18 +196,18 @@ impl Hook {
     /// `tensor` is the node that the host's scheduler asks about, valid for this call, and the host's table fits it.
     pub unsafe fn eval(&mut self, tensor: *mut Tensor, ask: bool) -> bool {
         // SAFETY: the caller vouches for the tensor.
-        let Some(layer) = (unsafe { self.graph.visit(&self.host, tensor, ask) }) else { return false };
-        let steers = self.plan.as_ref().is_some_and(|plan| plan.layers.contains_key(&layer));
-        let patched = self.patches.contains_key(&layer);
-        let captures = self.capture.contains(&layer);
-        let stops = self.stop_after == Some(layer);
+        let Some(point) = (unsafe { self.graph.visit(&self.host, tensor, ask) }) else { return false };
+        let steers = self.plan.as_ref().is_some_and(|plan| plan.points.contains_key(&point));
+        let patched = self.patches.contains_key(&point);
+        let captures = self.capture.contains(&point);
+        let stops = self.stop_after.is_some() && self.stop_after == point.resid_post();
         if ask {
             return steers || patched || captures || stops;
         }
         if steers || patched || captures {
             // SAFETY: the caller vouches for the tensor.
-            if let Err(error) = unsafe { self.rows(tensor, layer) } {
-                self.fail(error.context(format_args!("layer {layer}")));
+            if let Err(error) = unsafe { self.rows(tensor, point) } {
+                self.fail(error.context(point));
             }
         }
         !stops
@@ -175,11 +218,11 @@ impl Hook {
         self.failure.get_or_insert(error);
     }
 
-    /// Edits and copies the rows of `layer`.
+    /// Edits and copies the rows at `point`.
     ///
     /// # Safety
     /// As [`Hook::eval`].
-    unsafe fn rows(&mut self, tensor: *mut Tensor, layer: usize) -> Result<()> {
+    unsafe fn rows(&mut self, tensor: *mut Tensor, point: HookPoint) -> Result<()> {
         // SAFETY: the caller vouches for the tensor.
         let (d_model, n_rows) = unsafe { graph::matrix(&self.host, tensor) }?;
         self.report.rows_seen += n_rows as u64;
@@ -198,7 +241,7 @@ impl Hook {
             &mut self.rows[..]
         };
         let (mut outcome, mut changed) = (Ok(()), false);
-        if let Some(ops) = self.plan.as_ref().and_then(|plan| plan.layers.get(&layer)) {
+        if let Some(ops) = self.plan.as_ref().and_then(|plan| plan.points.get(&point)) {
             if ops.d_model() != d_model {
                 return Err(Error::mismatch(format!(
                     "the plan is {} wide, the residual stream {d_model}",
@@ -221,7 +264,7 @@ impl Hook {
                 }
             }
         }
-        if let Some(patch) = self.patches.get_mut(&layer) {
+        if let Some(patch) = self.patches.get_mut(&point) {
             changed = true;
             outcome = outcome.and(patch(rows, &self.meta));
         }
@@ -229,8 +272,8 @@ impl Hook {
             // SAFETY: the buffer holds the whole tensor.
             unsafe { (self.host.set)(tensor, rows.as_ptr().cast(), 0, n_bytes) };
         }
-        if self.capture.contains(&layer) {
-            let captured = self.captured.entry(layer).or_default();
+        if self.capture.contains(&point) {
+            let captured = self.captured.entry(point).or_default();
             captured.rows.extend_from_slice(rows);
             captured.meta.extend_from_slice(&self.meta);
             self.report.rows_captured += n_rows as u64;

@@ -1,4 +1,4 @@
-//! The hot path: rows of one layer in, the same rows steered out.
+//! The hot path: rows of one hook point in, the same rows steered out.
 //!
 //! Rows are taken in blocks that fit the L1 cache, and every encoder and decoder row is read once a block. What a row
 //! becomes does not depend on the rows beside it: prefill in one batch or token by token gives the same bits. After the
@@ -7,6 +7,7 @@
 use super::encoder::Encoder;
 use super::rule::Phase;
 use crate::dictionary::{Dictionary, Undo};
+use crate::hook_point::HookPoint;
 use crate::num::{axpy, axpy8, norm};
 use std::collections::HashMap;
 use std::fmt;
@@ -28,7 +29,7 @@ pub struct RowMeta {
     pub generated: bool,
 }
 
-/// What [`LayerOps::apply`] did.
+/// What [`PointOps::apply`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Edited {
     /// Rows seen.
@@ -58,8 +59,8 @@ pub enum Fault {
     NotFinite {
         /// Index of the rule in the plan.
         rule: usize,
-        /// The layer.
-        layer: usize,
+        /// Where.
+        point: HookPoint,
         /// The row.
         row: RowMeta,
     },
@@ -75,9 +76,9 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Fault::NotFinite { rule, layer, row } => write!(
+            Fault::NotFinite { rule, point, row } => write!(
                 f,
-                "rules[{rule}]: the edit at layer {layer}, sequence {}, position {} is not finite; the row was left as the model wrote it",
+                "rules[{rule}]: the edit at {point}, sequence {}, position {} is not finite; the row was left as the model wrote it",
                 row.sequence, row.position
             ),
             Fault::Shape { expected, found } => {
@@ -87,7 +88,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Working memory of [`LayerOps::apply`], and what sequence gates remember. One per context; use it with every layer.
+/// Working memory of [`PointOps::apply`], and what sequence gates remember. One per context; use it with every hook point.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// The block as the model wrote it. `[rows, d_model]`
@@ -137,14 +138,14 @@ impl Scratch {
 struct Latches {
     /// The plan that the gates belong to: another plan starts with closed gates.
     plan: u64,
-    /// (layer, rule, sequence) → position of the first row that met the condition.
-    opened: HashMap<(usize, usize, i32), i32>,
+    /// (hook point, rule, sequence) → position of the first row that met the condition.
+    opened: HashMap<(HookPoint, usize, i32), i32>,
 }
 
 impl Latches {
     /// Tells a gate of a row; returns whether the gate is open for it.
-    fn hear(&mut self, layer: usize, rule: usize, row: RowMeta, met: bool) -> bool {
-        let key = (layer, rule, row.sequence);
+    fn hear(&mut self, point: HookPoint, rule: usize, row: RowMeta, met: bool) -> bool {
+        let key = (point, rule, row.sequence);
         match self.opened.get(&key) {
             Some(&since) if since < row.position => true,
             Some(_) if !met => {
@@ -256,20 +257,20 @@ pub(super) struct Action {
     pub(super) norm_preserve: bool,
 }
 
-/// Everything a plan does at one layer.
+/// Everything a plan does at one hook point.
 #[derive(Clone, Debug)]
-pub struct LayerOps {
-    pub(super) layer: usize,
+pub struct PointOps {
+    pub(super) point: HookPoint,
     pub(super) d_model: usize,
     pub(super) actions: Vec<Action>,
     /// The head of the plan's fingerprint.
     pub(super) plan: u64,
 }
 
-impl LayerOps {
-    /// The layer.
-    pub fn layer(&self) -> usize {
-        self.layer
+impl PointOps {
+    /// The hook point.
+    pub fn point(&self) -> HookPoint {
+        self.point
     }
 
     /// Width of a row.
@@ -277,7 +278,7 @@ impl LayerOps {
         self.d_model
     }
 
-    /// Number of rules at this layer.
+    /// Number of rules at this point.
     pub fn n_rules(&self) -> usize {
         self.actions.len()
     }
@@ -355,7 +356,7 @@ impl LayerOps {
             let listened = active.get(k) == Some(&r);
             let is_met = listened && met(k);
             k += usize::from(listened);
-            let open = action.rows.concerns(row.sequence) && latches.hear(self.layer, action.rule, row, is_met);
+            let open = action.rows.concerns(row.sequence) && latches.hear(self.point, action.rule, row, is_met);
             if open && alive(r) && action.rows.admits(row) {
                 active[kept] = r;
                 kept += 1;
@@ -421,7 +422,7 @@ impl LayerOps {
             } else {
                 row.copy_from_slice(&original[r * d..][..d]);
                 state[r] = State::Failed;
-                fault.get_or_insert(Fault::NotFinite { rule: action.rule, layer: self.layer, row: meta[r] });
+                fault.get_or_insert(Fault::NotFinite { rule: action.rule, point: self.point, row: meta[r] });
             }
         }
     }

@@ -1,15 +1,16 @@
-//! From a plan and its dictionaries to what each layer's hot path needs.
+//! From a plan and its dictionaries to what the hot path of each hook point needs.
 //!
 //! Every name, default and unit is resolved here, once: a rule becomes an [`Action`] with its own dense rows. Adds of any
 //! number of features collapse to one vector. Cost: one pass over the rows of the features that are named, and a hash.
 
-use super::apply::{Action, Change, Condition, Edit, LayerOps, Rows};
+use super::apply::{Action, Change, Condition, Edit, PointOps, Rows};
 use super::control_vector::ControlVector;
 use super::encoder::Encoder;
 use super::rule::{Gate, Op, Rule, Scope, Sequences, Unit, Vector};
 use super::{Plan, digest};
 use crate::dictionary::{Dictionary, Normalization};
 use crate::error::{Error, Result};
+use crate::hook_point::HookPoint;
 use crate::num::{axpy, norm};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -30,8 +31,8 @@ pub enum Route {
 /// A plan, ready for the hot path.
 #[derive(Clone, Debug)]
 pub struct Compiled {
-    /// What the callback does, by layer; layers without rules are absent.
-    pub layers: BTreeMap<usize, LayerOps>,
+    /// What the callback does, by hook point; points without rules are absent.
+    pub points: BTreeMap<HookPoint, PointOps>,
     /// What the graph adds by itself.
     pub control_vector: Option<ControlVector>,
     /// SHA-256, in hex, of everything that decides what the plan does to the residual stream: two plans with equal
@@ -48,12 +49,12 @@ pub struct Compiled {
 impl Compiled {
     /// The plan does nothing.
     pub fn is_empty(&self) -> bool {
-        self.layers.is_empty() && self.control_vector.is_none()
+        self.points.is_empty() && self.control_vector.is_none()
     }
 }
 
-/// What is done at each layer, in order.
-type Actions = BTreeMap<usize, Vec<Action>>;
+/// What is done at each hook point, in order.
+type Actions = BTreeMap<HookPoint, Vec<Action>>;
 
 /// What rules may refer to.
 struct World<'a> {
@@ -84,20 +85,20 @@ impl Plan {
             return Err(Error::argument(format!("dictionaries: the name \"{name}\" is given twice")));
         }
         let world = World { dictionaries, n_layer, d_model };
-        let mut actions: BTreeMap<usize, Vec<Action>> = BTreeMap::new();
+        let mut actions = Actions::new();
         for (index, rule) in self.rules.iter().enumerate() {
             let resolved = self.resolve_rule(index, rule, &world);
-            for (layer, action) in resolved.map_err(|e| self.named(e.context(format!("rules[{index}]"))))? {
-                actions.entry(layer).or_default().push(action);
+            for (point, action) in resolved.map_err(|e| self.named(e.context(format!("rules[{index}]"))))? {
+                actions.entry(point).or_default().push(action);
             }
         }
         let warnings = warnings(&actions);
         let fingerprint = digest::fingerprint(&actions);
         let (actions, control_vector) = self.route(actions, d_model, route).map_err(|e| self.named(e))?;
         let plan = digest::head(&fingerprint);
-        let layers =
-            actions.into_iter().map(|(layer, actions)| (layer, LayerOps { layer, d_model, actions, plan })).collect();
-        Ok(Compiled { layers, control_vector, fingerprint, warnings, n_layer, d_model })
+        let points =
+            actions.into_iter().map(|(point, actions)| (point, PointOps { point, d_model, actions, plan })).collect();
+        Ok(Compiled { points, control_vector, fingerprint, warnings, n_layer, d_model })
     }
 
     /// Moves into a control vector what `route` wants there.
@@ -106,9 +107,11 @@ impl Plan {
             return Ok((actions, None));
         }
         let mut vector = ControlVector::new(d_model);
-        for (&layer, list) in &mut actions {
+        for (&point, list) in &mut actions {
+            let layer = point.layer();
+            let possible = layer > 0 && point.resid_post().is_some();
             // The graph adds before the callback sees the row, so only adds at the head of the list keep their order.
-            let fits = |a: &&Action| layer > 0 && self.rules[a.rule].is_unconditional_add() && a.edit.is_constant();
+            let fits = |a: &&Action| possible && self.rules[a.rule].is_unconditional_add() && a.edit.is_constant();
             let head = list.iter().take_while(fits).count();
             for action in list.drain(..head) {
                 if let Edit::Constant(direction) = &action.edit {
@@ -116,7 +119,7 @@ impl Plan {
                 }
             }
             if let (Route::ControlVector, Some(left)) = (route, list.first()) {
-                return Err(self.not_a_control_vector(layer, left));
+                return Err(self.not_a_control_vector(point, left));
             }
         }
         actions.retain(|_, list| !list.is_empty());
@@ -125,12 +128,13 @@ impl Plan {
     }
 
     /// Why a rule cannot be carried by a control vector.
-    fn not_a_control_vector(&self, layer: usize, action: &Action) -> Error {
+    fn not_a_control_vector(&self, point: HookPoint, action: &Action) -> Error {
         let index = action.rule;
         let rule = &self.rules[index];
         let why = match rule {
             _ if rule.op != Op::Add => format!("`{}` reads the row", rule.op.name()),
-            _ if layer == 0 => "it is on layer 0".into(),
+            _ if point.resid_post().is_none() => format!("it acts on `{}`", point.site().name()),
+            _ if point.layer() == 0 => "it is on layer 0".into(),
             _ if rule.gate.is_some() => "it has a gate".into(),
             _ if rule.norm_preserve => "it preserves the norm".into(),
             _ if rule.strength.is_some_and(|s| s.unit == Unit::Norm) => {
@@ -146,7 +150,7 @@ impl Plan {
     }
 
     /// The actions of one rule: one, or one a direction of a vector file.
-    fn resolve_rule(&self, index: usize, rule: &Rule, world: &World) -> Result<Vec<(usize, Action)>> {
+    fn resolve_rule(&self, index: usize, rule: &Rule, world: &World) -> Result<Vec<(HookPoint, Action)>> {
         let edits = match &rule.vector {
             Some(vector) => self.vector_edits(rule, vector, world)?,
             None => vec![feature_edit(rule, world)?],
@@ -169,22 +173,23 @@ impl Plan {
             },
         };
         let mut actions = Vec::with_capacity(edits.len());
-        for (layer, edit) in edits {
+        for (point, edit) in edits {
             let condition = match &rule.gate {
-                Some(gate) => Some(condition(gate, rule, layer, world).map_err(|e| e.context("gate"))?),
+                Some(gate) => Some(condition(gate, rule, point, world).map_err(|e| e.context("gate"))?),
                 None => None,
             };
             let norm_preserve = rule.norm_preserve || rule.op == Op::CalibrateSpread;
-            actions.push((layer, Action { rule: index, rows: rows.clone(), condition, edit, norm_preserve }));
+            actions.push((point, Action { rule: index, rows: rows.clone(), condition, edit, norm_preserve }));
         }
         Ok(actions)
     }
 
     /// What a rule on a plain direction adds, and where.
-    fn vector_edits(&self, rule: &Rule, vector: &Vector, world: &World) -> Result<Vec<(usize, Edit)>> {
+    fn vector_edits(&self, rule: &Rule, vector: &Vector, world: &World) -> Result<Vec<(HookPoint, Edit)>> {
         let strength = rule.strength.unwrap_or(super::Strength::raw(0.0));
         let edit = |layer: usize, direction: &[f32]| {
             world.check_layer(layer)?;
+            let point = HookPoint::new(rule.hook.unwrap_or_default(), layer);
             if direction.len() != world.d_model {
                 let (expected, found) = (world.d_model, direction.len());
                 return Err(Error::mismatch(format!("vector: the model's width is {expected}, found {found} numbers")));
@@ -194,11 +199,11 @@ impl Plan {
                 Unit::Norm => {
                     axpy(1.0 / length(direction, "vector")?, direction, &mut scaled);
                     scaled.iter_mut().for_each(|v| *v *= strength.value);
-                    Ok((layer, Edit::Relative(finite(scaled)?)))
+                    Ok((point, Edit::Relative(finite(scaled)?)))
                 }
                 Unit::Raw | Unit::Activation => {
                     axpy(strength.value, direction, &mut scaled);
-                    Ok((layer, Edit::Constant(finite(scaled)?)))
+                    Ok((point, Edit::Constant(finite(scaled)?)))
                 }
             }
         };
@@ -230,23 +235,23 @@ impl Plan {
 }
 
 /// What a rule on features does, and where.
-fn feature_edit(rule: &Rule, world: &World) -> Result<(usize, Edit)> {
+fn feature_edit(rule: &Rule, world: &World) -> Result<(HookPoint, Edit)> {
     let (name, dictionary) = world.dictionary(rule.dictionary.as_deref())?;
-    let layer = match (rule.layer, dictionary.layer()) {
-        (None, None) => {
-            return Err(Error::mismatch(format!(
-                "layer: dictionary \"{name}\" does not say its layer, so the rule must"
-            )));
-        }
-        // A direction may be added anywhere, but codes are only codes where the encoder was trained.
-        (Some(layer), Some(own)) if layer != own && rule.op != Op::Add => {
-            let op = rule.op.name();
-            return Err(Error::mismatch(format!(
-                "layer: `{op}` needs dictionary \"{name}\" on its layer {own}, found {layer}"
-            )));
-        }
-        (Some(layer), _) | (None, Some(layer)) => layer,
+    let own = dictionary.point();
+    let Some(layer) = rule.layer.or(own.map(HookPoint::layer)) else {
+        return Err(Error::mismatch(format!("layer: dictionary \"{name}\" does not say its layer, so the rule must")));
     };
+    let site = rule.hook.or(own.map(HookPoint::site)).unwrap_or_default();
+    let point = HookPoint::new(site, layer);
+    // A direction may be added anywhere, but codes are only codes where the encoder was trained.
+    if let Some(own) = own.filter(|own| *own != point && rule.op != Op::Add) {
+        let op = rule.op.name();
+        return Err(Error::mismatch(if own.site() == point.site() {
+            format!("layer: `{op}` needs dictionary \"{name}\" on its layer {}, found {layer}", own.layer())
+        } else {
+            format!("hook: `{op}` needs dictionary \"{name}\" at its hook point {own}, found {point}")
+        }));
+    }
     world.check_layer(layer)?;
     let ids: Vec<u32> = rule.features.iter().map(|f| f.id).collect();
     world.check_features(name, dictionary, &ids, "features")?;
@@ -284,7 +289,7 @@ fn feature_edit(rule: &Rule, world: &World) -> Result<(usize, Edit)> {
             decoder.chunks_exact(d).zip(&strengths).for_each(|(row, &s)| axpy(s * unit, row, &mut sum));
             let sum = finite(sum)?;
             return Ok((
-                layer,
+                point,
                 match relative {
                     true => Edit::Relative(sum),
                     false if is_uniform(dictionary) => Edit::Constant(sum),
@@ -299,17 +304,20 @@ fn feature_edit(rule: &Rule, world: &World) -> Result<(usize, Edit)> {
         Op::CalibrateSpread => Change::Spread,
     };
     let encoder = Encoder::of(dictionary, &ids)?;
-    Ok((layer, Edit::Codes { encoder, decoder, change, strengths, relative }))
+    Ok((point, Edit::Codes { encoder, decoder, change, strengths, relative }))
 }
 
-fn condition(gate: &Gate, rule: &Rule, layer: usize, world: &World) -> Result<Condition> {
+fn condition(gate: &Gate, rule: &Rule, point: HookPoint, world: &World) -> Result<Condition> {
     let (name, dictionary) = world.dictionary(gate.dictionary.as_deref().or(rule.dictionary.as_deref()))?;
-    if let Some(own) = dictionary.layer()
-        && own != layer
+    if let Some(own) = dictionary.point()
+        && own != point
     {
-        return Err(Error::mismatch(format!(
-            "dictionary: \"{name}\" is for layer {own}, the rule acts on layer {layer}"
-        )));
+        return Err(Error::mismatch(match (own.resid_post(), point.resid_post()) {
+            (Some(own), Some(layer)) => {
+                format!("dictionary: \"{name}\" is for layer {own}, the rule acts on layer {layer}")
+            }
+            _ => format!("dictionary: \"{name}\" is for {own}, the rule acts on {point}"),
+        }));
     }
     world.check_features(name, dictionary, &gate.features, "features")?;
     let n = gate.features.len() as f32;
@@ -372,7 +380,7 @@ impl<'a> World<'a> {
 }
 
 /// What callers should know of the actions, in the order of rules.
-fn warnings(actions: &BTreeMap<usize, Vec<Action>>) -> Vec<String> {
+fn warnings(actions: &Actions) -> Vec<String> {
     let mut warnings = Vec::new();
     for action in actions.values().flatten() {
         let edit = match &action.edit {

@@ -7,16 +7,20 @@
 use super::apply::{Action, Condition, Edit, Rows};
 use super::encoder::{Encoder, Feature, Kind};
 use crate::dictionary::{Dictionary, Normalization, Unit};
+use crate::hook_point::HookPoint;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// SHA-256 in hex over everything that the actions do.
-pub(super) fn fingerprint(actions: &BTreeMap<usize, Vec<Action>>) -> String {
+pub(super) fn fingerprint(actions: &BTreeMap<HookPoint, Vec<Action>>) -> String {
     let mut out = Hasher(Sha256::new());
     out.0.update(b"tiller plan 1");
-    for (&layer, list) in actions {
-        out.number(layer);
+    for (&point, list) in actions {
+        if point.resid_post().is_none() {
+            out.0.update(point.site().name());
+        }
+        out.number(point.layer());
         out.number(list.len());
         list.iter().for_each(|action| out.action(action));
     }

@@ -1,7 +1,7 @@
 //! Floor 4: what to do to the residual stream, as data.
 //!
 //! A [`Plan`] is a short JSON file that people read, diff and edit by hand; [`Plan::compile`] turns it, with the
-//! dictionaries it speaks of, into [`Compiled`]: per layer the rows and vectors that the hot path needs, and nothing else.
+//! dictionaries it speaks of, into [`Compiled`]: per hook point the rows and vectors that the hot path needs, and nothing else.
 //!
 //! ```json
 //! {
@@ -36,6 +36,7 @@
 //! | `vector` | a direction for `add`: `[numbers]`, or `{"file": "v.gguf", "shift": 0}`, a llama.cpp control vector (see [`ControlVector`]) | |
 //! | `dictionary` | the name under which the caller gives the dictionary | the only one, if there is one |
 //! | `layer` | residual stream after this block (`l_out-L`), counted from 0 | the dictionary's layer; for a vector file, each direction at its own |
+//! | `hook` | the site of that block: `resid_post`, `resid_pre`, `attn_out`, `resid_mid` or `mlp_out` (see [`HookPoint`](crate::hook_point)) | the dictionary's site, else `resid_post` |
 //! | `strength` | `{"value": v, "unit": "raw"}`, or a plain number (raw) | required, except for `ablate` |
 //! | `norm_preserve` | rescale the row to its norm before the rule | `false` |
 //! | `select` | which rows, see below | every row but the first |
@@ -105,7 +106,7 @@ mod encoder;
 mod json;
 mod rule;
 
-pub use apply::{Edited, Fault, LayerOps, RowMeta, Scratch};
+pub use apply::{Edited, Fault, PointOps, RowMeta, Scratch};
 pub use compile::{Compiled, Route};
 pub use control_vector::ControlVector;
 pub use rule::{Feature, Gate, Op, Phase, Rule, Scope, Selector, Sequences, Strength, Unit, Vector};

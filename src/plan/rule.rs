@@ -1,5 +1,6 @@
 //! The nouns of a plan: rules, features, strengths, selectors, gates. Data only; the [module](super) defines what they mean.
 
+use crate::hook_point::Site;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -12,9 +13,12 @@ pub struct Rule {
     /// The dictionary's name as the caller gives it to [`Plan::compile`](super::Plan::compile); may be left out if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dictionary: Option<String>,
-    /// Act on the residual stream after this block (`l_out-L`); by default where the dictionary was trained.
+    /// Act on this block, counted from 0; by default where the dictionary was trained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<usize>,
+    /// Act on this site of the block; by default where the dictionary was trained, else the residual stream after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Site>,
     /// The features to edit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<Feature>,
@@ -45,6 +49,7 @@ impl Rule {
             op,
             dictionary: None,
             layer: None,
+            hook: None,
             features: features.into_iter().map(Into::into).collect(),
             vector: None,
             strength,

@@ -67,12 +67,13 @@ impl<'a> Rows<'a> {
             return Err(Error::argument(format!("{path}: expected rows at positions other than 0, found none")));
         }
         let meta = first.meta();
+        let point = first.point()?;
         let info = Info {
             name: format!("{} layer {}", meta.model, meta.layer),
             model_name: meta.model.clone(),
             model_fingerprint: meta.model_fingerprint.clone(),
-            layer: Some(meta.layer),
-            hook: format!("blocks.{}.hook_{}", meta.layer, meta.hook),
+            layer: point.resid_post(),
+            hook: point.to_string(),
             ..Info::default()
         };
         Ok(Self { d_model: first.d_model(), source: Source::Shards(directories.to_vec(), used), info })

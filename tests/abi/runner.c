@@ -505,12 +505,19 @@ static void compiled_control_vector(char **a) {
     if (status == TILLER_OK) out_floats(data, n);
 }
 
+/* "2" is the residual stream after block 2; "2/4" site 4 of it. */
+static tiller_point point(const char *text) {
+    const char *site = strchr(text, '/');
+    const tiller_point point = {number(text), site ? number(site + 1) : 0};
+    return point;
+}
+
 static void compiled_apply(char **a) {
     size_t n_data, n_rows;
     float *data = floats(a[2], &n_data);
     const tiller_row *list = rows(a[3], &n_rows);
     uint64_t n_edited = 0;
-    status = tiller_compiled_apply(get(a[0]), number(a[1]), data, n_data, list, n_rows, &n_edited, &err);
+    status = tiller_compiled_apply(get(a[0]), point(a[1]), data, n_data, list, n_rows, &n_edited, &err);
     if (status != TILLER_OK) return;
     out_floats(data, n_data);
     out(" %llu", (unsigned long long) n_edited);
@@ -574,14 +581,26 @@ static void hook_announce(char **a) {
 }
 
 static void hook_capture(char **a) {
-    size_t n;
-    const uint32_t *layers = numbers(a[1], &n);
-    status = tiller_hook_capture(get(a[0]), layers, n, &err);
+    const tiller_point points[1] = {point(a[1])};
+    status = tiller_hook_capture(get(a[0]), points, 1, &err);
+}
+
+static void hook_architecture(char **a) { status = tiller_hook_set_architecture(get(a[0]), a[1], &err); }
+
+static int add_one(void *user, float *data, size_t d_model, const tiller_row *rows, size_t n_rows) {
+    (void) rows;
+    for (size_t i = 0; i < n_rows * d_model; i++) data[i] += 1;
+    return user == NULL;
+}
+
+/* Adds one to every number, and fails if it is not asked for: NULL takes it away. */
+static void hook_patch(char **a) {
+    status = tiller_hook_patch(get(a[0]), point(a[1]), number(a[2]) ? add_one : NULL, get(a[0]), &err);
 }
 
 static void hook_captured(char **a) {
     tiller_captured *captured = NULL;
-    status = tiller_hook_captured(get(a[0]), number(a[1]), &captured, &err);
+    status = tiller_hook_captured(get(a[0]), point(a[1]), &captured, &err);
     const size_t n = tiller_captured_n_rows(captured);
     if (n > 0) out_floats(tiller_captured_data(captured), n * tiller_captured_d_model(captured));
     for (size_t i = 0; i < n; i++) {
@@ -630,7 +649,7 @@ static const struct {
     OPERATION(control_vector_new), OPERATION(control_vector_open), OPERATION(control_vector_add),
     OPERATION(control_vector_data), OPERATION(control_vector_save), OPERATION(hook_new), OPERATION(hook_graph),
     OPERATION(hook_set_plan), OPERATION(hook_vector), OPERATION(hook_announce), OPERATION(hook_capture),
-    OPERATION(hook_captured), OPERATION(hook_stop_after), OPERATION(hook_finish),
+    OPERATION(hook_captured), OPERATION(hook_architecture), OPERATION(hook_patch), OPERATION(hook_stop_after), OPERATION(hook_finish),
 #ifdef TILLER_ENGINE
     ENGINE_OPERATIONS
 #endif

@@ -130,6 +130,17 @@ static std::string find_tensor(const gguf &file, const std::string &name) {
 
 static compiled *plan_of(const arguments &a) { return a[1] == "-" ? nullptr : &get<compiled>(a[1]); }
 
+// "2" is the residual stream after block 2; "2/4" site 4 of it.
+static tiller_point point(const std::string &text) {
+    const auto site = text.find('/');
+    return {number(text.substr(0, site)), site == std::string::npos ? 0 : number(text.substr(site + 1))};
+}
+
+static int add_one(void *user, float *data, size_t d_model, const tiller_row *, size_t n_rows) {
+    for (size_t i = 0; i < n_rows * d_model; i++) data[i] += 1;
+    return user == nullptr;
+}
+
 static std::string features(const matches &found) {
     std::vector<uint32_t> features;
     for (size_t i = 0; i < found.size(); i++) features.push_back(found[i].feature);
@@ -253,7 +264,7 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
     {"compiled_apply",
      [](auto &a) {
          auto data = list<float>(a[2]);
-         const uint64_t n = get<compiled>(a[0]).apply(number(a[1]), data, row_list(a[3]));
+         const uint64_t n = get<compiled>(a[0]).apply(point(a[1]), data, row_list(a[3]));
          return show(data, n);
      }},
     {"control_vector_new", [](auto &a) { return keep(a[0], control_vector(size_t{number(a[1])})), ""; }},
@@ -270,10 +281,15 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
          return show(get<hook>(a[0]).has_control_vector());
      }},
     {"hook_announce", [](auto &a) { return get<hook>(a[0]).announce(row_list(a[1])), ""; }},
-    {"hook_capture", [](auto &a) { return get<hook>(a[0]).capture(list<uint32_t>(a[1])), ""; }},
+    {"hook_capture", [](auto &a) { return get<hook>(a[0]).capture({point(a[1])}), ""; }},
+    {"hook_architecture", [](auto &a) { return get<hook>(a[0]).set_architecture(a[1]), ""; }},
+    {"hook_patch",
+     [](auto &a) {
+         return get<hook>(a[0]).patch(point(a[1]), number(a[2]) ? add_one : nullptr, &get<hook>(a[0])), "";
+     }},
     {"hook_captured",
      [](auto &a) {
-         const auto taken = get<hook>(a[0]).take(number(a[1]));
+         const auto taken = get<hook>(a[0]).take(point(a[1]));
          return taken.n_rows() ? show(taken.data(), taken.tokens()) : "";
      }},
     {"hook_stop_after", [](auto &a) { return get<hook>(a[0]).stop_after(std::stoi(a[1])), ""; }},

@@ -42,7 +42,7 @@ fn refused(result: tiller::Result<Compiled>, parts: &[&str]) -> Error {
 
 /// Layers that the callback serves, with their number of rules, and layers of the control vector.
 fn shape(compiled: &Compiled) -> (Vec<(usize, usize)>, Vec<usize>) {
-    let layers = compiled.layers.iter().map(|(&layer, ops)| (layer, ops.n_rules())).collect();
+    let layers = compiled.points.iter().map(|(point, ops)| (point.layer(), ops.n_rules())).collect();
     let vector = compiled.control_vector.iter().flat_map(|v| v.directions().keys().copied()).collect();
     (layers, vector)
 }
@@ -88,7 +88,7 @@ fn callback_and_control_vector_add_the_same() {
     assert!(before.iter().chain(after).all(|&v| v == 0.0));
     let mut x = rows(32, 4);
     let want: Vec<f32> = x.chunks(D).flat_map(|x| x.iter().zip(direction).map(|(x, v)| x + v)).collect();
-    callback.layers[&LAYER].apply(&mut x, &prompt(4), &mut Scratch::new());
+    callback.points[&LAYER.into()].apply(&mut x, &prompt(4), &mut Scratch::new());
     assert!(crate::fixtures::error(&x, &want) < 1e-6);
     assert!(crate::fixtures::norm(direction) > 1.0);
 }
@@ -99,12 +99,13 @@ fn what_a_control_vector_cannot_carry_is_refused_when_forced() {
         let mut rule = add([1], 1.0);
         change(&mut rule);
         let auto = compile([rule.clone()], Route::Auto).unwrap();
-        assert!(auto.control_vector.is_none() && auto.layers.len() == 1);
+        assert!(auto.control_vector.is_none() && auto.points.len() == 1);
         refused(compile([rule], Route::ControlVector), &["rules[0]: a control vector carries only", why]);
     };
     forced(&|r| r.layer = Some(0), "layer 0");
     forced(&|r| r.norm_preserve = true, "preserves the norm");
     forced(&|r| r.strength = Some(Strength::norm(1.0)), "relative to the row's norm");
+    forced(&|r| r.hook = Some(tiller::hook_point::Site::MlpOut), "it acts on `mlp_out`");
     forced(&|r| r.select.include_first = Some(false), "spares the first row");
     forced(&|r| r.select.phase = Phase::Generated, "selects rows");
     forced(&|r| r.select.from = Some(1), "selects rows");

@@ -21,7 +21,7 @@ fn steer(
     let mut out = x.to_vec();
     let mut edited = Edited::default();
     let mut scratch = Scratch::new();
-    for ops in compiled.layers.values() {
+    for ops in compiled.points.values() {
         edited += ops.apply(&mut out, meta, &mut scratch);
     }
     assert_eq!(scratch.take_fault(), None);
@@ -284,13 +284,13 @@ fn a_row_whose_edit_is_not_finite_is_put_back_and_reported() {
     x[D] = 2e38;
     let before = x.clone();
     let mut scratch = Scratch::new();
-    let counts = compiled.layers[&fixtures::LAYER].apply(&mut x, &prompt(3), &mut scratch);
+    let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut x, &prompt(3), &mut scratch);
     assert_eq!(counts, Edited { rows: 3, edited: 2, skipped: 0, failed: 1 });
     assert_eq!(x[D..2 * D], before[D..2 * D], "both rules' edits are undone");
     assert_eq!((x[0], x[2 * D]), (2e38, 2e38));
     let fault = scratch.take_fault().unwrap();
     let row = RowMeta { position: 2, sequence: 0, generated: false };
-    assert_eq!(fault, Fault::NotFinite { rule: 1, layer: fixtures::LAYER, row });
+    assert_eq!(fault, Fault::NotFinite { rule: 1, point: fixtures::LAYER.into(), row });
     assert!(fault.to_string().starts_with("rules[1]: the edit at layer 3, sequence 0, position 2 is not finite"));
     assert_eq!(scratch.take_fault(), None);
 }
@@ -303,7 +303,7 @@ fn a_row_of_nan_is_left_alone() {
     let rule = || Rule::new(Op::Clamp, FEATURES, Some(Strength::raw(5.0)));
     let compiled = Plan::new([rule()]).compile(&[("d", plain())], N_LAYER, D, Route::Auto).unwrap();
     let mut scratch = Scratch::new();
-    let counts = compiled.layers[&fixtures::LAYER].apply(&mut x, &prompt(3), &mut scratch);
+    let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut x, &prompt(3), &mut scratch);
     assert_eq!(counts, Edited { rows: 3, edited: 2, skipped: 0, failed: 1 });
     let bits = |x: &[f32]| x.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&x[D..2 * D]), bits(&before[D..2 * D]));
@@ -317,7 +317,7 @@ fn rows_of_another_shape_are_refused_without_a_panic() {
     let mut scratch = Scratch::new();
     let mut x = rows(12, 2);
     let before = x.clone();
-    let counts = compiled.layers[&fixtures::LAYER].apply(&mut x, &prompt(3), &mut scratch);
+    let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut x, &prompt(3), &mut scratch);
     assert_eq!(counts, Edited { rows: 3, edited: 0, skipped: 0, failed: 3 });
     assert_eq!(x, before);
     let fault = scratch.take_fault().unwrap();
@@ -328,6 +328,6 @@ fn rows_of_another_shape_are_refused_without_a_panic() {
 #[test]
 fn no_rows_are_no_work() {
     let compiled = overflowing();
-    let counts = compiled.layers[&fixtures::LAYER].apply(&mut [], &[], &mut Scratch::new());
+    let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut [], &[], &mut Scratch::new());
     assert_eq!(counts, Edited::default());
 }

@@ -18,7 +18,7 @@ fn compile(rule: Rule) -> Compiled {
 fn reached(compiled: &Compiled, meta: &[RowMeta]) -> Vec<bool> {
     let x = rows(20, meta.len());
     let mut y = x.clone();
-    let counts = compiled.layers[&LAYER].apply(&mut y, meta, &mut Scratch::new());
+    let counts = compiled.points[&LAYER.into()].apply(&mut y, meta, &mut Scratch::new());
     let reached: Vec<bool> = x.chunks(D).zip(y.chunks(D)).map(|(x, y)| x != y).collect();
     assert_eq!(counts.edited as usize, reached.iter().filter(|&&r| r).count());
     assert_eq!(counts.rows, counts.edited + counts.skipped);
@@ -144,7 +144,7 @@ fn speech(heard: &[bool]) -> Vec<f32> {
 /// Applies to one row after another with the same scratch, and says which were changed.
 fn one_by_one(compiled: &Compiled, scratch: &mut Scratch, script: &[(RowMeta, bool)]) -> Vec<bool> {
     let step = |&(meta, heard): &(RowMeta, bool)| {
-        compiled.layers[&LAYER].apply(&mut speech(&[heard]), &[meta], scratch).edited == 1
+        compiled.points[&LAYER.into()].apply(&mut speech(&[heard]), &[meta], scratch).edited == 1
     };
     script.iter().map(step).collect()
 }
@@ -165,7 +165,7 @@ fn a_sequence_gate_stays_open_for_its_own_sequence() {
     assert_eq!(one_by_one(&compiled, &mut Scratch::new(), &script), want);
     let (meta, heard): (Vec<RowMeta>, Vec<bool>) = script.into_iter().unzip();
     let (before, mut after) = (speech(&heard), speech(&heard));
-    compiled.layers[&LAYER].apply(&mut after, &meta, &mut Scratch::new());
+    compiled.points[&LAYER.into()].apply(&mut after, &meta, &mut Scratch::new());
     let reached: Vec<bool> = before.chunks(D).zip(after.chunks(D)).map(|(x, y)| x != y).collect();
     assert_eq!(reached, want, "in one batch as one by one");
 }
@@ -233,7 +233,7 @@ fn a_gate_reads_the_row_as_the_rules_before_it_left_it() {
     let apply = |rules: Vec<Rule>| {
         let compiled = Plan::new(rules).compile(&[("d", plain())], N_LAYER, D, Route::Callback).unwrap();
         let mut x = speech(&[false]);
-        compiled.layers[&LAYER].apply(&mut x, &[row(1, 0, false)], &mut Scratch::new());
+        compiled.points[&LAYER.into()].apply(&mut x, &[row(1, 0, false)], &mut Scratch::new());
         x
     };
     let pushed = apply(vec![push.clone()]);

@@ -5,6 +5,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use tiller::activations::RowType;
 use tiller::engine::{Engine, Harvest, Options, documents};
+use tiller::hook_point::Site;
 use tiller::{Error, Result};
 
 use crate::open::Machine;
@@ -18,9 +19,12 @@ pub(crate) struct Args {
     /// Text: .jsonl holds a document a line ("text" or "messages"), any other file is one document
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
-    /// Block after which rows are read, from 0; several (9,29) go to layer-L inside the directory
+    /// Block whose rows are read, from 0; several (9,29) go to layer-L inside the directory
     #[arg(long, required = true, value_delimiter = ',', value_name = "L")]
     layer: Vec<usize>,
+    /// Site of the block: resid_post, resid_pre, attn_out, resid_mid or mlp_out
+    #[arg(long, default_value = "resid_post", value_parser = site, value_name = "SITE")]
+    hook: Site,
     /// Directory for the shards
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -49,6 +53,10 @@ enum Dtype {
     F32,
 }
 
+fn site(text: &str) -> std::result::Result<Site, String> {
+    text.parse().map_err(|e: Error| e.message().to_owned())
+}
+
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let begun = args.out.read_dir().is_ok_and(|mut entries| entries.next().is_some());
     if begun && !args.resume {
@@ -70,6 +78,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let mut engine = Engine::open(&args.model, &options)?;
     let harvest = Harvest {
         layers: args.layer.clone(),
+        site: args.hook,
         dtype: match args.dtype {
             Dtype::F16 => RowType::F16,
             Dtype::F32 => RowType::F32,

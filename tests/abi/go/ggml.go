@@ -4,6 +4,12 @@ package main
 // #cgo LDFLAGS: -ltiller
 // #include <stdlib.h>
 // #include "fake_ggml.h"
+// static int add_one(void *user, float *data, size_t d_model, const tiller_row *rows, size_t n_rows) {
+//     (void) rows;
+//     for (size_t i = 0; i < n_rows * d_model; i++) data[i] += 1;
+//     return user == NULL;
+// }
+// static void *add_one_pointer(void) { return (void *) add_one; }
 import "C"
 
 import (
@@ -34,4 +40,13 @@ func graph(hook *tiller.Hook, node string, data []float32, dModel int, positions
 	runtime.KeepAlive(hook)
 	copy(data, unsafe.Slice((*float32)(rows), len(data)))
 	return int(answer)
+}
+
+// patch adds one to every number at a point, or takes that away.
+func patch(hook *tiller.Hook, point tiller.Point, on bool) error {
+	_, user := hook.Callback()
+	if !on {
+		return hook.Patch(point, nil, nil)
+	}
+	return hook.Patch(point, C.add_one_pointer(), user)
 }

@@ -136,6 +136,16 @@ func dictionaryNew(a arguments) (string, error) {
 	return kept(a[0], d, err)
 }
 
+// point reads "2", the residual stream after block 2, or "2/4", site 4 of it.
+func point(s string) tiller.Point {
+	layer, site, _ := strings.Cut(s, "/")
+	p := tiller.Point{Layer: uint32(number(layer))}
+	if site != "" {
+		p.Site = tiller.Site(number(site))
+	}
+	return p
+}
+
 func keepMatches(name string, m *tiller.Matches, err error) (string, error) {
 	if _, err = keep(name, m, err); err != nil {
 		return "", err
@@ -380,7 +390,7 @@ var operations = map[string]operation{
 	},
 	"compiled_apply": func(a arguments) (string, error) {
 		data := floats(a[2])
-		n, err := get[*tiller.Compiled](a[0]).Apply(number(a[1]), data, rows(a[3]))
+		n, err := get[*tiller.Compiled](a[0]).Apply(point(a[1]), data, rows(a[3]))
 		return show(data, n), err
 	},
 	"control_vector_new": func(a arguments) (string, error) {
@@ -420,9 +430,17 @@ var operations = map[string]operation{
 		return show(k.HasControlVector()), err
 	},
 	"hook_announce": func(a arguments) (string, error) { return "", get[*tiller.Hook](a[0]).Announce(rows(a[1])) },
-	"hook_capture":  func(a arguments) (string, error) { return "", get[*tiller.Hook](a[0]).Capture(numbers(a[1])) },
+	"hook_capture": func(a arguments) (string, error) {
+		return "", get[*tiller.Hook](a[0]).Capture([]tiller.Point{point(a[1])})
+	},
+	"hook_architecture": func(a arguments) (string, error) {
+		return "", get[*tiller.Hook](a[0]).SetArchitecture(a[1])
+	},
+	"hook_patch": func(a arguments) (string, error) {
+		return "", patch(get[*tiller.Hook](a[0]), point(a[1]), number(a[2]) != 0)
+	},
 	"hook_captured": func(a arguments) (string, error) {
-		c, err := get[*tiller.Hook](a[0]).Captured(number(a[1]))
+		c, err := get[*tiller.Hook](a[0]).Captured(point(a[1]))
 		if len(c.Tokens) == 0 {
 			return "", err
 		}

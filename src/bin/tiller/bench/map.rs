@@ -58,7 +58,7 @@ fn measure(path: &Path, args: &Args, lines: &mut Lines<'_>) -> Result<()> {
     let mut rows = vec![1.0; D * 64];
     let meta: Vec<RowMeta> = (0..64).map(|position| RowMeta { position, generated: false, sequence: 0 }).collect();
     let mut scratch = Scratch::default();
-    for ops in compiled.layers.values() {
+    for ops in compiled.points.values() {
         ops.apply(&mut rows, &meta, &mut scratch);
     }
     let grown = (resident()? - before) / MIB;
