@@ -118,6 +118,20 @@ fn arrays_are_written_as_numpy_writes_them() {
 }
 
 #[test]
+fn strings_beside_numbers_are_refused_alone() {
+    let tensors = Tensors::open(&data().join("strings.npz")).unwrap();
+    assert_eq!(*tensors.get("bias").unwrap().to_f32().unwrap(), [0.0, 1.0]);
+    for (name, descr) in [("words", "<U5"), ("objects", "|O"), ("complex", "<c16")] {
+        let error = tensors.get(name).unwrap_err();
+        let expected =
+            format!("array \"{name}\": expected floats, integers or bools of up to 8 bytes, found type \"{descr}\"");
+        assert!(error.message().ends_with(&expected), "{error}");
+        assert_eq!(error.kind(), tiller::Kind::Unsupported);
+        assert!(tensors.opt(name).is_none());
+    }
+}
+
+#[test]
 fn the_same_file_in_safetensors() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("named.pt");

@@ -9,17 +9,17 @@
 //! is read and written here.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
 use super::allowance::Allowance;
 use super::sink;
 use super::source::{Data, Source};
+use super::tensors::Contents;
 use super::view::{Dtype, Tensor, width};
 use super::zip::Zip;
 use super::{Sink, write_atomic};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// Magic, version, and two bytes of length, as version 1 has it.
@@ -43,16 +43,20 @@ pub(super) fn recognize_zip(zip: &Zip) -> bool {
     zip.entries().iter().any(|entry| entry.name.ends_with(ENDING))
 }
 
-/// The arrays of an archive, by their names without the ending. Entries of other kinds are left alone.
-pub(super) fn read_zip(zip: &Zip, allowance: &mut Allowance) -> Result<BTreeMap<String, Tensor>> {
-    let mut tensors = BTreeMap::new();
+/// The arrays of an archive, by their names without the ending. Entries of other kinds are left alone; arrays of strings,
+/// objects and the like are put aside, so that they don't keep anybody from the numbers beside them.
+pub(super) fn read_zip(zip: &Zip, allowance: &mut Allowance) -> Result<Contents> {
+    let mut contents = Contents::default();
     for entry in zip.entries() {
         let Some(name) = entry.name.strip_suffix(ENDING) else { continue };
         let source = zip.read(entry, allowance)?;
-        let array = read(&source, zip.path(), &format!("array \"{name}\""), allowance)?;
-        tensors.insert(name.to_owned(), array);
+        match read(&source, zip.path(), &format!("array \"{name}\""), allowance) {
+            Ok(array) => contents.tensors.insert(name.to_owned(), array).is_some(),
+            Err(e) if e.kind() == Kind::Unsupported => contents.aside.insert(name.to_owned(), e).is_some(),
+            Err(e) => return Err(e),
+        };
     }
-    Ok(tensors)
+    Ok(contents)
 }
 
 /// The array that all of `source` is; `place` is what errors call it.
@@ -307,7 +311,6 @@ fn write_data(path: &Path, dtype: Dtype, shape: &[usize], data: sink::Data<'_>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
     use crate::file::Tensors;
 
     fn header(text: &str) -> std::result::Result<Header, Wrong> {

@@ -24,19 +24,21 @@ pub const UNNAMED: &str = "arr_0";
 #[derive(Debug)]
 pub struct Tensors {
     map: Arc<Map>,
-    tensors: BTreeMap<String, Tensor>,
-    values: BTreeMap<String, Value>,
+    contents: Contents,
 }
 
 /// What a file holds, by name.
+#[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) tensors: BTreeMap<String, Tensor>,
     pub(super) values: BTreeMap<String, Value>,
+    /// Arrays of what is no number, and what to say to those who ask for them.
+    pub(super) aside: BTreeMap<String, Error>,
 }
 
 impl Contents {
     fn of_tensors(tensors: BTreeMap<String, Tensor>) -> Self {
-        Self { tensors, values: BTreeMap::new() }
+        Self { tensors, ..Self::default() }
     }
 }
 
@@ -57,7 +59,7 @@ impl Tensors {
             if torch::recognize_zip(&zip) {
                 torch::read_zip(&zip, &mut allowance)?
             } else if npy::recognize_zip(&zip) {
-                Contents::of_tensors(npy::read_zip(&zip, &mut allowance)?)
+                npy::read_zip(&zip, &mut allowance)?
             } else {
                 let names: Vec<_> = zip.entries().iter().take(6).map(|entry| entry.name.as_str()).collect();
                 let what = "expected arrays of NumPy or a pickle of torch in the archive, found";
@@ -73,7 +75,7 @@ impl Tensors {
         } else {
             return Err(unknown(path, bytes));
         };
-        Ok(Self { map, tensors: contents.tensors, values: contents.values })
+        Ok(Self { map, contents })
     }
 
     /// The path it was opened by.
@@ -83,12 +85,12 @@ impl Tensors {
 
     /// The names of the tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        self.contents.tensors.keys().map(String::as_str)
     }
 
     /// The tensor called `name`, if there is one.
     pub fn opt(&self, name: &str) -> Option<View<'_>> {
-        let (name, tensor) = self.tensors.get_key_value(name)?;
+        let (name, tensor) = self.contents.tensors.get_key_value(name)?;
         Some(View::new(tensor, name, self.path()))
     }
 
@@ -96,14 +98,18 @@ impl Tensors {
     ///
     /// # Errors
     /// [`Kind::Format`](crate::Kind::Format) if the file has none; the message says what it has.
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) if it is an array of strings, say.
     pub fn get(&self, name: &str) -> Result<View<'_>> {
-        self.opt(name).ok_or_else(|| missing(self.path(), name, self.names()))
+        self.opt(name).ok_or_else(|| match self.contents.aside.get(name) {
+            Some(error) => Error::new(error.kind(), error.message()),
+            None => missing(self.path(), name, self.names()),
+        })
     }
 
     /// The plain value called `name` that lies beside the tensors of a torch pickle: a number, a string, a list. What lies
     /// in nested dictionaries has dotted names (`activation_state_dict.k`). Other containers have none.
     pub fn value(&self, name: &str) -> Option<&Value> {
-        self.values.get(name)
+        self.contents.values.get(name)
     }
 }
 

@@ -139,7 +139,8 @@ impl Reader<'_, '_> {
                 return Err(wrong(format!("tensor \"{shown}\": {what}")));
             }
             let (dtype, shape) = (tensor.dtype, &tensor.shape);
-            let start = tensor.offset.checked_mul(width(dtype));
+            // What has no elements may start anywhere.
+            let start = if shape.contains(&0) { Some(0) } else { tensor.offset.checked_mul(width(dtype)) };
             let data = start
                 .and_then(|start| source.slice(start..bytes))
                 .and_then(|rest| Data::strided(&rest, shape, &tensor.strides, width(dtype), self.swapped));
@@ -152,7 +153,7 @@ impl Reader<'_, '_> {
             allowance.take(data.memory(), path, format_args!("{place}: tensor \"{shown}\""))?;
             found.insert(name, Tensor { dtype, shape: shape.clone(), data });
         }
-        Ok(Contents { tensors: found, values: leaves.values })
+        Ok(Contents { tensors: found, values: leaves.values, ..Contents::default() })
     }
 }
 

@@ -137,6 +137,10 @@ savez("big_endian.npz", **{kind: a.astype(a.dtype.newbyteorder(">")) for kind, a
 savez("fortran.npz", **{kind: np.asfortranarray(a) for kind, a in arrays.items()}, cube=np.asfortranarray(np.arange(24.0).reshape(2, 3, 4)))
 savez("shapes.npz", scalar=np.array(2.5, "f4"), none=np.zeros((0, 3), "f4"), deep=np.ones((1, 2, 1, 3, 1), "i2"))
 
+# Not in golden.json: only "bias" can be read.
+strings = {"words": np.array(["hello", "you"]), "objects": np.array([None, {}]), "complex": np.array([1j])}
+np.savez(HERE / "strings.npz", bias=np.arange(2, dtype="f4"), **strings)
+
 # ml_dtypes' bf16, without needing ml_dtypes: two bytes without a type.
 halves = matrix(2, 3, torch.bfloat16)
 np.save(HERE / "bf16.npy", halves.view(torch.int16).numpy().view("V2"))
