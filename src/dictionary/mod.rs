@@ -27,6 +27,7 @@ mod parts;
 mod saelens;
 mod settings;
 mod slice;
+mod variant;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -146,6 +147,11 @@ impl Dictionary {
     /// How the weights are stored: `F32`, `F16`, `BF16` or `Q8_0`.
     pub fn storage(&self) -> &'static str {
         self.encoder.type_name()
+    }
+
+    /// b_enc `[n_features]`; of gated dictionaries the bias of the magnitude.
+    pub fn encoder_bias(&self) -> &[f32] {
+        &self.encoder_bias
     }
 
     /// b_dec `[d_model]`, in the units of s(x).

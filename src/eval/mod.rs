@@ -3,11 +3,16 @@
 //! | module | asks |
 //! |---|---|
 //! | [`concepts`] | does steering by a concept's words work, and how hard should it be? |
+//! | [`diagnosis`] | what is wrong with a dictionary that does not fit? |
+//! | [`drift`] | what does quantizing the model do to a dictionary? (feature `engine`) |
 //! | [`quality`] | how well does a dictionary describe rows? |
 //! | [`self_test`] | does it fit the model at hand, and does the model notice its reconstructions? (feature `engine`) |
 //! | [`trial`] | what does a model write with a plan and without, and how fluent is it? (feature `engine`) |
 
 pub mod concepts;
+pub mod diagnosis;
+#[cfg(feature = "engine")]
+pub mod drift;
 pub mod quality;
 #[cfg(feature = "engine")]
 pub mod self_test;

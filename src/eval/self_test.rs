@@ -7,12 +7,16 @@
 //!
 //! recovered = (CE_zero − CE_reconstructed) / (CE_zero − CE_clean).
 //!
+//! Where the dictionary does not fit, what may be wrong is tried on some hundred of the rows ([`diagnosis`](super::diagnosis)).
+//!
 //! Attention sinks (rows at position 0, and rows elsewhere whose length is far beyond the others') are left as they are
 //! throughout. Costs one early-stopped pass over the text, and three whole passes
 //! over a part of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::diagnosis::{self, Diagnosis};
 use super::quality::{Meter, Quality};
 use crate::dictionary::Dictionary;
 use crate::engine::{Document, Engine, Score};
@@ -20,6 +24,9 @@ use crate::error::{Error, Result};
 use crate::hook_point::HookPoint;
 use crate::num::norm;
 use crate::progress::{Progress, report};
+
+/// Tokens that a diagnosis looks at.
+const DIAGNOSED: usize = 500;
 
 /// How much text is used.
 #[derive(Clone, Debug)]
@@ -65,6 +72,8 @@ pub struct SelfTest {
     pub quality: Quality,
     /// Cross-entropies.
     pub cross_entropy: CrossEntropy,
+    /// Whether it fits, and if not, why.
+    pub diagnosis: Diagnosis,
     /// What to know: a fingerprint that differs, for example.
     pub warnings: Vec<String>,
 }
@@ -91,8 +100,8 @@ pub fn self_test(
     let tested = test(engine, dictionary, point, text, options, progress);
     engine.hook_mut().patch(point, None)?;
     engine.set_plan(plan)?;
-    let (quality, cross_entropy) = tested?;
-    Ok(SelfTest { quality, cross_entropy, warnings })
+    let (quality, cross_entropy, diagnosis) = tested?;
+    Ok(SelfTest { quality, cross_entropy, diagnosis, warnings })
 }
 
 fn test(
@@ -102,7 +111,7 @@ fn test(
     text: &[Document],
     options: &Options,
     progress: &mut Progress<'_>,
-) -> Result<(Quality, CrossEntropy)> {
+) -> Result<(Quality, CrossEntropy, Diagnosis)> {
     let threads = engine.options().threads;
     let windows = windows(engine, text, options)?;
     let n_tokens: usize = windows.iter().map(Vec::len).sum();
@@ -119,6 +128,7 @@ fn test(
     }
     let limit = meter.limit().unwrap_or(f32::INFINITY);
     let quality = meter.finish()?;
+    let diagnosis = diagnosis::diagnose(dictionary, &neighbours(engine, &windows, point)?, threads, &mut |_| true)?;
     let mut scores = [Score::default(); 3];
     let mut left = score_tokens;
     for window in &windows {
@@ -145,11 +155,29 @@ fn test(
         zero: zero.cross_entropy(),
         n_tokens: clean.n_tokens,
     };
-    Ok((quality, cross_entropy))
+    Ok((quality, cross_entropy, diagnosis))
+}
+
+/// Some hundred rows at `point`, and of the residual stream after the two blocks before and behind it.
+fn neighbours(engine: &mut Engine, windows: &[Vec<i32>], point: HookPoint) -> Result<BTreeMap<HookPoint, Vec<f32>>> {
+    let near = point.layer().saturating_sub(2)..(point.layer() + 3).min(engine.n_layer());
+    let mut rows: BTreeMap<HookPoint, Vec<f32>> =
+        near.map(HookPoint::from).chain([point]).map(|p| (p, Vec::new())).collect();
+    let (d_model, mut left) = (engine.d_model(), DIAGNOSED);
+    for window in windows {
+        for (&point, rows) in &mut rows {
+            rows.extend_from_slice(engine.rows(window, point)?.get(d_model..).unwrap_or_default());
+        }
+        left = left.saturating_sub(window.len());
+        if left == 0 {
+            break;
+        }
+    }
+    Ok(rows)
 }
 
 /// Windows of the text, up to the wanted number of tokens.
-fn windows(engine: &Engine, text: &[Document], options: &Options) -> Result<Vec<Vec<i32>>> {
+pub(super) fn windows(engine: &Engine, text: &[Document], options: &Options) -> Result<Vec<Vec<i32>>> {
     let longest = options.window.min(engine.options().batch).min(engine.options().context);
     let (mut windows, mut n_tokens) = (Vec::new(), 0);
     for document in text {

@@ -94,3 +94,8 @@ impl Raw {
         self
     }
 }
+
+/// The dictionary that ships.
+pub(crate) fn shipped() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/smollm2-135m-l19.gguf")
+}

@@ -19,7 +19,7 @@ use crate::open::Machine;
 use crate::output::Out;
 
 /// Held-out text for a self-test without --text.
-const TEXT: &str = include_str!("selftest.txt");
+pub(crate) const TEXT: &str = include_str!("selftest.txt");
 
 /// Show what a model, dictionary, plan, harvest or file of explanations holds
 #[derive(Clap)]
@@ -96,6 +96,7 @@ fn tested(mut facts: Facts, test: &SelfTest, dictionary: &Dictionary) -> Facts {
     let stats = dictionary.feature_stats().unwrap_or(&test.quality.features);
     let dead = stats.iter().filter(|stats| stats.density == 0.0).count() as f64 / stats.len().max(1) as f64;
     let fired = test.quality.features.iter().filter(|stats| stats.density > 0.0).count();
+    facts.add("verdict", test.diagnosis.to_string());
     facts.add("tokens tested", test.quality.n_rows);
     facts.add("attention sinks set apart", test.quality.n_sinks);
     facts.add("L0", round(test.quality.l0));

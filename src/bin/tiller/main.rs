@@ -4,6 +4,7 @@
 //! and errors go to standard error. Exit codes: 0 done, 1 the work failed, 2 the command line was wrong.
 
 mod bench;
+mod eval;
 mod explain;
 mod fetch;
 mod find;
@@ -44,6 +45,7 @@ enum Command {
     Plan(plan::Args),
     Run(run::Args),
     Bench(bench::Args),
+    Eval(eval::Args),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args, &out),
         Command::Run(args) => run::run(&args, &out),
         Command::Bench(args) => bench::run(&args, &out),
+        Command::Eval(args) => eval::run(&args, &out),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
