@@ -155,6 +155,22 @@ fn layer_0_and_every_row_of_the_last_layer_can_be_steered() {
     }
 }
 
+/// Steering that acts on the prompt alone is the sixteenth trap of the list: each decoded token is steered, too.
+#[test]
+fn t16_every_decoded_token_is_steered() {
+    for path in models() {
+        let mut engine = open(&path, true);
+        let plan = push(&engine, engine.n_layer() / 2, 1.0, Route::Callback);
+        engine.set_plan(Some(plan)).unwrap();
+        let options = Generate { max_tokens: 6, ignore_end: true, ..Generate::default() };
+        let made = engine.generate("The bridge", &options, &mut |_| true).unwrap();
+        // The last token is drawn, but never read.
+        let read = (made.prompt().len() + made.tokens().len() - 1) as u64;
+        let report = engine.finish().unwrap();
+        assert_eq!((report.rows_seen, report.rows_edited, report.rows_skipped), (read, read, 0));
+    }
+}
+
 #[test]
 fn early_stop_harvests_the_same_rows() {
     let text: Vec<Document> = (0..7).map(|i| Document::Text(TEXT[i * 3..].repeat(i + 1))).collect();

@@ -4,3 +4,4 @@ mod compile;
 mod fixtures;
 mod operators;
 mod selection;
+mod traps;
