@@ -174,9 +174,11 @@ impl<'a> Meter<'a> {
             return;
         }
         let limit = *self.limit.get_or_insert_with(|| SINK * num::stats::median(&norms) as f32);
+        // A row with NaN is none: it must show in the result.
+        let is_sink = |norm: f32| norm > limit;
         let kept: Vec<f32>;
-        let rows = if norms.iter().any(|&norm| norm > limit) {
-            let short = rows.chunks_exact(d).zip(&norms).filter(|(_, norm)| !(**norm > limit));
+        let rows = if norms.iter().any(|&norm| is_sink(norm)) {
+            let short = rows.chunks_exact(d).zip(&norms).filter(|(_, norm)| !is_sink(**norm));
             kept = short.flat_map(|(row, _)| row).copied().collect();
             &kept
         } else {
@@ -187,7 +189,7 @@ impl<'a> Meter<'a> {
         if n == 0 {
             return;
         }
-        self.length += norms.iter().filter(|norm| !(**norm > limit)).map(|&norm| f64::from(norm)).sum::<f64>();
+        self.length += norms.iter().filter(|norm| !is_sink(**norm)).map(|&norm| f64::from(norm)).sum::<f64>();
         let codes = self.dictionary.encode_batch(rows, threads);
         if self.n_rows == 0 {
             let mean = |j| (rows.iter().skip(j).step_by(d).map(|&v| f64::from(v)).sum::<f64>() / n as f64) as f32;
