@@ -8,6 +8,7 @@ use tiller::{Kind, num};
 const D: usize = 24;
 const F: usize = 40;
 const K: usize = 5;
+const GROUPS: usize = 8;
 /// Of an activation or a component, relative to the largest of its row.
 const TOLERANCE: f64 = 1e-5;
 
@@ -39,6 +40,7 @@ fn all_settings() -> Vec<Settings> {
     for activation in [
         Activation::Relu,
         Activation::TopK { k: K },
+        Activation::GroupMax { k: GROUPS },
         Activation::BatchTopK { k: K },
         Activation::JumpRelu,
         Activation::Gated,
@@ -122,6 +124,14 @@ impl Oracle<'_> {
                 order[..k].iter().for_each(|&i| f[i] = p[i].max(0.0));
                 f
             }
+            Activation::GroupMax { k } => {
+                let mut f = vec![0.0; F];
+                for group in (0..F).collect::<Vec<_>>().chunks(F / k) {
+                    let best = group.iter().copied().max_by(|&i, &j| p[i].total_cmp(&p[j])).unwrap();
+                    f[best] = p[best].max(0.0);
+                }
+                f
+            }
             Activation::JumpRelu | Activation::BatchTopK { .. } => {
                 let threshold = threshold.as_ref().unwrap();
                 (0..F).map(|i| if p[i] > f64::from(threshold[i]) { p[i].max(0.0) } else { 0.0 }).collect()
@@ -197,7 +207,8 @@ fn every_rule_flag_and_way_in_agrees_with_the_formulas() {
         }
         assert!(n_active > n && n_active < n * F, "{settings:?}: the case must have active and silent features");
         // The layers that need no other row are exact by themselves; TopK without thresholds must encode in full.
-        assert_eq!(sliced.is_full(), matches!(settings.activation, Activation::TopK { .. }));
+        let competes = matches!(settings.activation, Activation::TopK { .. } | Activation::GroupMax { .. });
+        assert_eq!(sliced.is_full(), competes);
         if sliced.is_full() {
             let approximate = dictionary.with_thresholds(thresholds).unwrap().slice(&[3]).unwrap();
             assert!(!approximate.is_exact() && !approximate.is_full());
@@ -233,7 +244,9 @@ fn an_edit_is_what_full_reconstruction_with_the_error_term_gives() {
 
 #[test]
 fn batches_of_any_size_on_any_number_of_threads() {
-    for activation in [Activation::TopK { k: K }, Activation::JumpRelu, Activation::Gated] {
+    for activation in
+        [Activation::TopK { k: K }, Activation::GroupMax { k: GROUPS }, Activation::JumpRelu, Activation::Gated]
+    {
         let dictionary = Dictionary::from_parts(parts(Settings::new(activation))).unwrap();
         for n in [0, 1, 3, 4, 15, 17, 255, 300, 700] {
             let rows = random(n * D, 13);

@@ -34,6 +34,7 @@ fn parts(activation: Activation) -> Parts {
             hook: "blocks.3.hook_resid_post".to_owned(),
             recipe: "{\"k\": 5}".to_owned(),
             notes: vec!["one".to_owned(), "two".to_owned()],
+            ..Info::default()
         },
     }
 }
@@ -51,6 +52,7 @@ fn every_activation_and_flag_comes_back() {
     for activation in [
         Activation::Relu,
         Activation::TopK { k: 5 },
+        Activation::GroupMax { k: 10 },
         Activation::BatchTopK { k: 7 },
         Activation::JumpRelu,
         Activation::Gated,

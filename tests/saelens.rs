@@ -108,8 +108,8 @@ fn refused(opened: (tempfile::TempDir, tiller::Result<Dictionary>), kind: Kind, 
 
 #[test]
 fn an_unknown_architecture_is_named() {
-    let changed = altered("standard", |c| drop(c.insert("architecture".into(), "transcoder".into())), &[]);
-    refused(changed, Kind::Unsupported, &["cfg.json", "\"architecture\"", "jumprelu", "\"transcoder\""]);
+    let changed = altered("standard", |c| drop(c.insert("architecture".into(), "temporal".into())), &[]);
+    refused(changed, Kind::Unsupported, &["cfg.json", "\"architecture\"", "jumprelu", "\"temporal\""]);
 }
 
 #[test]
@@ -138,10 +138,18 @@ fn a_missing_tensor_is_named() {
     refused(altered("standard", |_| (), &[("W_enc", None)]), Kind::Format, &["\"W_enc\""]);
 }
 
+/// Shapes say how a matrix lies; that it is not how SAELens writes it is noted.
 #[test]
-fn a_transposed_encoder_is_refused() {
-    let w = Some(([D_SAE, D_IN].as_slice(), vec![0.0; D_SAE * D_IN]));
-    refused(altered("standard", |_| (), &[("W_enc", w)]), Kind::Format, &["\"W_enc\"", "[8, 12]", "[12, 8]"]);
+fn a_transposed_encoder_is_read_by_its_shape() {
+    let golden = File::open(&data("standard").join("golden.safetensors")).unwrap();
+    let file = File::open(&data("standard").join("sae_weights.safetensors")).unwrap();
+    let w = file.tensor("W_enc").unwrap().to_f32().unwrap().into_owned();
+    let turned = (0..D_SAE * D_IN).map(|i| w[i % D_IN * D_SAE + i / D_IN]).collect();
+    let changed = altered("standard", |_| (), &[("W_enc", Some(([D_SAE, D_IN].as_slice(), turned)))]).1.unwrap();
+    check_golden(&changed, &golden, 1e-5, "turned");
+    assert!(changed.info().notes.iter().any(|n| n.contains("the other way round")));
+    let w = Some(([D_SAE * D_IN].as_slice(), vec![0.0; D_SAE * D_IN]));
+    refused(altered("standard", |_| (), &[("W_enc", w)]), Kind::Format, &["\"W_enc\"", "[8, 12]", "[96]"]);
 }
 
 #[test]
@@ -165,13 +173,15 @@ fn a_configuration_that_is_no_json_or_no_directory_of_theirs() {
     let error = Dictionary::open(dir.path()).unwrap_err();
     assert_eq!(error.kind(), Kind::Format);
     assert!(error.message().contains("sae_weights.safetensors"), "{error}");
-    std::fs::write(dir.path().join("cfg.json"), b"[1]").unwrap();
+    std::fs::write(dir.path().join("cfg.json"), b"{\"d_in\": 1, \"d_sae\": 1}").unwrap();
     std::fs::write(dir.path().join("sae_weights.safetensors"), b"").unwrap();
     let error = Dictionary::open(dir.path()).unwrap_err();
-    assert!(error.message().contains("expected a JSON object"), "{error}");
-    std::fs::write(dir.path().join("cfg.json"), b"{\"d_in\": 1, \"d_sae\": 1}").unwrap();
+    assert!(error.message().contains("sae_weights.safetensors") && error.message().contains("empty"), "{error}");
+    let weights = data("standard").join("sae_weights.safetensors");
+    std::fs::copy(weights, dir.path().join("sae_weights.safetensors")).unwrap();
+    std::fs::write(dir.path().join("cfg.json"), b"[1]").unwrap();
     let error = Dictionary::open(dir.path()).unwrap_err();
-    assert!(error.message().contains("not a safetensors file"), "{error}");
+    assert!(error.message().contains("cfg.json: expected a JSON object"), "{error}");
 }
 
 /// SAELens multiplies activations by the factor before decoding: folded into the decoder here.

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use super::Dictionary;
-use super::encode::{Rule, Units, keep_top_k};
+use super::encode::{Rule, Units};
 use crate::num::{Mat, gemm_columns};
 
 /// Codes of many rows, compressed by rows (CSR).
@@ -129,9 +129,9 @@ impl Dictionary {
             for z in z.chunks_exact_mut(n_features) {
                 match self.rule() {
                     Rule::Alone => activate_alone(units, bounds.get_or_init(|| units.bounds()), z, &mut codes.entries),
-                    Rule::TopK(k) => {
+                    rule => {
                         units.preactivate(z);
-                        keep_top_k(z, k, &mut codes.entries);
+                        rule.keep(z, &mut codes.entries);
                     }
                 }
                 codes.end_row();

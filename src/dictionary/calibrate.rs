@@ -10,7 +10,7 @@ impl Dictionary {
     /// pre-activations with which the feature fires exactly as often by p > θᵢ as it does by the k largest of a row. A
     /// feature that never fires gets a hair more than the largest p that it reached, and 0 at least.
     ///
-    /// TopK goes on encoding whole rows as before, and uses the thresholds in slices; BatchTopK without thresholds, the
+    /// TopK and GroupMax go on encoding whole rows as before, and use the thresholds in slices; BatchTopK without thresholds, the
     /// one other dictionary that this is for, encodes by them from now on. Some thousand rows do: the rarest features
     /// that matter fire a few times in them. Costs two encodes of the rows, and memory for n·256 numbers a thread.
     ///
@@ -23,12 +23,12 @@ impl Dictionary {
     pub fn calibrate(self, rows: &[f32], threads: usize) -> Result<Self> {
         /// Features of one matrix product.
         const CHUNK: usize = 256;
-        let Rule::TopK(_) = self.rule() else {
+        if self.rule() == Rule::Alone {
             let name = self.activation().name();
             return Err(Error::argument(format!(
-                "calibrate: expected topk or batchtopk without thresholds, found {name}"
+                "calibrate: expected topk, groupmax or batchtopk without thresholds, found {name}"
             )));
-        };
+        }
         if rows.is_empty() {
             return Err(Error::argument("calibrate: expected rows, found none"));
         }

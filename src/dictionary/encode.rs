@@ -16,6 +16,33 @@ pub(super) enum Rule {
     Alone,
     /// The k largest of the row.
     TopK(usize),
+    /// The largest of each of k groups.
+    GroupMax(usize),
+}
+
+impl Rule {
+    /// Appends the features that win under a rule of competition, features ascending.
+    pub(super) fn keep(self, p: &[f32], out: &mut Vec<(u32, f32)>) {
+        match self {
+            Self::Alone => out.extend((0u32..).zip(p.iter().copied()).filter(|v| v.1 > 0.0)),
+            Self::TopK(k) => {
+                let mut best = Vec::new();
+                top_k(p, k, &mut best);
+                best.retain(|v| v.1 > 0.0);
+                best.sort_unstable_by_key(|v| v.0);
+                out.append(&mut best);
+            }
+            Self::GroupMax(k) => {
+                let group = (p.len() / k.max(1)).max(1);
+                for (g, p) in p.chunks(group).enumerate() {
+                    // Strictly greater: the lower index wins, and NaN never.
+                    let largest = |best: (u32, f32), (i, &p): (u32, &f32)| if p > best.1 { (i, p) } else { best };
+                    let best = ((g * group) as u32..).zip(p).fold((0, 0.0), largest);
+                    out.extend((best.1 > 0.0).then_some(best));
+                }
+            }
+        }
+    }
 }
 
 /// What one feature needs beside its encoder row.
@@ -126,12 +153,12 @@ impl Dictionary {
                     *f = units.get(i).activate(rows.get(i).dot(&a));
                 }
             }
-            Rule::TopK(k) => {
+            rule => {
                 self.preactivations(&a, out);
                 let mut best = Vec::new();
-                top_k(out, k, &mut best);
+                rule.keep(out, &mut best);
                 out.fill(0.0);
-                best.iter().filter(|v| v.1 > 0.0).for_each(|&(i, f)| out[i as usize] = f);
+                best.iter().for_each(|&(i, f)| out[i as usize] = f);
             }
         }
     }
@@ -150,15 +177,15 @@ impl Dictionary {
                     }
                 }
             }
-            Rule::TopK(k) => {
+            rule => {
                 let mut p = vec![0.0; self.n_features()];
                 self.preactivations(&a, &mut p);
-                keep_top_k(&p, k, out);
+                rule.keep(&p, out);
             }
         }
     }
 
-    /// f·D + b_dec, in the units of s(x): `out` `[d_model]`. Where inputs are normalised, [`Dictionary::reconstruct`]
+    /// f·D + b_dec, in the units of s(x): `out` `[d_out]`. Where inputs are normalised, [`Dictionary::reconstruct`]
     /// brings it back to the residual stream.
     pub fn decode(&self, codes: &[(u32, f32)], out: &mut [f32]) {
         out.copy_from_slice(&self.decoder_bias);
@@ -169,10 +196,18 @@ impl Dictionary {
         }
     }
 
-    /// x̂ `[d_model]`, the reconstruction of the row `x` from its codes: s⁻¹(f·D + b_dec), with x's own mean and scale.
+    /// x̂ `[d_out]`, the reconstruction of the row `x` from its codes: s⁻¹(f·D + b_dec), with x's own mean and scale; of a
+    /// transcoder f·D + b_dec, in the units of its output hook point. A skip connection adds W·x, of the row as it came.
     pub fn reconstruct(&self, x: &[f32], codes: &[(u32, f32)], out: &mut [f32]) {
         let undo = self.undo(x);
         self.decode(codes, out);
+        if let Some(skip) = &self.skip {
+            let rows = skip.rows();
+            out.iter_mut().enumerate().for_each(|(i, v)| *v += rows.get(i).dot(x));
+        }
+        if self.settings.transcodes {
+            return;
+        }
         if undo.scale != 1.0 || undo.shift != 0.0 {
             out.iter_mut().for_each(|v| *v = *v * undo.scale + undo.shift);
         }
@@ -182,6 +217,7 @@ impl Dictionary {
     pub(super) fn rule(&self) -> Rule {
         match self.settings.activation {
             Activation::TopK { k } => Rule::TopK(k),
+            Activation::GroupMax { k } => Rule::GroupMax(k),
             Activation::BatchTopK { k } if self.threshold.is_none() => Rule::TopK(k),
             _ => Rule::Alone,
         }
@@ -201,7 +237,7 @@ impl Dictionary {
     fn units_without_norms(&self) -> Units<'_> {
         let threshold = match self.settings.activation {
             Activation::Relu | Activation::Gated => None,
-            Activation::TopK { .. } | Activation::BatchTopK { .. } | Activation::JumpRelu => self.threshold.as_deref(),
+            _ => self.threshold.as_deref(),
         };
         let gate = self.gate.as_ref().map(|g| (&*g.log_scale, &*g.bias));
         Units { bias: &self.encoder_bias, threshold, gate, norms: None }
@@ -214,7 +250,7 @@ impl Dictionary {
 
     /// ‖D‖ of all features; a zero row counts as 1: it decodes to nothing anyway.
     fn norms(&self) -> &[f32] {
-        self.norms.get_or_init(|| (0..self.n_features()).map(|i| safe_norm(self.decoder.norm(i))).collect())
+        self.norms.get_or_init(|| self.decoder.norms().into_iter().map(safe_norm).collect())
     }
 
     /// p of all features from a.
@@ -261,20 +297,14 @@ impl Dictionary {
         };
         // Layer norm divides by std + ε on the way in and multiplies by std on the way out.
         let extra = if normalization == Normalization::LayerNorm { LAYER_NORM_EPSILON } else { 0.0 };
-        Undo { scale, shift, factor: 1.0 / (scale + extra) }
+        let factor = 1.0 / (scale + extra);
+        // What a transcoder writes has never been normalised.
+        let scale = if self.settings.transcodes { 1.0 } else { scale };
+        Undo { scale, shift, factor }
     }
 }
 
 /// ‖Dᵢ‖ to divide by.
 pub(super) fn safe_norm(norm: f32) -> f32 {
     if norm > 0.0 { norm } else { 1.0 }
-}
-
-/// Appends the positive ones among the k largest, features ascending.
-pub(super) fn keep_top_k(p: &[f32], k: usize, out: &mut Vec<(u32, f32)>) {
-    let mut best = Vec::new();
-    top_k(p, k, &mut best);
-    best.retain(|v| v.1 > 0.0);
-    best.sort_unstable_by_key(|v| v.0);
-    out.append(&mut best);
 }

@@ -2,33 +2,30 @@
 //!
 //! | tensor | shape (ggml order) | type |
 //! |---|---|---|
-//! | `enc.weight`, `dec.weight` | `[d_model, n_features]` | F32, F16, BF16, Q8_0 |
+//! | `enc.weight` | `[d_model, n_features]` | F32, F16, BF16, Q8_0 |
+//! | `dec.weight` | `[d_out, n_features]` | the same |
+//! | `skip.weight` | `[d_model, d_out]`, where there is a skip connection | the same |
 //! | `enc.bias` | `[n_features]`, of gated ones b_mag | F32 |
-//! | `dec.bias` | `[d_model]` | F32 |
+//! | `dec.bias` | `[d_out]` | F32 |
 //! | `threshold` | `[n_features]`, where there is one | F32 |
 //! | `gate.bias`, `gate.log_scale` | `[n_features]`, gated only | F32 |
 //! | `stats.density`, `stats.max`, `stats.mean` | `[n_features]`, optional | F32 |
 //!
 //! Keys: `general.name`, and after the prefix `sae.`: `version` (1), `activation`, `k`, `apply_b_dec_to_input`,
-//! `normalization`, `input_scale`, `rescale_by_decoder_norm`, `center_input`, `model.name`, `model.fingerprint`,
-//! `layer`, `hook`, `recipe`, `notes`.
+//! `normalization`, `input_scale`, `rescale_by_decoder_norm`, `center_input`, `transcodes`, `model.name`,
+//! `model.fingerprint`, `layer`, `hook`, `layer_out`, `hook_out`, `l0`, `recipe`, `notes`.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use half::{bf16, f16};
-
-use super::encode::safe_norm;
 use super::matrix::{Matrix, Shared, Values};
-use super::settings::layer_of_hook;
+use super::settings::Place;
 use super::{Activation, Dictionary, Info, Normalization, Settings, SharedGate, SharedStats, parts};
 use crate::error::{Error, Result};
-use crate::file::Sink;
-use crate::file::gguf::{Array, GgmlType, Gguf, Tensor, Writer};
-use crate::num::{Q8_0_LEN, quantize_q8_0};
+use crate::file::gguf::{GgmlType, Gguf, Tensor};
 
-const ARCHITECTURE: &str = "sae";
-const VERSION: u32 = 1;
+pub(super) const ARCHITECTURE: &str = "sae";
+pub(super) const VERSION: u32 = 1;
 
 /// Maps the file and checks everything but the values of the matrices.
 pub(super) fn open(path: &Path) -> Result<Dictionary> {
@@ -63,6 +60,7 @@ pub(super) fn open(path: &Path) -> Result<Dictionary> {
         decoder_bias: vector(&file, "dec.bias")?.to_vec().into(),
         threshold: opt_vector(&file, "threshold")?,
         gate,
+        skip: file.opt_tensor("skip.weight").map(|_| matrix(&file, "skip.weight")).transpose()?,
         stats,
         norms: Arc::default(),
         stats_rows: Arc::default(),
@@ -81,10 +79,11 @@ fn settings(file: &Gguf) -> Result<Settings> {
     let activation = match file.str("sae.activation")? {
         "relu" => Activation::Relu,
         "topk" => Activation::TopK { k: k()? },
+        "groupmax" => Activation::GroupMax { k: k()? },
         "batchtopk" => Activation::BatchTopK { k: k()? },
         "jumprelu" => Activation::JumpRelu,
         "gated" => Activation::Gated,
-        other => return Err(wrong("sae.activation", "relu, topk, batchtopk, jumprelu or gated", other)),
+        other => return Err(wrong("sae.activation", "relu, topk, groupmax, batchtopk, jumprelu or gated", other)),
     };
     let normalization = match file.opt_str("sae.normalization")?.unwrap_or("none") {
         "none" => Normalization::None,
@@ -109,6 +108,7 @@ fn settings(file: &Gguf) -> Result<Settings> {
         normalization,
         rescale_by_decoder_norm: file.opt_bool("sae.rescale_by_decoder_norm")?.unwrap_or(false),
         center_input: file.opt_bool("sae.center_input")?.unwrap_or(false),
+        transcodes: file.opt_bool("sae.transcodes")?.unwrap_or(false),
     })
 }
 
@@ -120,8 +120,11 @@ fn info(file: &Gguf) -> Result<Info> {
         name: text("general.name")?,
         model_name: text("sae.model.name")?,
         model_fingerprint: text("sae.model.fingerprint")?,
-        layer: file.opt_usize("sae.layer")?.or_else(|| layer_of_hook(&hook)),
+        layer: file.opt_usize("sae.layer")?.or_else(|| Place::of(&hook).layer()),
         hook,
+        layer_out: file.opt_usize("sae.layer_out")?,
+        hook_out: text("sae.hook_out")?,
+        l0: file.opt_u32("sae.l0")?,
         recipe: text("sae.recipe")?,
         notes: notes.map_or_else(Vec::new, |a| (0..a.len()).filter_map(|i| a.str(i)).map(str::to_owned).collect()),
     })
@@ -130,7 +133,7 @@ fn info(file: &Gguf) -> Result<Info> {
 fn matrix(file: &Gguf, name: &str) -> Result<Matrix> {
     let tensor = file.tensor(name)?;
     let &[n_cols, n_rows] = tensor.shape.as_slice() else {
-        let what = format!("tensor \"{name}\": expected shape [d_model, n_features], found {:?}", tensor.shape);
+        let what = format!("tensor \"{name}\": expected two dimensions, width first, found {:?}", tensor.shape);
         return Err(Error::format(file.path(), what));
     };
     let values = match tensor.kind {
@@ -171,95 +174,4 @@ fn misaligned(file: &Gguf, tensor: &Tensor) -> Error {
         file.path(),
         format!("tensor \"{name}\": expected whole rows at an aligned place, found byte {offset}"),
     )
-}
-
-/// Writes `d` with its weights as `kind`.
-pub(super) fn save(d: &Dictionary, path: &Path, kind: GgmlType) -> Result<()> {
-    let (n, width) = (d.n_features(), d.d_model());
-    if !matches!(kind, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 | GgmlType::Q8_0) {
-        return Err(Error::argument(format!("dictionaries are stored as F32, F16, BF16 or Q8_0, not {}", kind.name())));
-    }
-    if kind == GgmlType::Q8_0 && !width.is_multiple_of(Q8_0_LEN) {
-        let what = format!("Q8_0 needs a width that is a multiple of {Q8_0_LEN}, found {width}: choose F16");
-        return Err(Error::argument(what));
-    }
-    let folded = |i| if d.settings.rescale_by_decoder_norm { safe_norm(d.decoder.norm(i)) } else { 1.0 };
-    let bias: Vec<f32> = d.encoder_bias.iter().enumerate().map(|(i, b)| b * folded(i)).collect();
-    let mut file = Writer::new();
-    set_keys(&mut file, d);
-    file.tensor_with("enc.weight", &[width, n], kind, |out| put_rows(&d.encoder, kind, folded, out));
-    file.tensor_with("dec.weight", &[width, n], kind, |out| put_rows(&d.decoder, kind, |i| 1.0 / folded(i), out));
-    let mut vector = |name, values: &[f32]| {
-        file.tensor(name, &[values.len()], GgmlType::F32, bytemuck::cast_slice::<f32, u8>(values).to_vec());
-    };
-    vector("enc.bias", &bias);
-    vector("dec.bias", &d.decoder_bias);
-    if let Some(threshold) = &d.threshold {
-        vector("threshold", threshold);
-    }
-    if let Some(gate) = &d.gate {
-        // The gate opens where z + b_gate > 0: its bias grows with z.
-        let bias: Vec<f32> = gate.bias.iter().enumerate().map(|(i, b)| b * folded(i)).collect();
-        vector("gate.bias", &bias);
-        vector("gate.log_scale", &gate.log_scale);
-    }
-    if let Some(stats) = &d.stats {
-        vector("stats.density", &stats.density);
-        vector("stats.max", &stats.max);
-        vector("stats.mean", &stats.mean);
-    }
-    file.write(path)
-}
-
-fn set_keys(file: &mut Writer<'_>, d: &Dictionary) {
-    let (settings, info) = (&d.settings, &d.info);
-    file.set("general.architecture", ARCHITECTURE);
-    file.set("sae.version", VERSION);
-    file.set("sae.activation", settings.activation.name());
-    if let Some(k) = settings.activation.k() {
-        file.set("sae.k", k as u64);
-    }
-    file.set("sae.apply_b_dec_to_input", settings.apply_b_dec_to_input);
-    file.set("sae.normalization", settings.normalization.name());
-    if let Normalization::ExpectedAverage { scale } = settings.normalization {
-        file.set("sae.input_scale", scale);
-    }
-    file.set("sae.rescale_by_decoder_norm", false);
-    file.set("sae.center_input", settings.center_input);
-    let texts = [
-        ("general.name", &info.name),
-        ("sae.model.name", &info.model_name),
-        ("sae.model.fingerprint", &info.model_fingerprint),
-        ("sae.hook", &info.hook),
-        ("sae.recipe", &info.recipe),
-    ];
-    for (key, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
-        file.set(key, text.as_str());
-    }
-    if let Some(layer) = info.layer {
-        file.set("sae.layer", layer as u64);
-    }
-    if let Some(notes) = Array::strings(&info.notes).filter(|_| !info.notes.is_empty()) {
-        file.set("sae.notes", notes);
-    }
-}
-
-/// Puts every row, times its factor, into the file as `kind`.
-fn put_rows(matrix: &Matrix, kind: GgmlType, factor: impl Fn(usize) -> f32, out: &mut Sink<'_>) -> Result<()> {
-    let mut row = vec![0f32; matrix.n_cols()];
-    let mut bytes = Vec::new();
-    for i in 0..matrix.n_rows() {
-        matrix.row(i).decode(&mut row);
-        let factor = factor(i);
-        row.iter_mut().for_each(|v| *v *= factor);
-        bytes.clear();
-        match kind {
-            GgmlType::F16 => bytes.extend(row.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes())),
-            GgmlType::BF16 => bytes.extend(row.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes())),
-            GgmlType::Q8_0 => quantize_q8_0(&row, &mut bytes),
-            _ => bytes.extend_from_slice(bytemuck::cast_slice(&row)),
-        }
-        out.put(&bytes)?;
-    }
-    Ok(())
 }

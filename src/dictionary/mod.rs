@@ -13,18 +13,23 @@
 //! | `parts.rs` | a dictionary made in memory, checked |
 //! | `encode.rs`, `batch.rs`, `slice.rs` | one row, many rows, few features |
 //! | `calibrate.rs` | thresholds for TopK |
-//! | `gguf.rs` | our own files |
-//! | `saelens.rs` | SAELens directories; every other family gets a file of its own beside it |
+//! | `gguf.rs`, `convert.rs` | our own files: read, written |
+//! | `family/` | other people's files, one file a family |
+//! | `export.rs` | directories for SAELens and sparsify |
+//! | `cache.rs` | converted copies of what cannot be mapped |
 //!
 //! Letters: p pre-activation, θ threshold, f feature activation, E encoder, D decoder, s the normalisation of inputs.
 
 mod batch;
+mod cache;
 mod calibrate;
+mod convert;
 mod encode;
+mod export;
+mod family;
 mod gguf;
 mod matrix;
 mod parts;
-mod saelens;
 mod settings;
 mod slice;
 mod variant;
@@ -33,14 +38,26 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
-use crate::file::gguf::GgmlType;
 use crate::hook_point::HookPoint;
 pub use batch::Codes;
+pub use convert::{Fidelity, Loss, Pack};
 pub(crate) use encode::{Undo, Unit};
+pub use family::Family;
 use matrix::{Matrix, Shared};
 pub use parts::{Gate, Parts};
+use settings::Place;
 pub use settings::{Activation, FeatureStats, Info, Normalization, Settings};
 pub use slice::Slice;
+
+/// Whether it is a GGUF: asked for as one, or a file that is not called like another program's.
+fn is_ours(path: &Path, family: Option<Family>) -> bool {
+    const THEIRS: [&str; 6] = ["safetensors", "npz", "pt", "pth", "json", "yaml"];
+    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+    match family {
+        Some(family) => family == Family::Tiller,
+        None => !path.is_dir() && !THEIRS.contains(&ending.as_str()),
+    }
+}
 
 /// A sparse dictionary. Cloning is cheap: weights are shared.
 #[derive(Clone, Debug)]
@@ -49,13 +66,15 @@ pub struct Dictionary {
     settings: Settings,
     /// E `[n_features, d_model]`.
     encoder: Matrix,
-    /// D `[n_features, d_model]`.
+    /// D `[n_features, d_out]`.
     decoder: Matrix,
     /// Of gated dictionaries: the bias of the magnitude.
     encoder_bias: Shared<f32>,
     decoder_bias: Shared<f32>,
     threshold: Option<Shared<f32>>,
     gate: Option<SharedGate>,
+    /// W `[d_out, d_model]`: W·x is part of the reconstruction.
+    skip: Option<Matrix>,
     stats: Option<SharedStats>,
     /// ‖Dᵢ‖ of all features, computed when the settings ask for it: it reads the whole decoder.
     norms: Arc<OnceLock<Vec<f32>>>,
@@ -76,23 +95,23 @@ struct SharedStats {
 }
 
 impl Dictionary {
-    /// Opens a dictionary: one of our GGUF files, which is mapped and costs nothing until rows are read, or a SAELens
-    /// directory (`cfg.json` and `sae_weights.safetensors`).
+    /// Opens a dictionary of any family: one of our GGUF files, which is mapped and costs nothing until rows are read, or
+    /// the directory or a file of another program ([`Family`]).
     ///
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io) if it cannot be opened; [`Kind::Format`](crate::Kind::Format) if tensors or keys
-    /// are missing, malformed or do not fit each other; [`Kind::Unsupported`](crate::Kind::Unsupported) for an
-    /// activation, architecture or type that this version does not know.
+    /// are missing, malformed or do not fit each other, or no family fits; [`Kind::Unsupported`](crate::Kind::Unsupported)
+    /// for an activation, architecture or type that this version does not know.
     pub fn open(path: &Path) -> Result<Self> {
-        if !path.is_dir() {
-            return gguf::open(path);
-        }
-        if saelens::recognize(path) {
-            return saelens::open(path);
-        }
-        let expected =
-            "expected a SAELens directory with cfg.json and sae_weights.safetensors, found none of them or one";
-        Err(Error::format(path, expected))
+        Self::open_as(path, None)
+    }
+
+    /// The same, of a known family: for files that two families would claim.
+    ///
+    /// # Errors
+    /// As [`Dictionary::open`].
+    pub fn open_as(path: &Path, family: Option<Family>) -> Result<Self> {
+        if is_ours(path, family) { gguf::open(path) } else { family::open(path, family) }
     }
 
     /// A dictionary from weights in memory.
@@ -104,9 +123,14 @@ impl Dictionary {
         parts::assemble(parts)
     }
 
-    /// Width of the residual stream.
+    /// Width of the rows that it reads: of the residual stream.
     pub fn d_model(&self) -> usize {
         self.encoder.n_cols()
+    }
+
+    /// Width of the rows that it writes: of all but a few transcoders the same.
+    pub fn d_out(&self) -> usize {
+        self.decoder.n_cols()
     }
 
     /// Number of features.
@@ -134,9 +158,28 @@ impl Dictionary {
         self.info.layer
     }
 
-    /// The hook point that it was trained on, if known.
+    /// The hook point that it reads, if known and one of those that plans know.
     pub fn point(&self) -> Option<HookPoint> {
         self.info.hook.parse().ok().or(self.info.layer.map(HookPoint::from))
+    }
+
+    /// The hook point at which its directions may be added: the one that it reads, or of a transcoder the residual stream
+    /// that gets what it writes.
+    pub fn point_out(&self) -> Option<HookPoint> {
+        if self.settings.transcodes { self.info.layer_out.map(HookPoint::from) } else { self.point() }
+    }
+
+    /// The layer L at whose output (`l_out-L`) a decoder row may be added, if known: of most dictionaries the one that they
+    /// read, of a transcoder or a dictionary of MLP outputs the layer whose output gets what it writes.
+    pub fn layer_out(&self) -> Option<usize> {
+        let same = || self.info.layer.filter(|_| !self.settings.transcodes);
+        self.info.layer_out.or_else(same)
+    }
+
+    /// Whether it reads a place of the model that no hook point of a plan shows: then its features can be added at
+    /// [`Dictionary::point_out`], but never be read.
+    pub fn reads_elsewhere(&self) -> bool {
+        self.point().is_none() && matches!(Place::of(&self.info.hook), Place::Added(_) | Place::Elsewhere)
     }
 
     /// The hook point in the naming of TransformerLens, such as `blocks.19.hook_resid_post`; empty if unknown.
@@ -154,7 +197,7 @@ impl Dictionary {
         &self.encoder_bias
     }
 
-    /// b_dec `[d_model]`, in the units of s(x).
+    /// b_dec `[d_out]`, in the units of s(x).
     pub fn decoder_bias(&self) -> &[f32] {
         &self.decoder_bias
     }
@@ -164,12 +207,12 @@ impl Dictionary {
         self.threshold.as_deref()
     }
 
-    /// Writes row Dᵢ as stored to `out` `[d_model]`.
+    /// Writes row Dᵢ as stored to `out` `[d_out]`.
     ///
     /// # Panics
     /// If there is no feature `i`, or `out` has another length.
     pub fn decoder_row(&self, i: usize, out: &mut [f32]) {
-        self.decoder.row(i).decode(out);
+        self.decoder.decode_row(i, out);
     }
 
     /// Writes row Eᵢ as stored to `out` `[d_model]`.
@@ -177,7 +220,7 @@ impl Dictionary {
     /// # Panics
     /// If there is no feature `i`, or `out` has another length.
     pub fn encoder_row(&self, i: usize, out: &mut [f32]) {
-        self.encoder.row(i).decode(out);
+        self.encoder.decode_row(i, out);
     }
 
     /// ‖Dᵢ‖ as stored; reads one row.
@@ -223,6 +266,20 @@ impl Dictionary {
         Ok(self)
     }
 
+    /// The same dictionary with a skip connection W `[d_out, d_model]`, row-major: W·x is part of what it reconstructs.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`](crate::Kind::Argument) if W has another size.
+    pub fn with_skip(mut self, skip: Vec<f32>) -> Result<Self> {
+        self.skip = Some(parts::matrix(skip, self.d_out(), self.d_model(), "skip connection")?);
+        Ok(self)
+    }
+
+    /// Whether a linear function of the row is part of what it reconstructs.
+    pub fn has_skip(&self) -> bool {
+        self.skip.is_some()
+    }
+
     /// The same dictionary with other information on its origin.
     #[must_use]
     pub fn with_info(mut self, info: Info) -> Self {
@@ -258,11 +315,11 @@ impl Dictionary {
     /// # Errors
     /// [`Kind::Mismatch`](crate::Kind::Mismatch) if the widths differ, or the model has no such layer.
     pub fn check_model(&self, d_model: usize, n_layer: usize, fingerprint: &str) -> Result<Option<String>> {
-        if self.d_model() != d_model {
-            let (name, found) = (self.info.title(), self.d_model());
+        if let Some(found) = [self.d_model(), self.d_out()].into_iter().find(|&found| found != d_model) {
+            let name = self.info.title();
             return Err(Error::mismatch(format!("{name}: expected the model's width {d_model}, found {found}")));
         }
-        if let Some(layer) = self.info.layer.filter(|&l| l >= n_layer) {
+        if let Some(layer) = self.info.layer.max(self.info.layer_out).filter(|&l| l >= n_layer) {
             let name = self.info.title();
             return Err(Error::mismatch(format!(
                 "{name}: made for layer {layer}, the model has layers 0 to {}",
@@ -277,16 +334,6 @@ impl Dictionary {
         Ok(Some(format!(
             "{name}: made from another model, \"{model}\" (fingerprint {of}, this model's is {fingerprint})"
         )))
-    }
-
-    /// Writes the dictionary as one of our GGUF files, its weights as `kind`: F32, F16, BF16 or Q8_0. A rescaling by
-    /// decoder norms is folded into the weights on the way, which changes no activation.
-    ///
-    /// # Errors
-    /// [`Kind::Argument`](crate::Kind::Argument) for another type, or Q8_0 if the width is no multiple of 32;
-    /// [`Kind::Io`](crate::Kind::Io).
-    pub fn save_gguf(&self, path: &Path, kind: GgmlType) -> Result<()> {
-        gguf::save(self, path, kind)
     }
 
     /// Gives the memory of the mapped file back to the system: around each page that was read it maps neighbours along,

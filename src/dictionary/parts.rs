@@ -13,11 +13,11 @@ pub struct Parts {
     pub d_model: usize,
     /// E `[n_features, d_model]`.
     pub encoder: Vec<f32>,
-    /// D `[n_features, d_model]`.
+    /// D `[n_features, d_out]`; d_out is the length of `decoder_bias`.
     pub decoder: Vec<f32>,
     /// b_enc `[n_features]`; of gated dictionaries the bias of the magnitude, b_mag.
     pub encoder_bias: Vec<f32>,
-    /// b_dec `[d_model]`.
+    /// b_dec `[d_out]`: d_out is d_model but for transcoders, which may write rows of another width.
     pub decoder_bias: Vec<f32>,
     /// θ `[n_features]`: JumpReLU needs it, BatchTopK wants it, TopK may bring it for steering by slices.
     pub threshold: Option<Vec<f32>>,
@@ -43,20 +43,16 @@ pub struct Gate {
 pub(super) fn assemble(parts: Parts) -> Result<Dictionary> {
     let Parts { d_model, encoder, decoder, encoder_bias, decoder_bias, threshold, gate, stats, settings, info } = parts;
     let n = encoder_bias.len();
-    let matrix = |values: Vec<f32>, what: &str| {
-        let found = values.len();
-        let wrong =
-            || Error::argument(format!("{what}: expected [{n}, {d_model}] = {} values, found {found}", n * d_model));
-        Matrix::new(Values::F32(values.into()), n, d_model).ok_or_else(wrong)
-    };
+    let d_out = if settings.transcodes { decoder_bias.len() } else { d_model };
     let stats = stats.map(|stats| share_stats(&stats, n)).transpose()?;
     let dictionary = Dictionary {
-        encoder: matrix(encoder, "encoder")?,
-        decoder: matrix(decoder, "decoder")?,
+        encoder: matrix(encoder, n, d_model, "encoder")?,
+        decoder: matrix(decoder, n, d_out, "decoder")?,
         encoder_bias: encoder_bias.into(),
         decoder_bias: decoder_bias.into(),
         threshold: threshold.map(Shared::from),
         gate: gate.map(|g| SharedGate { bias: g.bias.into(), log_scale: g.log_scale.into() }),
+        skip: None,
         stats,
         settings,
         info,
@@ -65,6 +61,13 @@ pub(super) fn assemble(parts: Parts) -> Result<Dictionary> {
     };
     check(&dictionary).map_err(Error::argument)?;
     Ok(dictionary)
+}
+
+/// `values` as `[n_rows, n_cols]`.
+pub(super) fn matrix(values: Vec<f32>, n_rows: usize, n_cols: usize, what: &str) -> Result<Matrix> {
+    let (found, expected) = (values.len(), n_rows.saturating_mul(n_cols));
+    let wrong = || Error::argument(format!("{what}: expected [{n_rows}, {n_cols}] = {expected} values, found {found}"));
+    Matrix::new(Values::F32(values.into()), n_rows, n_cols).ok_or_else(wrong)
 }
 
 /// Statistics as columns.
@@ -83,12 +86,24 @@ pub(super) fn check(d: &Dictionary) -> std::result::Result<(), String> {
     if n == 0 || d_model == 0 || u32::try_from(n).is_err() {
         return Err(format!("expected features and width from 1, found {n} features of width {d_model}"));
     }
-    let decoder = (d.decoder.n_rows(), d.decoder.n_cols());
-    if decoder != (n, d_model) {
+    let (decoder, d_out) = ((d.decoder.n_rows(), d.decoder.n_cols()), d.d_out());
+    let transcodes = d.settings.transcodes;
+    if decoder.0 != n || d_out == 0 || (d_out != d_model && !transcodes) {
         return Err(format!("decoder: expected [{n}, {d_model}] as the encoder has, found {decoder:?}"));
     }
+    if transcodes && d.settings.apply_b_dec_to_input {
+        return Err(
+            "transcoder: the decoder bias belongs to the output, and is not subtracted from the input".to_owned()
+        );
+    }
+    if let Some(skip) = &d.skip
+        && (skip.n_rows(), skip.n_cols()) != (d_out, d_model)
+    {
+        let found = (skip.n_rows(), skip.n_cols());
+        return Err(format!("skip connection: expected [{d_out}, {d_model}], found {found:?}"));
+    }
     check_vector("encoder bias", &d.encoder_bias, n)?;
-    check_vector("decoder bias", &d.decoder_bias, d_model)?;
+    check_vector("decoder bias", &d.decoder_bias, d_out)?;
     if let Some(threshold) = &d.threshold {
         check_thresholds(threshold, n)?;
     }
@@ -104,8 +119,11 @@ pub(super) fn check(d: &Dictionary) -> std::result::Result<(), String> {
         }
     }
     match d.settings.activation {
-        Activation::TopK { k } | Activation::BatchTopK { k } if k == 0 || k > n => {
+        Activation::TopK { k } | Activation::GroupMax { k } | Activation::BatchTopK { k } if k == 0 || k > n => {
             Err(format!("k: expected 1 to {n} (the features), found {k}"))
+        }
+        Activation::GroupMax { k } if !n.is_multiple_of(k) => {
+            Err(format!("k: groupmax needs groups of equal size, found {k} groups of {n} features"))
         }
         Activation::JumpRelu if d.threshold.is_none() => Err("jumprelu: expected thresholds, found none".to_owned()),
         Activation::Gated if d.gate.is_none() => Err("gated: expected a gate, found none".to_owned()),

@@ -1,7 +1,5 @@
 //! What distinguishes dictionaries: activation function, normalisation of inputs, origin.
 
-use crate::hook_point::HookPoint;
-
 /// How activations come from pre-activations p.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -10,6 +8,11 @@ pub enum Activation {
     /// The `k` largest p of a row, if positive. Per-feature thresholds, where stored, serve slices only.
     TopK {
         /// Features a row.
+        k: usize,
+    },
+    /// The largest p of each of `k` groups of n_features/k neighbours, if positive.
+    GroupMax {
+        /// Groups, and so features a row at most.
         k: usize,
     },
     /// Trained by keeping the n·k largest of a batch of n rows; encodes by threshold as JumpReLU does. Without
@@ -25,21 +28,22 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// As files spell it: `relu`, `topk`, `batchtopk`, `jumprelu`, `gated`.
+    /// As files spell it: `relu`, `topk`, `groupmax`, `batchtopk`, `jumprelu`, `gated`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Relu => "relu",
             Self::TopK { .. } => "topk",
+            Self::GroupMax { .. } => "groupmax",
             Self::BatchTopK { .. } => "batchtopk",
             Self::JumpRelu => "jumprelu",
             Self::Gated => "gated",
         }
     }
 
-    /// The k of TopK and BatchTopK.
+    /// The k of TopK, GroupMax and BatchTopK.
     pub fn k(self) -> Option<usize> {
         match self {
-            Self::TopK { k } | Self::BatchTopK { k } => Some(k),
+            Self::TopK { k } | Self::GroupMax { k } | Self::BatchTopK { k } => Some(k),
             Self::Relu | Self::JumpRelu | Self::Gated => None,
         }
     }
@@ -88,6 +92,9 @@ pub struct Settings {
     /// Whether a row's mean is subtracted before all else: dictionaries trained on models whose writing weights were
     /// centred (TransformerLens) have never seen one.
     pub center_input: bool,
+    /// Whether it writes at another place of the model than it reads (a transcoder): then b_dec belongs to the output
+    /// alone, and a normalisation of inputs is not undone on outputs.
+    pub transcodes: bool,
 }
 
 impl Settings {
@@ -99,6 +106,7 @@ impl Settings {
             normalization: Normalization::None,
             rescale_by_decoder_norm: false,
             center_input: false,
+            transcodes: false,
         }
     }
 }
@@ -114,8 +122,15 @@ pub struct Info {
     pub model_fingerprint: String,
     /// The layer whose output it reads.
     pub layer: Option<usize>,
-    /// The hook point, as TransformerLens names it.
+    /// The hook point that it reads, as TransformerLens names it.
     pub hook: String,
+    /// The layer at whose output a decoder row may be added with the same effect as at the hook point where it belongs, if
+    /// that is not `layer`: of a transcoder or of a dictionary of MLP outputs.
+    pub layer_out: Option<usize>,
+    /// The hook point that a transcoder writes; empty if it is the one that it reads.
+    pub hook_out: String,
+    /// Mean number of active features a row that its makers state.
+    pub l0: Option<u32>,
     /// How it was trained: text, or the options as JSON.
     pub recipe: String,
     /// What a reader should know about an import: what was assumed, folded or left out.
@@ -140,8 +155,78 @@ pub struct FeatureStats {
     pub mean: f32,
 }
 
-/// The L for which `l_out-L` is what the hook point shows: `blocks.L.hook_resid_post`, `blocks.(L+1).hook_resid_pre`, or
-/// `model.layers.L` of Hugging Face.
-pub(super) fn layer_of_hook(hook: &str) -> Option<usize> {
-    hook.parse::<HookPoint>().ok()?.resid_post()
+/// What a hook point shows, as far as layers' outputs go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The output of layer L, `l_out-L`.
+    Output(usize),
+    /// What layer L adds to the residual stream last, so that adding to it is adding to `l_out-L`.
+    Added(usize),
+    /// Another known place: an attention's output, an input of an MLP, the embedding.
+    Elsewhere,
+    /// No name that we know.
+    Unknown,
+}
+
+impl Place {
+    /// Of names in the manner of TransformerLens (`blocks.19.hook_resid_post`) and of Hugging Face's modules
+    /// (`model.layers.19.mlp.output`).
+    pub(super) fn of(hook: &str) -> Self {
+        let hook = hook.strip_suffix(".output").unwrap_or(hook);
+        if matches!(hook, "hook_embed" | "embed_tokens" | "model.embed_tokens") {
+            return Self::Elsewhere;
+        }
+        let inside = |prefix: &str| {
+            let (layer, site) = hook.strip_prefix(prefix)?.split_once('.').unzip();
+            let layer = layer.or_else(|| hook.strip_prefix(prefix))?.parse::<usize>().ok()?;
+            Some((layer, site.unwrap_or_default()))
+        };
+        let found = ["blocks.", "model.layers.", "layers."].iter().find_map(|prefix| inside(prefix));
+        let Some((layer, site)) = found else { return Self::Unknown };
+        match site {
+            "" | "hook_resid_post" => Self::Output(layer),
+            "hook_resid_pre" => layer.checked_sub(1).map_or(Self::Elsewhere, Self::Output),
+            "hook_mlp_out" | "mlp" | "mlp.hook_out" | "post_feedforward_layernorm" => Self::Added(layer),
+            _ => Self::Elsewhere,
+        }
+    }
+
+    /// The layer whose output it is.
+    pub(super) fn layer(self) -> Option<usize> {
+        if let Self::Output(layer) = self { Some(layer) } else { None }
+    }
+
+    /// The layer to whose output the same may be added.
+    pub(super) fn layer_out(self) -> Option<usize> {
+        if let Self::Output(layer) | Self::Added(layer) = self { Some(layer) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Place::{self, *};
+
+    #[test]
+    fn hook_points_and_layers() {
+        for (hook, place) in [
+            ("blocks.19.hook_resid_post", Output(19)),
+            ("blocks.8.hook_resid_pre", Output(7)),
+            ("blocks.0.hook_resid_pre", Elsewhere),
+            ("model.layers.9", Output(9)),
+            ("model.layers.9.output", Output(9)),
+            ("layers.5", Output(5)),
+            ("layers.5.mlp", Added(5)),
+            ("blocks.3.hook_mlp_out", Added(3)),
+            ("model.layers.3.post_feedforward_layernorm.output", Added(3)),
+            ("blocks.3.hook_attn_out", Elsewhere),
+            ("blocks.3.ln2.hook_normalized", Elsewhere),
+            ("hook_embed", Elsewhere),
+            ("", Unknown),
+            ("blocks.x.hook_resid_post", Unknown),
+            ("blocks.", Unknown),
+            ("residual", Unknown),
+        ] {
+            assert_eq!(Place::of(hook), place, "{hook}");
+        }
+    }
 }

@@ -10,14 +10,14 @@ use crate::error::{Error, Result};
 
 /// A set of features, in the order in which they were asked for; `j` counts within it.
 ///
-/// TopK features are not alone: whether one is active depends on all others. With per-feature thresholds
+/// TopK and GroupMax features are not alone: whether one is active depends on all others. With per-feature thresholds
 /// ([`Dictionary::with_thresholds`]) a slice approximates them by p > θᵢ, and [`Slice::is_exact`] says so; without, each
 /// [`Slice::encode`] encodes the whole row: exact, at full cost ([`Slice::is_full`]).
 #[derive(Clone, Debug)]
 pub struct Slice {
     dictionary: Dictionary,
     features: Vec<Feature>,
-    /// Eⱼ and Dⱼ, `[len, d_model]`.
+    /// Eⱼ `[len, d_model]` and Dⱼ `[len, d_out]`.
     encoder: Matrix,
     decoder: Matrix,
     full: bool,
@@ -40,7 +40,7 @@ impl Dictionary {
     /// [`Kind::Argument`](crate::Kind::Argument) if the dictionary has no such feature;
     /// [`Kind::Numeric`](crate::Kind::Numeric) if one of its rows holds NaN or infinity.
     pub fn slice(&self, features: &[u32]) -> Result<Slice> {
-        let full = matches!(self.rule(), Rule::TopK(_)) && self.threshold.is_none();
+        let full = self.rule() != Rule::Alone && self.threshold.is_none();
         let (name, n) = (self.info.title(), self.n_features());
         let rows: Vec<usize> = features.iter().map(|&id| id as usize).collect();
         if let Some(id) = rows.iter().find(|i| **i >= n) {
@@ -90,12 +90,12 @@ impl Slice {
         &self.dictionary
     }
 
-    /// Whether [`Slice::encode`] gives what [`Dictionary::encode`] gives. False for TopK by thresholds.
+    /// Whether [`Slice::encode`] gives what [`Dictionary::encode`] gives. False for TopK and GroupMax by thresholds.
     pub fn is_exact(&self) -> bool {
-        self.full || !matches!(self.dictionary.activation(), Activation::TopK { .. })
+        self.full || !matches!(self.dictionary.activation(), Activation::TopK { .. } | Activation::GroupMax { .. })
     }
 
-    /// Whether every [`Slice::encode`] costs a full encode: TopK without thresholds.
+    /// Whether every [`Slice::encode`] costs a full encode: TopK or GroupMax without thresholds.
     pub fn is_full(&self) -> bool {
         self.full
     }
@@ -117,12 +117,12 @@ impl Slice {
         }
         let a = dictionary.input(x).0;
         for (j, (f, feature)) in out.iter_mut().zip(&self.features).enumerate() {
-            *f = feature.unit.activate(self.encoder.row(j).dot(&a));
+            *f = feature.unit.activate(self.encoder.rows().get(j).dot(&a));
         }
     }
 
     /// What one unit of s(x) is in the residual stream at the row `x`: its standard deviation under layer norm, ‖x‖/√d
-    /// under constant norm, 1/c under expected average, else 1. An edit of activations must be scaled by it; take it
+    /// under constant norm, 1/c under expected average, else 1; 1 for transcoders. An edit of activations must be scaled by it; take it
     /// from the unedited row.
     pub fn scale(&self, x: &[f32]) -> f32 {
         self.dictionary.undo(x).scale
@@ -132,9 +132,9 @@ impl Slice {
     /// activation by δf.
     ///
     /// # Panics
-    /// If there is no feature `j`, or `x` has another length than `d_model`.
+    /// If there is no feature `j`, or `x` has another length than `d_out`.
     pub fn add_decoder(&self, j: usize, amount: f32, x: &mut [f32]) {
-        self.decoder.row(j).axpy(amount * self.features[j].amount, x);
+        self.decoder.rows().get(j).axpy(amount * self.features[j].amount, x);
     }
 
     /// x += scale(x)·Σⱼ δⱼ·Dⱼ: changes activations by `deltas` `[len]` with the error term kept.

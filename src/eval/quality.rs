@@ -58,6 +58,17 @@ pub const SINK: f32 = 10.0;
 /// Rows read, encoded and added at once.
 const BLOCK: usize = 4096;
 
+/// A transcoder's reconstruction is of other rows than it reads.
+pub(super) fn check_reconstructs(dictionary: &Dictionary) -> Result<()> {
+    if dictionary.settings().transcodes {
+        let (from, to) = (dictionary.hook_point(), &dictionary.info().hook_out);
+        return Err(Error::mismatch(format!(
+            "quality: expected a dictionary that reconstructs what it reads, found a transcoder from \"{from}\" to \"{to}\""
+        )));
+    }
+    Ok(())
+}
+
 /// Shows the rows of `activations` to `dictionary`.
 ///
 /// # Errors
@@ -73,6 +84,7 @@ pub fn quality(
     if found != d {
         return Err(Error::mismatch(format!("quality: expected rows of the dictionary's width {d}, found {found}")));
     }
+    check_reconstructs(dictionary)?;
     let blocks: usize = activations.shards().iter().map(|s| s.n_rows().div_ceil(BLOCK)).sum();
     let wanted = if options.max_rows == 0 { blocks } else { options.max_rows.div_ceil(BLOCK).min(blocks) };
     let mut meter = Meter::new(dictionary);

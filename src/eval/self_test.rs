@@ -92,6 +92,7 @@ pub fn self_test(
     let (d_model, n_layer) = (engine.d_model(), engine.n_layer());
     let fingerprint = crate::model::Model::open(engine.path())?.fingerprint().to_owned();
     let warnings = dictionary.check_model(d_model, n_layer, &fingerprint)?.into_iter().collect();
+    super::quality::check_reconstructs(dictionary)?;
     let point = dictionary
         .point()
         .ok_or_else(|| Error::argument("the dictionary does not say which layer it belongs to; name one"))?;

@@ -237,7 +237,11 @@ impl Plan {
 /// What a rule on features does, and where.
 fn feature_edit(rule: &Rule, world: &World) -> Result<(HookPoint, Edit)> {
     let (name, dictionary) = world.dictionary(rule.dictionary.as_deref())?;
-    let own = dictionary.point();
+    if rule.op != Op::Add {
+        world.check_reads(name, dictionary, rule.op.name(), true)?;
+    }
+    // Where codes are read, and where directions are added: the same place, but for transcoders.
+    let own = if rule.op == Op::Add { dictionary.point_out() } else { dictionary.point() };
     let Some(layer) = rule.layer.or(own.map(HookPoint::layer)) else {
         return Err(Error::mismatch(format!("layer: dictionary \"{name}\" does not say its layer, so the rule must")));
     };
@@ -309,6 +313,7 @@ fn feature_edit(rule: &Rule, world: &World) -> Result<(HookPoint, Edit)> {
 
 fn condition(gate: &Gate, rule: &Rule, point: HookPoint, world: &World) -> Result<Condition> {
     let (name, dictionary) = world.dictionary(gate.dictionary.as_deref().or(rule.dictionary.as_deref()))?;
+    world.check_reads(name, dictionary, "a gate", false)?;
     if let Some(own) = dictionary.point()
         && own != point
     {
@@ -351,13 +356,33 @@ impl<'a> World<'a> {
                 )));
             }
         };
-        if dictionary.d_model() != self.d_model {
-            let (expected, width) = (self.d_model, dictionary.d_model());
+        if dictionary.d_out() != self.d_model {
+            let (expected, width) = (self.d_model, dictionary.d_out());
             return Err(Error::mismatch(format!(
                 "dictionary: the model's width is {expected}, \"{found}\" has width {width}"
             )));
         }
         Ok((found, dictionary))
+    }
+
+    /// Codes are read where the dictionary reads, and edits of codes act there too: a transcoder writes elsewhere.
+    fn check_reads(&self, name: &str, dictionary: &Dictionary, what: &str, edits: bool) -> Result<()> {
+        if dictionary.reads_elsewhere() || (edits && dictionary.settings().transcodes) {
+            let (hook, info) = (dictionary.hook_point(), dictionary.info());
+            let writes = if info.hook_out.is_empty() { "" } else { &format!(" and writes \"{}\"", info.hook_out) };
+            let instead =
+                dictionary.point_out().map_or(String::new(), |p| format!("; `add` works, on layer {}", p.layer()));
+            return Err(Error::mismatch(format!(
+                "dictionary: {what} needs codes where it acts, and \"{name}\" reads \"{hook}\"{writes}{instead}"
+            )));
+        }
+        if dictionary.d_model() != self.d_model {
+            let (expected, width) = (self.d_model, dictionary.d_model());
+            return Err(Error::mismatch(format!(
+                "dictionary: the model's width is {expected}, \"{name}\" reads rows of width {width}"
+            )));
+        }
+        Ok(())
     }
 
     fn check_layer(&self, layer: usize) -> Result<()> {

@@ -6,7 +6,7 @@
 
 use super::apply::{Action, Condition, Edit, Rows};
 use super::encoder::{Encoder, Feature, Kind};
-use crate::dictionary::{Dictionary, Normalization, Unit};
+use crate::dictionary::{Activation, Dictionary, Normalization, Unit};
 use crate::hook_point::HookPoint;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -116,6 +116,9 @@ impl Hasher {
             Kind::Whole => {
                 let dictionary = encoder.dictionary();
                 self.number(dictionary.activation().k().unwrap_or(0));
+                if let Activation::GroupMax { .. } = dictionary.activation() {
+                    self.number(1);
+                }
                 let mut row = vec![0.0; dictionary.d_model()];
                 for id in 0..dictionary.n_features() {
                     dictionary.encoder_row(id, &mut row);
@@ -141,5 +144,8 @@ impl Hasher {
             self.floats(&[scale]);
         }
         self.number(usize::from(settings.center_input));
+        if settings.transcodes {
+            self.number(1);
+        }
     }
 }

@@ -62,10 +62,12 @@ impl Encoder {
     /// Why codes are not those of the dictionary's own encode, or cost more than their rows.
     pub(super) fn warning(&self) -> Option<&'static str> {
         match self.kind {
-            Kind::Whole => Some("a TopK dictionary without thresholds encodes every row whole: exact, but slow"),
-            Kind::Rows(_) if !self.slice.is_exact() => {
-                Some("features of a TopK dictionary are read by their thresholds, an approximation of the k largest")
+            Kind::Whole => {
+                Some("a TopK or GroupMax dictionary without thresholds encodes every row whole: exact, but slow")
             }
+            Kind::Rows(_) if !self.slice.is_exact() => Some(
+                "features of a TopK or GroupMax dictionary are read by their thresholds, an approximation of the k largest",
+            ),
             Kind::Rows(_) => None,
         }
     }
