@@ -194,13 +194,13 @@ typedef struct {
 typedef struct {
     // sizeof(tiller_dictionary_parts).
     uint32_t size;
-    // 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated.
+    // 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated, 5 GroupMax.
     uint32_t activation;
     // Width of the residual stream.
     uint64_t d_model;
     // Number of features.
     uint64_t n_features;
-    // Features a row, of TopK and BatchTopK.
+    // Features a row, of TopK, BatchTopK and GroupMax.
     uint64_t k;
     // n_features * d_model floats.
     const float *encoder;
@@ -242,13 +242,13 @@ typedef struct {
 typedef struct {
     // Set it to sizeof(tiller_dictionary_info) before the call.
     uint32_t size;
-    // 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated.
+    // 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated, 5 GroupMax.
     uint32_t activation;
     // Width of the residual stream.
     uint64_t d_model;
     // Number of features.
     uint64_t n_features;
-    // Features a row, of TopK and BatchTopK; else 0.
+    // Features a row, of TopK, BatchTopK and GroupMax; else 0.
     uint64_t k;
     // The block whose output it reads; -1 if unknown.
     int32_t layer;
@@ -268,15 +268,48 @@ typedef struct {
     const char *recipe;
     // What a reader should know about an import, a line each.
     const char *notes;
+    // Width of the rows that it writes: d_model of all but a few transcoders.
+    uint64_t d_out;
+    // The block at whose output its directions may be added; -1 if unknown.
+    int32_t layer_out;
+    // 1 if it writes at another place than it reads.
+    uint32_t transcodes;
+    // The hook point that a transcoder writes; else "".
+    const char *hook_point_out;
 } tiller_dictionary_info;
 
-// Opens a dictionary: one of our GGUF files, or the directory or file of another program.
+// What a type of storage costs: the cosine between a row and what was stored of it.
+typedef struct {
+    // Of the encoder's worst row.
+    float encoder_min;
+    // Over all rows of the encoder.
+    float encoder_mean;
+    // Of the decoder's worst row.
+    float decoder_min;
+    // Over all rows of the decoder.
+    float decoder_mean;
+} tiller_loss;
+
+// Opens a dictionary: one of our GGUF files, or the directory or a file of another program, which is told by its
+// contents.
 //
 // On success `*out` owns a new dictionary; free it with tiller_dictionary_free().
 TILLER_API
 tiller_status tiller_dictionary_open(const char *file,
                                      tiller_dictionary **out,
                                      tiller_error **err);
+
+// The same, of a known family: "tiller", "saelens", "gemma_scope", "llama_scope", "sparsify", "dictionary_learning",
+// "openai", "qwen_scope", "goodfire" or "transcoder"; NULL tells it by the contents. Where the files cannot be used as
+// they lie, a converted copy in the directory `cache` is made once and mapped from then on; NULL converts in memory.
+//
+// On success `*out` owns a new dictionary; free it with tiller_dictionary_free().
+TILLER_API
+tiller_status tiller_dictionary_open_as(const char *file,
+                                        const char *family,
+                                        const char *cache,
+                                        tiller_dictionary **out,
+                                        tiller_error **err);
 
 // Makes a dictionary from weights in memory.
 TILLER_API
@@ -296,6 +329,9 @@ TILLER_API size_t tiller_dictionary_n_features(const tiller_dictionary *dictiona
 // Width of the residual stream. 0 if `dictionary` is NULL.
 TILLER_API size_t tiller_dictionary_d_model(const tiller_dictionary *dictionary);
 
+// Width of the rows that it writes, d_model of all but a few transcoders. 0 if `dictionary` is NULL.
+TILLER_API size_t tiller_dictionary_d_out(const tiller_dictionary *dictionary);
+
 // What a feature did on data. TILLER_E_UNSUPPORTED if the dictionary has no statistics.
 TILLER_API
 tiller_status tiller_dictionary_stats(const tiller_dictionary *dictionary,
@@ -309,6 +345,27 @@ tiller_status tiller_dictionary_save(const tiller_dictionary *dictionary,
                                      const char *file,
                                      const char *storage,
                                      tiller_error **err);
+
+// The same, and says in `*out` what the storage cost. Goes through the dictionary in bands, however large it is.
+TILLER_API
+tiller_status tiller_dictionary_convert(const tiller_dictionary *dictionary,
+                                        const char *file,
+                                        const char *storage,
+                                        tiller_loss *out,
+                                        tiller_error **err);
+
+// Writes a directory that SAELens loads (SAE.load_from_disk). TILLER_E_UNSUPPORTED for what it has no name for.
+TILLER_API
+tiller_status tiller_dictionary_save_saelens(const tiller_dictionary *dictionary,
+                                             const char *directory,
+                                             tiller_error **err);
+
+// Writes a directory that sparsify loads; it tells the module by the directory's name, such as "layers.10".
+// TILLER_E_UNSUPPORTED for what it has no name for.
+TILLER_API
+tiller_status tiller_dictionary_save_sparsify(const tiller_dictionary *dictionary,
+                                              const char *directory,
+                                              tiller_error **err);
 
 // Frees `dictionary`. What was made from it stays valid. NULL is a no-op.
 TILLER_API void tiller_dictionary_free(tiller_dictionary *dictionary);
@@ -366,7 +423,8 @@ const tiller_code *tiller_codes_row(const tiller_codes *codes,
 // Frees `codes`. NULL is a no-op.
 TILLER_API void tiller_codes_free(tiller_codes *codes);
 
-// Decodes `n_codes` active features to `n_row` = d_model floats, in the units of the dictionary's input.
+// Decodes `n_codes` active features to `n_row` = d_out floats (d_model but of some transcoders), in the units of the
+// dictionary's input.
 TILLER_API
 tiller_status tiller_dictionary_decode(const tiller_dictionary *dictionary,
                                        const tiller_code *codes,
@@ -383,7 +441,7 @@ tiller_status tiller_dictionary_encoder_row(const tiller_dictionary *dictionary,
                                             size_t n_row,
                                             tiller_error **err);
 
-// The decoder row of a feature, its direction, as `n_row` = d_model floats.
+// The decoder row of a feature, its direction, as `n_row` = d_out floats (d_model but of some transcoders).
 TILLER_API
 tiller_status tiller_dictionary_decoder_row(const tiller_dictionary *dictionary,
                                             uint32_t feature,

@@ -206,6 +206,13 @@ public:
     explicit dictionary(const std::string &file)
         : c_(detail::make<tiller_dictionary>(
               [&](auto **out, auto **err) { return tiller_dictionary_open(file.c_str(), out, err); })) {}
+    // Of a known family ("saelens", "gemma_scope", ...; "" tells it by the contents), by way of converted copies in the
+    // directory `cache` unless that is empty.
+    dictionary(const std::string &file, const std::string &family, const std::string &cache = "")
+        : c_(detail::make<tiller_dictionary>([&](auto **out, auto **err) {
+              return tiller_dictionary_open_as(file.c_str(), family.empty() ? nullptr : family.c_str(),
+                                               cache.empty() ? nullptr : cache.c_str(), out, err);
+          })) {}
     // From weights in memory; sets the size of `parts`.
     explicit dictionary(tiller_dictionary_parts parts)
         : c_(detail::make<tiller_dictionary>([&](auto **out, auto **err) {
@@ -215,6 +222,7 @@ public:
     explicit dictionary(tiller_dictionary *handle) : c_(handle) {}
     size_t n_features() const noexcept { return tiller_dictionary_n_features(get()); }
     size_t d_model() const noexcept { return tiller_dictionary_d_model(get()); }
+    size_t d_out() const noexcept { return tiller_dictionary_d_out(get()); }
     // Its texts live as long as the dictionary.
     tiller_dictionary_info info() const {
         auto info = detail::sized<tiller_dictionary_info>();
@@ -239,7 +247,7 @@ public:
         }));
     }
     std::vector<float> decode(const std::vector<tiller_code> &codes) const {
-        std::vector<float> out(d_model());
+        std::vector<float> out(d_out());
         detail::call([&](auto **err) {
             return tiller_dictionary_decode(get(), codes.data(), codes.size(), out.data(), out.size(), err);
         });
@@ -253,7 +261,7 @@ public:
         return out;
     }
     std::vector<float> decoder_row(uint32_t feature) const {
-        std::vector<float> out(d_model());
+        std::vector<float> out(d_out());
         detail::call([&](auto **err) {
             return tiller_dictionary_decoder_row(get(), feature, out.data(), out.size(), err);
         });
@@ -267,6 +275,21 @@ public:
     // `storage` is "F32", "F16", "BF16" or "Q8_0".
     void save(const std::string &file, const std::string &storage) const {
         detail::call([&](auto **err) { return tiller_dictionary_save(get(), file.c_str(), storage.c_str(), err); });
+    }
+    // The same, and what the storage costs.
+    tiller_loss convert(const std::string &file, const std::string &storage) const {
+        tiller_loss loss{};
+        detail::call([&](auto **err) {
+            return tiller_dictionary_convert(get(), file.c_str(), storage.c_str(), &loss, err);
+        });
+        return loss;
+    }
+    // Directories for other programs.
+    void save_saelens(const std::string &directory) const {
+        detail::call([&](auto **err) { return tiller_dictionary_save_saelens(get(), directory.c_str(), err); });
+    }
+    void save_sparsify(const std::string &directory) const {
+        detail::call([&](auto **err) { return tiller_dictionary_save_sparsify(get(), directory.c_str(), err); });
     }
     const tiller_dictionary *get() const noexcept { return c_.get(); }
 

@@ -29,9 +29,29 @@ func OpenDictionary(file string) (*Dictionary, error) {
 	return newDictionary(status, out, err)
 }
 
+// OpenDictionaryAs opens a dictionary of a known family, such as "saelens" or "gemma_scope"; "" tells it by the contents.
+// Files that cannot be used as they lie are converted once into the directory cache, unless that is "".
+func OpenDictionaryAs(file, family, cache string) (*Dictionary, error) {
+	name := cstring(file)
+	defer free(name)
+	var kind, directory *C.char
+	if family != "" {
+		kind = cstring(family)
+		defer free(kind)
+	}
+	if cache != "" {
+		directory = cstring(cache)
+		defer free(directory)
+	}
+	var out *C.tiller_dictionary
+	var err *C.tiller_error
+	status := C.tiller_dictionary_open_as(name, kind, directory, &out, &err)
+	return newDictionary(status, out, err)
+}
+
 // Parts are the weights of a dictionary in memory; matrices are row-major, one row a feature. Nil slices are left out.
 type Parts struct {
-	Activation                                      uint32 // 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated
+	Activation                                      uint32 // 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated, 5 GroupMax
 	DModel, NFeatures, K                            int
 	Encoder, Decoder                                []float32
 	EncoderBias, DecoderBias, Threshold             []float32
@@ -128,12 +148,21 @@ func (d *Dictionary) DModel() int {
 	return int(C.tiller_dictionary_d_model(d.h.c()))
 }
 
+// DOut is the width of the rows that it writes: DModel but of a few transcoders.
+func (d *Dictionary) DOut() int {
+	defer runtime.KeepAlive(d.h)
+	return int(C.tiller_dictionary_d_out(d.h.c()))
+}
+
 // Info is what a dictionary is. Empty strings, a negative layer and a K of 0 say "unknown" or "none".
 type Info struct {
 	Activation                                                      uint32
 	DModel, NFeatures, K, Layer                                     int
 	HasStats                                                        bool
 	Storage, Name, ModelName, ModelFingerprint, Hook, Recipe, Notes string
+	DOut, LayerOut                                                  int
+	Transcodes                                                      bool
+	HookOut                                                         string
 }
 
 // Info says what the dictionary is.
@@ -149,6 +178,7 @@ func (d *Dictionary) Info() (Info, error) {
 		uint32(i.activation), int(i.d_model), int(i.n_features), int(i.k), int(i.layer), i.has_stats != 0,
 		C.GoString(i.storage), C.GoString(i.name), C.GoString(i.model_name), C.GoString(i.model_fingerprint),
 		C.GoString(i.hook_point), C.GoString(i.recipe), C.GoString(i.notes),
+		int(i.d_out), int(i.layer_out), i.transcodes != 0, C.GoString(i.hook_point_out),
 	}, nil
 }
 
@@ -200,7 +230,7 @@ func (d *Dictionary) EncodeRows(rows []float32, threads int) ([][]Code, error) {
 // Decode gives the row that active features stand for.
 func (d *Dictionary) Decode(codes []Code) ([]float32, error) {
 	defer runtime.KeepAlive(d.h)
-	out := make([]float32, d.DModel())
+	out := make([]float32, d.DOut())
 	var first *C.tiller_code
 	if len(codes) > 0 {
 		first = (*C.tiller_code)(unsafe.Pointer(&codes[0]))
@@ -224,7 +254,7 @@ func (d *Dictionary) EncoderRow(feature uint32) ([]float32, error) {
 // DecoderRow is the direction of a feature.
 func (d *Dictionary) DecoderRow(feature uint32) ([]float32, error) {
 	defer runtime.KeepAlive(d.h)
-	out := make([]float32, d.DModel())
+	out := make([]float32, d.DOut())
 	var err *C.tiller_error
 	status := C.tiller_dictionary_decoder_row(
 		d.h.c(), C.uint32_t(feature), floats(out), C.size_t(len(out)), &err)
@@ -239,6 +269,41 @@ func (d *Dictionary) Save(file, storage string) error {
 	defer free(kind)
 	var err *C.tiller_error
 	return check(C.tiller_dictionary_save(d.h.c(), name, kind, &err), err)
+}
+
+// Loss is what a type of storage costs: the cosine between a row and what was stored of it, of the worst row and on average.
+type Loss struct{ EncoderMin, EncoderMean, DecoderMin, DecoderMean float32 }
+
+// Convert writes the dictionary as Save does and says what the storage costs.
+func (d *Dictionary) Convert(file, storage string) (Loss, error) {
+	defer runtime.KeepAlive(d.h)
+	name, kind := cstring(file), cstring(storage)
+	defer free(name)
+	defer free(kind)
+	var loss C.tiller_loss
+	var err *C.tiller_error
+	e := check(C.tiller_dictionary_convert(d.h.c(), name, kind, &loss, &err), err)
+	return Loss{
+		float32(loss.encoder_min), float32(loss.encoder_mean), float32(loss.decoder_min), float32(loss.decoder_mean),
+	}, e
+}
+
+// SaveSaelens writes a directory that SAELens loads.
+func (d *Dictionary) SaveSaelens(directory string) error {
+	defer runtime.KeepAlive(d.h)
+	name := cstring(directory)
+	defer free(name)
+	var err *C.tiller_error
+	return check(C.tiller_dictionary_save_saelens(d.h.c(), name, &err), err)
+}
+
+// SaveSparsify writes a directory that sparsify loads; it tells the module by the directory's name.
+func (d *Dictionary) SaveSparsify(directory string) error {
+	defer runtime.KeepAlive(d.h)
+	name := cstring(directory)
+	defer free(name)
+	var err *C.tiller_error
+	return check(C.tiller_dictionary_save_sparsify(d.h.c(), name, &err), err)
 }
 
 // Slice takes a few features out, to encode and edit them at the cost of their own rows.

@@ -5,7 +5,7 @@ use super::arguments::{Options, Report, choice, opt_text, options, path, report,
 use super::error::tiller_status;
 use super::guard::{ErrorOut, Out, guard, make};
 use super::text::c_string;
-use crate::dictionary::{Activation, Dictionary, FeatureStats, Gate, Info, Parts, Settings};
+use crate::dictionary::{Activation, Dictionary, Family, FeatureStats, Gate, Info, Loss, Parts, Settings};
 use crate::error::{Error, Result};
 use crate::file::gguf::GgmlType;
 
@@ -18,16 +18,16 @@ use crate::file::gguf::GgmlType;
 /// Thread safety: immutable; may be used from several threads at once.
 pub struct tiller_dictionary {
     pub(super) dictionary: Arc<Dictionary>,
-    texts: [CString; 6],
+    texts: [CString; 7],
 }
 
 impl From<Dictionary> for tiller_dictionary {
     fn from(dictionary: Dictionary) -> Self {
         let info = dictionary.info();
-        let texts = [&info.name, &info.model_name, &info.model_fingerprint, &info.hook, &info.recipe];
-        let [name, model, fingerprint, hook, recipe] = texts.map(|text| c_string(text));
+        let texts = [&info.name, &info.model_name, &info.model_fingerprint, &info.hook, &info.recipe, &info.hook_out];
+        let [name, model, fingerprint, hook, recipe, hook_out] = texts.map(|text| c_string(text));
         let notes = c_string(&info.notes.join("\n"));
-        Self { texts: [name, model, fingerprint, hook, recipe, notes], dictionary: Arc::new(dictionary) }
+        Self { texts: [name, model, fingerprint, hook, recipe, notes, hook_out], dictionary: Arc::new(dictionary) }
     }
 }
 
@@ -37,13 +37,13 @@ impl From<Dictionary> for tiller_dictionary {
 pub struct tiller_dictionary_info {
     /// Set it to sizeof(tiller_dictionary_info) before the call.
     pub size: u32,
-    /// 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated.
+    /// 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated, 5 GroupMax.
     pub activation: u32,
     /// Width of the residual stream.
     pub d_model: u64,
     /// Number of features.
     pub n_features: u64,
-    /// Features a row, of TopK and BatchTopK; else 0.
+    /// Features a row, of TopK, BatchTopK and GroupMax; else 0.
     pub k: u64,
     /// The block whose output it reads; -1 if unknown.
     pub layer: i32,
@@ -63,6 +63,14 @@ pub struct tiller_dictionary_info {
     pub recipe: *const c_char,
     /// What a reader should know about an import, a line each.
     pub notes: *const c_char,
+    /// Width of the rows that it writes: d_model of all but a few transcoders.
+    pub d_out: u64,
+    /// The block at whose output its directions may be added; -1 if unknown.
+    pub layer_out: i32,
+    /// 1 if it writes at another place than it reads.
+    pub transcodes: u32,
+    /// The hook point that a transcoder writes; else "".
+    pub hook_point_out: *const c_char,
 }
 
 // SAFETY: `repr(C)`, a `u32` first.
@@ -88,13 +96,13 @@ pub struct tiller_stats {
 pub struct tiller_dictionary_parts {
     /// sizeof(tiller_dictionary_parts).
     pub size: u32,
-    /// 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated.
+    /// 0 ReLU, 1 TopK, 2 BatchTopK, 3 JumpReLU, 4 gated, 5 GroupMax.
     pub activation: u32,
     /// Width of the residual stream.
     pub d_model: u64,
     /// Number of features.
     pub n_features: u64,
-    /// Features a row, of TopK and BatchTopK.
+    /// Features a row, of TopK, BatchTopK and GroupMax.
     pub k: u64,
     /// n_features * d_model floats.
     pub encoder: *const f32,
@@ -159,6 +167,7 @@ impl tiller_dictionary_parts {
             Activation::BatchTopK { k },
             Activation::JumpRelu,
             Activation::Gated,
+            Activation::GroupMax { k },
         ];
         let mut settings = Settings::new(choice(self.activation, &kinds, "activation")?);
         settings.apply_b_dec_to_input = self.keep_decoder_bias == 0;
@@ -198,7 +207,8 @@ impl tiller_dictionary_parts {
     }
 }
 
-/// Opens a dictionary: one of our GGUF files, or the directory or file of another program.
+/// Opens a dictionary: one of our GGUF files, or the directory or a file of another program, which is told by its
+/// contents.
 ///
 /// On success `*out` owns a new dictionary; free it with tiller_dictionary_free().
 #[unsafe(no_mangle)]
@@ -209,6 +219,38 @@ pub unsafe extern "C" fn tiller_dictionary_open(
 ) -> tiller_status {
     // SAFETY: the header requires a C string.
     make(out, err, || Dictionary::open(unsafe { path(file, "file") }?).map(tiller_dictionary::from))
+}
+
+/// The same, of a known family: "tiller", "saelens", "gemma_scope", "llama_scope", "sparsify", "dictionary_learning",
+/// "openai", "qwen_scope", "goodfire" or "transcoder"; NULL tells it by the contents. Where the files cannot be used as
+/// they lie, a converted copy in the directory `cache` is made once and mapped from then on; NULL converts in memory.
+///
+/// On success `*out` owns a new dictionary; free it with tiller_dictionary_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_dictionary_open_as(
+    file: *const c_char,
+    family: *const c_char,
+    cache: *const c_char,
+    out: Out<'_, tiller_dictionary>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        // SAFETY: the header requires C strings, or NULL for the last two.
+        let (file, family) = unsafe { (path(file, "file")?, opt_text(family, "family")?) };
+        let named = |name| {
+            let known = Family::ALL.map(Family::name).join(", ");
+            Family::from_name(name)
+                .ok_or_else(|| Error::argument(format!("family: expected one of {known}, found {name:?}")))
+        };
+        let family = family.map(named).transpose()?;
+        let opened = if cache.is_null() {
+            Dictionary::open_as(file, family)
+        } else {
+            // SAFETY: as above.
+            Dictionary::open_cached(file, family, unsafe { path(cache, "cache") }?)
+        };
+        opened.map(tiller_dictionary::from)
+    })
 }
 
 /// Makes a dictionary from weights in memory.
@@ -234,7 +276,9 @@ pub unsafe extern "C" fn tiller_dictionary_get_info(
 ) -> tiller_status {
     guard(err, || {
         let given = some(dictionary, "dictionary")?;
-        let (d, [name, model_name, model_fingerprint, hook_point, recipe, notes]) = (&given.dictionary, &given.texts);
+        let d = &given.dictionary;
+        let [name, model_name, model_fingerprint, hook_point, recipe, notes, hook_point_out] = &given.texts;
+        let number = |layer: Option<usize>| layer.and_then(|layer| i32::try_from(layer).ok()).unwrap_or(-1);
         let (activation, storage) = (d.activation(), d.storage());
         let value = tiller_dictionary_info {
             size: 0,
@@ -244,11 +288,12 @@ pub unsafe extern "C" fn tiller_dictionary_get_info(
                 Activation::BatchTopK { .. } => 2,
                 Activation::JumpRelu => 3,
                 Activation::Gated => 4,
+                Activation::GroupMax { .. } => 5,
             },
             d_model: d.d_model() as u64,
             n_features: d.n_features() as u64,
             k: activation.k().unwrap_or(0) as u64,
-            layer: d.layer().and_then(|layer| i32::try_from(layer).ok()).unwrap_or(-1),
+            layer: number(d.layer()),
             has_stats: d.stats(0).is_some().into(),
             storage: static_name(storage).as_ptr(),
             name: name.as_ptr(),
@@ -257,6 +302,10 @@ pub unsafe extern "C" fn tiller_dictionary_get_info(
             hook_point: hook_point.as_ptr(),
             recipe: recipe.as_ptr(),
             notes: notes.as_ptr(),
+            d_out: d.d_out() as u64,
+            layer_out: number(d.layer_out()),
+            transcodes: d.settings().transcodes.into(),
+            hook_point_out: hook_point_out.as_ptr(),
         };
         // SAFETY: the header requires a struct whose `size` is set.
         unsafe { report(out, value) }
@@ -278,6 +327,12 @@ pub extern "C" fn tiller_dictionary_n_features(dictionary: Option<&tiller_dictio
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_dictionary_d_model(dictionary: Option<&tiller_dictionary>) -> usize {
     dictionary.map_or(0, |d| d.dictionary.d_model())
+}
+
+/// Width of the rows that it writes, d_model of all but a few transcoders. 0 if `dictionary` is NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_dictionary_d_out(dictionary: Option<&tiller_dictionary>) -> usize {
+    dictionary.map_or(0, |d| d.dictionary.d_out())
 }
 
 pub(super) fn check_feature(dictionary: &Dictionary, feature: u32) -> Result<usize> {
@@ -319,6 +374,69 @@ pub unsafe extern "C" fn tiller_dictionary_save(
         let kind = kind.ok_or_else(|| Error::argument(format!("storage: no ggml type is called {storage:?}")))?;
         some(dictionary, "dictionary")?.dictionary.save_gguf(file, kind)
     })
+}
+
+/// What a type of storage costs: the cosine between a row and what was stored of it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_loss {
+    /// Of the encoder's worst row.
+    pub encoder_min: f32,
+    /// Over all rows of the encoder.
+    pub encoder_mean: f32,
+    /// Of the decoder's worst row.
+    pub decoder_min: f32,
+    /// Over all rows of the decoder.
+    pub decoder_mean: f32,
+}
+
+/// The same, and says in `*out` what the storage cost. Goes through the dictionary in bands, however large it is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_dictionary_convert(
+    dictionary: Option<&tiller_dictionary>,
+    file: *const c_char,
+    storage: *const c_char,
+    out: Option<&mut tiller_loss>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        // SAFETY: the header requires C strings.
+        let (file, storage) = unsafe { (path(file, "file")?, text(storage, "storage")?) };
+        let kind = GgmlType::from_name(storage);
+        let kind = kind.ok_or_else(|| Error::argument(format!("storage: no ggml type is called {storage:?}")))?;
+        let out = some(out, "out")?;
+        let Loss { encoder, decoder } = some(dictionary, "dictionary")?.dictionary.convert(file, kind)?;
+        *out = tiller_loss {
+            encoder_min: encoder.min,
+            encoder_mean: encoder.mean,
+            decoder_min: decoder.min,
+            decoder_mean: decoder.mean,
+        };
+        Ok(())
+    })
+}
+
+/// Writes a directory that SAELens loads (SAE.load_from_disk). TILLER_E_UNSUPPORTED for what it has no name for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_dictionary_save_saelens(
+    dictionary: Option<&tiller_dictionary>,
+    directory: *const c_char,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    // SAFETY: the header requires a C string.
+    guard(err, || some(dictionary, "dictionary")?.dictionary.save_saelens(unsafe { path(directory, "directory") }?))
+}
+
+/// Writes a directory that sparsify loads; it tells the module by the directory's name, such as "layers.10".
+/// TILLER_E_UNSUPPORTED for what it has no name for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_dictionary_save_sparsify(
+    dictionary: Option<&tiller_dictionary>,
+    directory: *const c_char,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    // SAFETY: the header requires a C string.
+    guard(err, || some(dictionary, "dictionary")?.dictionary.save_sparsify(unsafe { path(directory, "directory") }?))
 }
 
 /// Frees `dictionary`. What was made from it stays valid. NULL is a no-op.

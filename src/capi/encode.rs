@@ -97,7 +97,8 @@ pub extern "C" fn tiller_codes_free(codes: Option<Box<tiller_codes>>) {
     drop(codes);
 }
 
-/// Decodes `n_codes` active features to `n_row` = d_model floats, in the units of the dictionary's input.
+/// Decodes `n_codes` active features to `n_row` = d_out floats (d_model but of some transcoders), in the units of the
+/// dictionary's input.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_dictionary_decode(
     dictionary: Option<&tiller_dictionary>,
@@ -109,7 +110,7 @@ pub unsafe extern "C" fn tiller_dictionary_decode(
 ) -> tiller_status {
     guard(err, || {
         let dictionary = &some(dictionary, "dictionary")?.dictionary;
-        expect_len(n_row, dictionary.d_model(), "row")?;
+        expect_len(n_row, dictionary.d_out(), "row")?;
         // SAFETY: the header requires so many structs and floats, and that the arrays do not overlap.
         let (codes, out) = unsafe { (slice(codes, n_codes, "codes")?, slice_mut(row, n_row, "row")?) };
         for code in codes {
@@ -131,10 +132,10 @@ pub unsafe extern "C" fn tiller_dictionary_encoder_row(
     err: ErrorOut<'_>,
 ) -> tiller_status {
     // SAFETY: the header requires `n_row` writable floats.
-    guard(err, || unsafe { matrix_row(dictionary, feature, row, n_row, Dictionary::encoder_row) })
+    guard(err, || unsafe { matrix_row(dictionary, feature, row, n_row, Dictionary::d_model, Dictionary::encoder_row) })
 }
 
-/// The decoder row of a feature, its direction, as `n_row` = d_model floats.
+/// The decoder row of a feature, its direction, as `n_row` = d_out floats (d_model but of some transcoders).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_dictionary_decoder_row(
     dictionary: Option<&tiller_dictionary>,
@@ -144,7 +145,7 @@ pub unsafe extern "C" fn tiller_dictionary_decoder_row(
     err: ErrorOut<'_>,
 ) -> tiller_status {
     // SAFETY: the header requires `n_row` writable floats.
-    guard(err, || unsafe { matrix_row(dictionary, feature, row, n_row, Dictionary::decoder_row) })
+    guard(err, || unsafe { matrix_row(dictionary, feature, row, n_row, Dictionary::d_out, Dictionary::decoder_row) })
 }
 
 /// # Safety
@@ -154,11 +155,12 @@ unsafe fn matrix_row(
     feature: u32,
     row: *mut f32,
     n_row: usize,
+    width: fn(&Dictionary) -> usize,
     read: fn(&Dictionary, usize, &mut [f32]),
 ) -> Result<()> {
     let dictionary = &some(dictionary, "dictionary")?.dictionary;
     let feature = check_feature(dictionary, feature)?;
-    expect_len(n_row, dictionary.d_model(), "row")?;
+    expect_len(n_row, width(dictionary), "row")?;
     // SAFETY: the caller's contract.
     read(dictionary, feature, unsafe { slice_mut(row, n_row, "row") }?);
     Ok(())
@@ -234,7 +236,7 @@ pub unsafe extern "C" fn tiller_slice_edit(
 ) -> tiller_status {
     guard(err, || {
         let features = &some(features, "features")?.0;
-        expect_len(n_row, features.dictionary().d_model(), "row")?;
+        expect_len(n_row, features.dictionary().d_out(), "row")?;
         expect_len(n_deltas, features.len(), "deltas")?;
         // SAFETY: the header requires so many floats, and that the arrays do not overlap.
         let (deltas, row) = unsafe { (slice(deltas, n_deltas, "deltas")?, slice_mut(row, n_row, "row")?) };

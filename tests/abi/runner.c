@@ -229,13 +229,30 @@ static void dictionary_encoder_row(char **a) {
 }
 
 static void dictionary_decoder_row(char **a) {
-    size_t n = tiller_dictionary_d_model(get(a[0]));
+    size_t n = tiller_dictionary_d_out(get(a[0]));
     float *row = (float *) take(n * sizeof *row);
     status = tiller_dictionary_decoder_row(get(a[0]), number(a[1]), row, n, &err);
     if (status == TILLER_OK) out_floats(row, n);
 }
 
 static void dictionary_save(char **a) { status = tiller_dictionary_save(get(a[0]), a[1], a[2], &err); }
+
+static void dictionary_open_as(char **a) {
+    tiller_dictionary *made = NULL;
+    status = tiller_dictionary_open_as(a[1], a[2], NULL, &made, &err);
+    KEEP(dictionary, a[0], made);
+}
+
+static void dictionary_convert(char **a) {
+    tiller_loss loss;
+    status = tiller_dictionary_convert(get(a[0]), a[1], a[2], &loss, &err);
+    if (status != TILLER_OK) return;
+    out("%.5g %.5g %.5g %.5g", loss.encoder_min, loss.encoder_mean, loss.decoder_min, loss.decoder_mean);
+}
+
+static void dictionary_save_saelens(char **a) { status = tiller_dictionary_save_saelens(get(a[0]), a[1], &err); }
+
+static void dictionary_save_sparsify(char **a) { status = tiller_dictionary_save_sparsify(get(a[0]), a[1], &err); }
 
 static void slice_new(char **a) {
     size_t n;
@@ -635,7 +652,9 @@ static const struct {
     OPERATION(version), OPERATION(dictionary_new), OPERATION(dictionary_open), OPERATION(dictionary_info),
     OPERATION(dictionary_stats), OPERATION(dictionary_encode), OPERATION(dictionary_encode_rows),
     OPERATION(dictionary_decode), OPERATION(dictionary_encoder_row), OPERATION(dictionary_decoder_row),
-    OPERATION(dictionary_save), OPERATION(slice_new), OPERATION(slice_encode), OPERATION(slice_edit), {"free", free_},
+    OPERATION(dictionary_save), OPERATION(dictionary_open_as), OPERATION(dictionary_convert),
+    OPERATION(dictionary_save_saelens), OPERATION(dictionary_save_sparsify), OPERATION(slice_new),
+    OPERATION(slice_encode), OPERATION(slice_edit), {"free", free_},
     OPERATION(gguf_open), OPERATION(gguf_value), OPERATION(gguf_has), OPERATION(gguf_tensor), OPERATION(model_open),
     OPERATION(model_info), OPERATION(model_fingerprint_length), OPERATION(model_token_text),
     OPERATION(model_token_bytes), OPERATION(model_output_norm), OPERATION(model_unembedding_row),

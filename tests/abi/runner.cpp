@@ -176,6 +176,14 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
     {"dictionary_encoder_row", [](auto &a) { return show(get<dictionary>(a[0]).encoder_row(number(a[1]))); }},
     {"dictionary_decoder_row", [](auto &a) { return show(get<dictionary>(a[0]).decoder_row(number(a[1]))); }},
     {"dictionary_save", [](auto &a) { return get<dictionary>(a[0]).save(a[1], a[2]), ""; }},
+    {"dictionary_open_as", [](auto &a) { return keep(a[0], dictionary(a[1], a[2])), ""; }},
+    {"dictionary_convert",
+     [](auto &a) {
+         const auto loss = get<dictionary>(a[0]).convert(a[1], a[2]);
+         return show(loss.encoder_min, loss.encoder_mean, loss.decoder_min, loss.decoder_mean);
+     }},
+    {"dictionary_save_saelens", [](auto &a) { return get<dictionary>(a[0]).save_saelens(a[1]), ""; }},
+    {"dictionary_save_sparsify", [](auto &a) { return get<dictionary>(a[0]).save_sparsify(a[1]), ""; }},
     {"slice_new",
      [](auto &a) {
          const auto &made = keep(a[0], get<dictionary>(a[1]).slice(list<uint32_t>(a[2])));

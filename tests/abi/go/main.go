@@ -224,6 +224,20 @@ var operations = map[string]operation{
 	"dictionary_save": func(a arguments) (string, error) {
 		return "", get[*tiller.Dictionary](a[0]).Save(a[1], a[2])
 	},
+	"dictionary_open_as": func(a arguments) (string, error) {
+		d, err := tiller.OpenDictionaryAs(a[1], a[2], "")
+		return kept(a[0], d, err)
+	},
+	"dictionary_convert": func(a arguments) (string, error) {
+		loss, err := get[*tiller.Dictionary](a[0]).Convert(a[1], a[2])
+		return show(loss.EncoderMin, loss.EncoderMean, loss.DecoderMin, loss.DecoderMean), err
+	},
+	"dictionary_save_saelens": func(a arguments) (string, error) {
+		return "", get[*tiller.Dictionary](a[0]).SaveSaelens(a[1])
+	},
+	"dictionary_save_sparsify": func(a arguments) (string, error) {
+		return "", get[*tiller.Dictionary](a[0]).SaveSparsify(a[1])
+	},
 	"slice_new": func(a arguments) (string, error) {
 		s, err := get[*tiller.Dictionary](a[1]).Slice(numbers(a[2]))
 		if _, err = keep(a[0], s, err); err != nil {
