@@ -291,7 +291,7 @@ fn a_row_whose_edit_is_not_finite_is_put_back_and_reported() {
     let fault = scratch.take_fault().unwrap();
     let row = RowMeta { position: 2, sequence: 0, generated: false };
     assert_eq!(fault, Fault::NotFinite { rule: 1, point: fixtures::LAYER.into(), row });
-    assert!(fault.to_string().starts_with("rules[1]: the edit at layer 3, sequence 0, position 2 is not finite"));
+    assert!(fault.to_string().starts_with("rules[1]: the edit at blocks.3.hook_resid_post, sequence 0"));
     assert_eq!(scratch.take_fault(), None);
 }
 

@@ -16,7 +16,9 @@ fn compile(rule: Rule, dictionary: &Arc<Dictionary>) -> Compiled {
 
 fn apply(compiled: &Compiled, x: &[f32], meta: &[RowMeta]) -> Vec<f32> {
     let mut out = x.to_vec();
-    compiled.points.values().for_each(|ops| drop(ops.apply(&mut out, meta, &mut Scratch::new())));
+    for ops in compiled.points.values() {
+        ops.apply(&mut out, meta, &mut Scratch::new());
+    }
     out
 }
 
