@@ -322,6 +322,12 @@ fn targets() -> Vec<Target> {
         },
         Target { wrap: |bytes| torch(&bytes), ..Target::new("small pickle", vec![small_pickle()], read_tensors) },
         Target { seeds: dictionaries("saelens"), ..Target::new("saelens", vec![], read_dictionary) },
+        Target {
+            seeds: ["dictionary_learning", "openmoss", "saelens"]
+                .map(|f| dictionaries(&format!("families/{f}")))
+                .concat(),
+            ..Target::new("other families", vec![], read_dictionary)
+        },
     ]
 }
 
