@@ -67,6 +67,11 @@ pub enum Normalization {
 }
 
 impl Normalization {
+    /// Whether each row is normalised by its own numbers, so that decoding has to know the row.
+    pub fn is_per_row(self) -> bool {
+        matches!(self, Self::LayerNorm | Self::ConstantNorm)
+    }
+
     /// As SAELens and our files spell it.
     pub fn name(self) -> &'static str {
         match self {

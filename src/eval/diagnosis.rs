@@ -150,14 +150,16 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// The L0 that a dictionary's file promises: the k of TopK, or the sum of its features' densities.
+/// The L0 that a dictionary's file promises: the k of TopK, what its makers state, or the sum of its features' densities.
 pub fn promised_l0(dictionary: &Dictionary) -> Option<f64> {
-    if let Activation::TopK { k } = dictionary.activation() {
+    if let Activation::TopK { k } | Activation::GroupMax { k } = dictionary.activation() {
         return Some(k as f64);
     }
-    let densities = dictionary.feature_stats()?.iter().map(|s| f64::from(s.density));
-    let sum: f64 = densities.sum();
-    (sum.is_finite() && sum > 0.0).then_some(sum).or(dictionary.activation().k().map(|k| k as f64))
+    let stated = dictionary.info().l0.map(f64::from);
+    let stats = dictionary.feature_stats().unwrap_or_default();
+    let sum: f64 = stats.iter().map(|s| f64::from(s.density)).sum();
+    let sum = (sum.is_finite() && sum > 0.0).then_some(sum);
+    stated.or(sum).or(dictionary.activation().k().map(|k| k as f64))
 }
 
 /// Tries `dictionary`, and what may be wrong with it, on rows `[n, d_model]` of some hook points of the model, none of them
@@ -172,6 +174,11 @@ pub fn diagnose(
     threads: usize,
     progress: &mut Progress<'_>,
 ) -> Result<Diagnosis> {
+    if dictionary.settings().transcodes {
+        return Err(Error::unsupported(
+            "diagnosis: a transcoder writes other rows than it reads, and cannot be tried on them",
+        ));
+    }
     let own = dictionary.point().or_else(|| rows.keys().next().copied());
     let (own, here) = own
         .and_then(|own| Some((own, rows.get(&own)?)))

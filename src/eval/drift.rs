@@ -42,7 +42,7 @@ pub fn drift(
         .point()
         .ok_or_else(|| Error::argument("the dictionary does not say which hook point it belongs to"))?;
     let mut all = Vec::with_capacity(models.len());
-    let mut first: Option<(Vec<Vec<i32>>, Vec<Vec<u32>>)> = None;
+    let mut first: Option<Seen> = None;
     for path in models {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let mut engine = Engine::open(path, engine)?;
@@ -60,16 +60,24 @@ pub fn drift(
         }
         let changed = match &first {
             None => 0.0,
-            Some((tokens, _)) if *tokens != windows => {
+            Some(first) if first.tokens != windows => {
                 let what = format!("{}: cuts the text into other tokens than the first model", path.display());
                 return Err(Error::mismatch(what));
             }
-            Some((_, before)) => changed(before, &active),
+            Some(first) => changed(&first.active, &active),
         };
-        first.get_or_insert((windows, active));
+        first.get_or_insert(Seen { tokens: windows, active });
         all.push(Drift { model: path.clone(), test, changed });
     }
     if all.is_empty() { Err(Error::argument("expected models, found none")) } else { Ok(all) }
+}
+
+/// What one model made of the text.
+struct Seen {
+    /// Its tokens, window by window.
+    tokens: Vec<Vec<i32>>,
+    /// The active features of each row.
+    active: Vec<Vec<u32>>,
 }
 
 /// The mean of 1 − |A ∩ B| / |A ∪ B| over rows; rows without any active feature are the same.

@@ -4,6 +4,8 @@
 //! and errors go to standard error. Exit codes: 0 done, 1 the work failed, 2 the command line was wrong.
 
 mod bench;
+mod codes;
+mod convert;
 mod eval;
 mod explain;
 mod fetch;
@@ -40,6 +42,9 @@ enum Command {
     Info(info::Args),
     Harvest(harvest::Args),
     Train(train::Args),
+    Convert(convert::Args),
+    Encode(codes::EncodeArgs),
+    Decode(codes::DecodeArgs),
     Explain(explain::Args),
     Find(find::Args),
     Plan(plan::Args),
@@ -60,6 +65,9 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(&args, &out),
         Command::Harvest(args) => harvest::run(&args, &out),
         Command::Train(args) => train::run(&args, &out),
+        Command::Convert(args) => convert::run(&args, &out),
+        Command::Encode(args) => codes::encode(&args, &out),
+        Command::Decode(args) => codes::decode(&args, &out),
         Command::Explain(args) => explain::run(&args, &out),
         Command::Find(args) => find::run(&args, &out),
         Command::Plan(args) => plan::run(&args, &out),

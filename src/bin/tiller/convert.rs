@@ -1,0 +1,94 @@
+//! `tiller convert`: a dictionary of any family to our GGUF, or to the directories of SAELens and sparsify.
+
+use clap::{Args as Clap, ValueEnum};
+use serde_json::json;
+use std::path::PathBuf;
+use tiller::dictionary::{Dictionary, Family};
+use tiller::eval::quality::{Meter, Quality};
+use tiller::file::gguf::GgmlType;
+use tiller::{Error, Result};
+
+use crate::codes::{Rows, family, threads};
+use crate::output::Out;
+use crate::train::stored;
+
+/// Convert a dictionary, and say what that costs
+#[derive(Clap)]
+pub(crate) struct Args {
+    /// The dictionary, of any family: a file or a directory
+    dictionary: PathBuf,
+    /// Where to write: a file for gguf, a directory for the others
+    #[arg(long, value_name = "FILE|DIR")]
+    out: PathBuf,
+    /// Whose format
+    #[arg(long, value_enum, default_value = "gguf")]
+    to: To,
+    /// How weights are stored in a gguf: f32, f16, bf16 or q8_0
+    #[arg(long, default_value = "f16", value_parser = stored)]
+    quant: GgmlType,
+    /// Who made the dictionary's files, if they do not tell
+    #[arg(long, value_parser = family, value_name = "FAMILY")]
+    family: Option<Family>,
+    /// Rows [n, d_model] to measure L0 and FVU on, before and after: .npy or a directory of `tiller harvest`
+    #[arg(long, value_name = "FILE|DIR")]
+    rows: Option<PathBuf>,
+    /// Threads; 0 takes all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    threads: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum To {
+    Gguf,
+    Saelens,
+    Sparsify,
+}
+
+pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
+    let dictionary = Dictionary::open_as(&args.dictionary, args.family)?;
+    dictionary.info().notes.iter().for_each(|note| out.note(format!("note: {note}")));
+    let loss = match args.to {
+        To::Gguf => Some(dictionary.convert(&args.out, args.quant)?),
+        To::Saelens => dictionary.save_saelens(&args.out).map(|()| None)?,
+        To::Sparsify => dictionary.save_sparsify(&args.out).map(|()| None)?,
+    };
+    let quality = match &args.rows {
+        Some(path) => {
+            let converted = Dictionary::open(&args.out)?;
+            let rows = Rows::open(path, None, dictionary.d_model())?;
+            Some((measure(&dictionary, &rows, args.threads)?, measure(&converted, &rows, args.threads)?))
+        }
+        None => None,
+    };
+    if out.json() {
+        let cosine = loss.map(|loss| {
+            json!({"encoder": {"min": loss.encoder.min, "mean": loss.encoder.mean},
+                   "decoder": {"min": loss.decoder.min, "mean": loss.decoder.mean}})
+        });
+        let change = quality.map(|(before, after)| {
+            json!({"rows": before.n_rows, "l0": [before.l0, after.l0], "fvu": [before.fvu, after.fvu]})
+        });
+        return out.object(&json!({"dictionary": args.out, "cosine": cosine, "quality": change}));
+    }
+    let mut facts = vec![("dictionary", args.out.display().to_string())];
+    if let Some(loss) = loss {
+        let text =
+            |fidelity: tiller::dictionary::Fidelity| format!("worst {:.6}, mean {:.6}", fidelity.min, fidelity.mean);
+        facts.push(("cosine of encoder rows", text(loss.encoder)));
+        facts.push(("cosine of decoder rows", text(loss.decoder)));
+    }
+    if let Some((before, after)) = quality {
+        facts.push(("L0", format!("{:.3}, was {:.3}", after.l0, before.l0)));
+        facts.push(("FVU", format!("{:.5}, was {:.5}", after.fvu, before.fvu)));
+    }
+    out.facts(&facts)
+}
+
+fn measure(dictionary: &Dictionary, rows: &Rows, given: usize) -> Result<Quality> {
+    let mut meter = Meter::new(dictionary);
+    rows.for_each_block(&mut |_, block| {
+        meter.add(block, threads(given));
+        Ok(())
+    })?;
+    meter.finish().map_err(|e: Error| e.context("rows"))
+}
