@@ -1,6 +1,6 @@
-//! `tiller train`: dictionaries from harvested rows.
+//! `tiller train sae`: a dictionary from harvested rows.
 
-use clap::{Args as Clap, Subcommand, ValueEnum};
+use clap::{Args as Clap, ValueEnum};
 use serde_json::json;
 use std::path::PathBuf;
 use tiller::activations::Activations;
@@ -10,21 +10,9 @@ use tiller::{Error, Result};
 
 use crate::output::Out;
 
-/// Train on harvested rows
+/// A sparse dictionary
 #[derive(Clap)]
 pub(crate) struct Args {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Subcommand)]
-enum What {
-    /// A sparse dictionary (sparse autoencoder)
-    Sae(Sae),
-}
-
-#[derive(Clap)]
-struct Sae {
     /// Directories that `tiller harvest` wrote, all of one model and layer
     #[arg(required = true)]
     rows: Vec<PathBuf>,
@@ -78,7 +66,6 @@ pub(crate) fn stored(text: &str) -> std::result::Result<GgmlType, String> {
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
-    let What::Sae(args) = &args.what;
     let rows = args.rows.iter().map(|dir| Activations::open(dir)).collect::<Result<Vec<_>>>()?;
     let options = Options {
         variant: match args.variant {
