@@ -1,6 +1,8 @@
-/* steer.c - a llama.cpp program, with tiller added in a few lines: greedy text from a model, steered by a plan.
+/* steer.c - a llama.cpp program, with tiller added in a few lines: text from a model, steered by a plan.
  *
- *     steer MODEL DICTIONARY PLAN PROMPT [MAX_TOKENS]
+ *     steer MODEL DICTIONARY PLAN PROMPT [MAX_TOKENS [SEED]]
+ *
+ * Greedy; with a SEED, sampled at temperature 0.8 from the upper 95 % of the probability.
  *
  * The program owns its llama.cpp; libtiller never sees it but through tiller_llama.h. What belongs to tiller is marked.
  * examples/build.sh compiles it.
@@ -34,7 +36,7 @@ static void quiet(enum ggml_log_level level, const char *text, void *user) {
 
 int main(int argc, char **argv) {
     if (argc < 5) {
-        fprintf(stderr, "usage: %s MODEL DICTIONARY PLAN PROMPT [MAX_TOKENS]\n", argv[0]);
+        fprintf(stderr, "usage: %s MODEL DICTIONARY PLAN PROMPT [MAX_TOKENS [SEED]]\n", argv[0]);
         return 2;
     }
     const char *prompt = argv[4];
@@ -71,7 +73,14 @@ int main(int argc, char **argv) {
     int n_tokens = -llama_tokenize(vocab, prompt, (int32_t) strlen(prompt), NULL, 0, true, true);
     llama_token *tokens = (llama_token *) malloc((size_t) n_tokens * sizeof *tokens);
     llama_tokenize(vocab, prompt, (int32_t) strlen(prompt), tokens, n_tokens, true, true);
-    struct llama_sampler *sampler = llama_sampler_init_greedy();
+    struct llama_sampler *sampler = llama_sampler_chain_init(llama_sampler_chain_default_params());
+    if (argc > 6) {
+        llama_sampler_chain_add(sampler, llama_sampler_init_top_p(0.95f, 1));
+        llama_sampler_chain_add(sampler, llama_sampler_init_temp(0.8f));
+        llama_sampler_chain_add(sampler, llama_sampler_init_dist((uint32_t) strtoul(argv[6], NULL, 10)));
+    } else {
+        llama_sampler_chain_add(sampler, llama_sampler_init_greedy());
+    }
     struct llama_batch batch = llama_batch_get_one(tokens, n_tokens);
     for (int i = 0; i < max_tokens; i++) {
         if (llama_decode(context, batch) != 0) die("cannot compute");

@@ -1,6 +1,6 @@
 // steer.cpp - steer.c in C++: a llama.cpp program, with tiller added in a few lines.
 //
-//     steer MODEL DICTIONARY PLAN PROMPT [MAX_TOKENS]
+//     steer MODEL DICTIONARY PLAN PROMPT [MAX_TOKENS [SEED]]
 //
 // The program owns its llama.cpp. examples/build.sh compiles it.
 #include <cstdio>
@@ -22,7 +22,8 @@ T *some(T *pointer, const char *what) {
     return pointer;
 }
 
-static void steer(const char *model_file, const char *dictionary_file, const char *plan_file, const std::string &prompt, int max_tokens) {
+static void steer(const char *model_file, const char *dictionary_file, const char *plan_file, const std::string &prompt, int max_tokens,
+                  const char *seed) {
     llama_log_set([](ggml_log_level level, const char *text, void *) { if (level == GGML_LOG_LEVEL_ERROR) fputs(text, stderr); }, nullptr);
     const std::unique_ptr<llama_model, decltype(&llama_model_free)> model(
         some(llama_model_load_from_file(model_file, llama_model_default_params()), "cannot load the model"), llama_model_free);
@@ -47,7 +48,15 @@ static void steer(const char *model_file, const char *dictionary_file, const cha
     const auto length = static_cast<int32_t>(prompt.size());
     std::vector<llama_token> tokens(static_cast<size_t>(-llama_tokenize(vocab, prompt.data(), length, nullptr, 0, true, true)));
     llama_tokenize(vocab, prompt.data(), length, tokens.data(), static_cast<int32_t>(tokens.size()), true, true);
-    const std::unique_ptr<llama_sampler, decltype(&llama_sampler_free)> sampler(llama_sampler_init_greedy(), llama_sampler_free);
+    const std::unique_ptr<llama_sampler, decltype(&llama_sampler_free)> sampler(
+        llama_sampler_chain_init(llama_sampler_chain_default_params()), llama_sampler_free);
+    if (seed) {
+        llama_sampler_chain_add(sampler.get(), llama_sampler_init_top_p(0.95f, 1));
+        llama_sampler_chain_add(sampler.get(), llama_sampler_init_temp(0.8f));
+        llama_sampler_chain_add(sampler.get(), llama_sampler_init_dist(static_cast<uint32_t>(std::stoul(seed))));
+    } else {
+        llama_sampler_chain_add(sampler.get(), llama_sampler_init_greedy());
+    }
     for (int i = 0; i < max_tokens; i++) {
         const llama_batch batch = llama_batch_get_one(tokens.data(), static_cast<int32_t>(tokens.size()));
         if (llama_decode(context.get(), batch) != 0) throw std::runtime_error("cannot compute");
@@ -68,10 +77,10 @@ static void steer(const char *model_file, const char *dictionary_file, const cha
 
 int main(int argc, char **argv) try {
     if (argc < 5) {
-        fprintf(stderr, "usage: %s MODEL DICTIONARY PLAN PROMPT [MAX_TOKENS]\n", argv[0]);
+        fprintf(stderr, "usage: %s MODEL DICTIONARY PLAN PROMPT [MAX_TOKENS [SEED]]\n", argv[0]);
         return 2;
     }
-    steer(argv[1], argv[2], argv[3], argv[4], argc > 5 ? atoi(argv[5]) : 100);
+    steer(argv[1], argv[2], argv[3], argv[4], argc > 5 ? atoi(argv[5]) : 100, argc > 6 ? argv[6] : nullptr);
     return 0;
 } catch (const std::exception &error) {
     fprintf(stderr, "error: %s\n", error.what());

@@ -951,6 +951,24 @@ tiller_status tiller_explain_data(const tiller_activations *const *rows,
                                   tiller_explanations **out,
                                   tiller_error **err);
 
+// The baseline TopAct: explains the features of `dictionary` by the words of the `n_spans` (0 means 20) pieces of harvested
+// text (`n_rows` directories) on which each fires most. `spans`, unless NULL, receives the pieces themselves, a line of
+// JSON each: "feature", "row", "activation", "text". Progress counts rows.
+//
+// On success `*out` owns a new object; free it with tiller_explanations_free(), and `*spans` with tiller_text_free().
+TILLER_API
+tiller_status tiller_explain_spans(const tiller_activations *const *rows,
+                                   size_t n_rows,
+                                   const tiller_model *model,
+                                   const tiller_dictionary *dictionary,
+                                   const tiller_vocabulary *vocabulary,
+                                   uint32_t n_spans,
+                                   uint32_t threads,
+                                   const tiller_progress *progress,
+                                   tiller_text **spans,
+                                   tiller_explanations **out,
+                                   tiller_error **err);
+
 /* ---- Plans ----------------------------------------------------------------------------------------------- */
 
 // A plan resolved against its dictionaries and a model's sizes, ready for the hot path. Needs neither any more.

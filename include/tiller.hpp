@@ -546,6 +546,32 @@ inline std::vector<tiller_named> named(const std::vector<std::pair<std::string, 
 }
 } // namespace detail
 
+// The baseline: explains features by the words of the `n_spans` pieces of text on which each fires most; 0 means 20.
+// `spans`, unless NULL, receives those, a line of JSON each.
+inline explanations explain_spans(
+    const std::vector<const activations *> &rows,
+    const model &model,
+    const dictionary &dictionary,
+    const vocabulary &vocabulary,
+    uint32_t n_spans = 0,
+    uint32_t threads = 0,
+    std::string *spans = nullptr,
+    const progress_fn &progress = nullptr
+) {
+    const auto list = detail::handles<tiller_activations>(rows);
+    tiller_explanations *made = nullptr;
+    tiller_text *text = nullptr;
+    detail::progress lent(progress);
+    lent.run([&](tiller_error **err) {
+        return tiller_explain_spans(
+            list.data(), list.size(), model.get(), dictionary.get(), vocabulary.get(), n_spans, threads, lent.get(),
+            spans ? &text : nullptr, &made, err);
+    });
+    const detail::owned<tiller_text, tiller_text_free> held(text);
+    if (spans) spans->assign(tiller_text_data(text), tiller_text_length(text));
+    return explanations(made);
+}
+
 // A plan resolved against its dictionaries and a model's sizes.
 class compiled {
 public:

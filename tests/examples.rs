@@ -6,6 +6,7 @@
 mod library;
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -18,6 +19,7 @@ use tiller::plan::{Plan, Route};
 
 const PROMPT: &str = "The weather today is";
 const TOKENS: usize = 12;
+const SEED: u32 = 7;
 
 /// Two features of fixed, scattered directions at layer 19 of a model 576 wide.
 fn write_dictionary(path: &Path) {
@@ -40,15 +42,14 @@ fn write_dictionary(path: &Path) {
     saved.expect("the dictionary");
 }
 
-fn generate(model: &Path, dictionary: &Path, plan: &Path) -> String {
+fn generate(model: &Path, dictionary: &Path, plan: &Path, draft: &Generate) -> String {
     let options = Options { context: 2048, ..Options::default() };
     let mut engine = Engine::open(model, &options).expect("the engine");
     let dictionary = Arc::new(Dictionary::open(dictionary).expect("the dictionary"));
     let plan = Plan::open(plan).expect("the plan");
     let compiled = plan.compile(&[("", dictionary)], engine.n_layer(), engine.d_model(), Route::Auto);
     engine.set_plan(Some(Arc::new(compiled.expect("a compiled plan")))).expect("the plan fits");
-    let options = Generate { max_tokens: TOKENS, ..Generate::default() };
-    engine.generate(PROMPT, &options, &mut |_| true).expect("text").text().to_owned()
+    engine.generate(PROMPT, draft, &mut |_| true).expect("text").text().to_owned()
 }
 
 #[test]
@@ -69,18 +70,24 @@ fn examples_write_what_the_engine_writes() {
     ] {
         let plan = at(name);
         fs::write(&plan, format!(r#"{{"version": 1, "rules": [{rules}]}}"#)).expect("a plan");
-        let expected = generate(&model, &at("dictionary.gguf"), &plan);
-        for program in ["steer-c", "steer-cpp", "steer-go"] {
-            let mut steer = Command::new(at(program));
-            steer.arg(&model).arg(at("dictionary.gguf")).arg(&plan).arg(PROMPT).arg(TOKENS.to_string());
-            assert_eq!(library::run(&mut steer, "go"), format!("{expected}\n"), "{program}, {name} plan");
+        let greedy = Generate { max_tokens: TOKENS, ..Generate::default() };
+        let sampled = Generate { temperature: 0.8, top_p: 0.95, seed: SEED, ..greedy.clone() };
+        for (options, seed) in [(greedy, None), (sampled, Some(SEED.to_string()))] {
+            let expected = generate(&model, &at("dictionary.gguf"), &plan, &options);
+            for program in ["steer-c", "steer-cpp", "steer-go"] {
+                let mut steer = Command::new(at(program));
+                steer.arg(&model).arg(at("dictionary.gguf")).arg(&plan).arg(PROMPT).arg(TOKENS.to_string());
+                steer.args(&seed);
+                assert_eq!(library::run(&mut steer, "go"), format!("{expected}\n"), "{program}, {name} plan, {seed:?}");
+            }
+            texts.push(expected);
         }
-        texts.push(expected);
     }
     // What goes wrong is said, and ends the program with 1.
     let mut wrong = Command::new(at("steer-c"));
     let output = wrong.arg(&model).arg(at("dictionary.gguf")).args(["/nowhere", "x"]).output().expect("the program");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && text.starts_with("error: /nowhere: cannot open"), "{text}");
-    assert!(texts[0] != texts[1] && texts[1] != texts[2] && texts[0] != texts[2], "no plan steered: {texts:?}");
+    let distinct: BTreeSet<&String> = texts.iter().collect();
+    assert_eq!(distinct.len(), texts.len(), "a plan that doesn't steer, or a seed that doesn't matter: {texts:?}");
 }

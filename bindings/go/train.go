@@ -144,3 +144,30 @@ func Explain(
 	}
 	return newExplanations(out), nil
 }
+
+// ExplainSpans is the baseline: it explains features by the words of the nSpans pieces of text on which each fires most;
+// 0 means 20. It returns those, too, a line of JSON each.
+func ExplainSpans(
+	rows []*Activations, model *Model, dictionary *Dictionary, vocabulary *Vocabulary, nSpans, threads int,
+	progress Progress,
+) (*Explanations, string, error) {
+	defer runtime.KeepAlive(rows)
+	defer runtime.KeepAlive(model.h)
+	defer runtime.KeepAlive(dictionary.h)
+	defer runtime.KeepAlive(vocabulary.h)
+	list := rowHandles(rows)
+	defer C.free(unsafe.Pointer(list))
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var spans *C.tiller_text
+	var out *C.tiller_explanations
+	var err *C.tiller_error
+	status := C.tiller_explain_spans(
+		list, C.size_t(len(rows)), model.h.c(), dictionary.h.c(), vocabulary.h.c(), C.uint32_t(nSpans),
+		C.uint32_t(threads), lent, &spans, &out, &err)
+	found, e := text(status, spans, err)
+	if e != nil {
+		return nil, "", e
+	}
+	return newExplanations(out), found, nil
+}

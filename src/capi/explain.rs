@@ -6,8 +6,10 @@ use super::explanations::{tiller_explanations, tiller_vocabulary};
 use super::guard::{ErrorOut, Out, make};
 use super::model::tiller_model;
 use super::progress::{reporter, tiller_progress};
+use super::text::tiller_text;
 use crate::activations::Activations;
 use crate::error::Result;
+use crate::explain::baselines::SPANS;
 use crate::explain::harvested::{self, Data};
 
 /// How features are explained by counting. Zero means the default.
@@ -106,5 +108,41 @@ pub unsafe extern "C" fn tiller_explain_data(
         let (given, mut progress) = unsafe { (options(given)?, reporter(progress)) };
         let found = harvested::data(&rows, model, dictionary, vocabulary, &given.options(), &mut progress)?;
         Ok(tiller_explanations(found))
+    })
+}
+
+/// The baseline TopAct: explains the features of `dictionary` by the words of the `n_spans` (0 means 20) pieces of harvested
+/// text (`n_rows` directories) on which each fires most. `spans`, unless NULL, receives the pieces themselves, a line of
+/// JSON each: "feature", "row", "activation", "text". Progress counts rows.
+///
+/// On success `*out` owns a new object; free it with tiller_explanations_free(), and `*spans` with tiller_text_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_explain_spans(
+    rows: *const *const tiller_activations,
+    n_rows: usize,
+    model: Option<&tiller_model>,
+    dictionary: Option<&tiller_dictionary>,
+    vocabulary: Option<&tiller_vocabulary>,
+    n_spans: u32,
+    threads: u32,
+    progress: Option<&tiller_progress>,
+    spans: Out<'_, tiller_text>,
+    out: Out<'_, tiller_explanations>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        // SAFETY: the header requires `n_rows` live handles.
+        let (rows, model) = (unsafe { opened(rows, n_rows) }?, &some(model, "model")?.model);
+        let (dictionary, vocabulary) =
+            (&some(dictionary, "dictionary")?.dictionary, &some(vocabulary, "vocabulary")?.0);
+        // SAFETY: the header requires a function that may be called with its `user`.
+        let mut progress = unsafe { reporter(progress) };
+        let (n, threads) = (if n_spans == 0 { SPANS } else { n_spans as usize }, threads.max(1) as usize);
+        let (found, made) = harvested::top_act(&rows, model, dictionary, vocabulary, n, threads, &mut progress)?;
+        if let Some(spans) = spans {
+            let text = harvested::spans_jsonl(&found, model);
+            spans.write(Some(Box::new(tiller_text::from(text.as_str()))));
+        }
+        Ok(tiller_explanations(made))
     })
 }

@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 pub const BEFORE: usize = 16;
 /// Tokens of a span after the one that fires.
 pub const AFTER: usize = 7;
+/// Spans of a feature, where nothing else is asked for.
+pub const SPANS: usize = 20;
 
 /// A piece of text around a token on which a feature fires.
 #[derive(Clone, Debug, PartialEq)]

@@ -233,6 +233,21 @@ pub fn top_act(
     Ok((spans, Explanations::new(header, list)?))
 }
 
+/// Spans as text, a line of JSON each: "feature", "row", "activation", "text".
+pub fn spans_jsonl(spans: &[Vec<Span>], model: &Model) -> String {
+    let bytes = |token: i32| token_bytes(model, token);
+    let mut lines = String::new();
+    for (feature, spans) in spans.iter().enumerate() {
+        for span in spans {
+            let (row, activation, text) = (span.row, span.activation, span.text(&bytes));
+            let line = serde_json::json!({"feature": feature, "row": row, "activation": activation, "text": text});
+            lines += &line.to_string();
+            lines.push('\n');
+        }
+    }
+    lines
+}
+
 fn check_rows(rows: &Activations, model: &Model, dictionary: &Dictionary) -> Result<()> {
     dictionary.check_model(model.d_model(), model.n_layer(), model.fingerprint())?;
     let (meta, place) = (rows.meta(), rows.directory().display());

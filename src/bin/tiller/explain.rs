@@ -2,13 +2,16 @@
 
 use clap::{Args as Clap, ValueEnum};
 use serde_json::json;
+use std::io::Write;
 use std::path::PathBuf;
 use tiller::activations::Activations;
 use tiller::engine::{Engine, Options};
+use tiller::explain::baselines::SPANS;
 use tiller::explain::counted::Count;
 use tiller::explain::harvested::{self, Data};
 use tiller::explain::lens::{Condition, Lens, Mode};
 use tiller::explain::{Explanations, Vocabulary, tuned};
+use tiller::file::write_atomic;
 use tiller::model::Model;
 use tiller::{Error, Result};
 
@@ -29,7 +32,8 @@ pub(crate) struct Args {
     /// Rows of the last layer for the same text, for the estimator tuned
     #[arg(long, value_name = "DIR")]
     final_rows: Option<PathBuf>,
-    /// How words are found: counted over text, through the unembedding, or through a linear map and the unembedding
+    /// How words are found: counted over text, through the unembedding, through a linear map and the unembedding, or in
+    /// the pieces of text on which a feature fires most
     #[arg(long, value_enum, default_value = "data")]
     estimator: Which,
     /// The words that explanations may use; if the file is missing, it is made from the rows
@@ -50,6 +54,12 @@ pub(crate) struct Args {
     /// Words kept a feature
     #[arg(long, default_value_t = tiller::explain::TOP_WORDS, value_name = "N")]
     top: usize,
+    /// Where to write the pieces of text of the estimator topact: JSONL with feature, row, activation, text
+    #[arg(long, value_name = "FILE.jsonl")]
+    spans: Option<PathBuf>,
+    /// Pieces of text a feature, for the estimator topact
+    #[arg(long, default_value_t = SPANS, value_name = "N")]
+    n_spans: usize,
     /// Labels to put in: JSONL with feature and label
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -65,6 +75,8 @@ enum Which {
     Data,
     Lens,
     Tuned,
+    #[value(name = "topact")]
+    TopAct,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -114,6 +126,20 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
             let map = harvested::tuned_map(from, &to, rows, tuned::DEFAULT_RIDGE, threads, &mut |step| bar.step(step))?;
             drop(bar);
             lens(args, &model, &dictionary, &vocabulary, Some(&map), out)?
+        }
+        Which::TopAct => {
+            if rows.is_empty() {
+                return Err(Error::argument("the estimator topact needs --rows"));
+            }
+            let mut bar = out.bar("explain", "rows");
+            let n = args.n_spans.max(1);
+            let (spans, made) =
+                harvested::top_act(&rows, &model, &dictionary, &vocabulary, n, threads, &mut |step| bar.step(step))?;
+            if let Some(path) = &args.spans {
+                let text = harvested::spans_jsonl(&spans, &model);
+                write_atomic(path, |file| file.write_all(text.as_bytes()).map_err(|e| Error::io("write", path, e)))?;
+            }
+            made
         }
     };
     if let Some(labels) = &args.labels {

@@ -3,8 +3,16 @@
 package main
 
 import (
+	"strings"
 	"tiller"
 )
+
+func explained(name string, e *tiller.Explanations, err error) (string, error) {
+	if _, err = keep(name, e, err); err != nil {
+		return "", err
+	}
+	return show(len(e.Features())), nil
+}
 
 func init() {
 	for name, run := range map[string]operation{
@@ -119,6 +127,50 @@ func init() {
 				square += x * x
 			}
 			return show(token, position, square > 0), err
+		},
+		"train": func(a arguments) (string, error) {
+			left := number(a[5])
+			d, err := tiller.Train([]*tiller.Activations{get[*tiller.Activations](a[1])},
+				tiller.TrainOptions{NFeatures: number(a[2]), K: number(a[3]), Batch: number(a[4])}, "",
+				func(done, total uint64, note string) bool { left--; return left != -1 })
+			if _, err = keep(a[0], d, err); err != nil {
+				return "", err
+			}
+			return show(d.NFeatures(), d.DModel()), nil
+		},
+		"dictionary_measure": func(a arguments) (string, error) {
+			q, err := get[*tiller.Dictionary](a[0]).Measure(get[*tiller.Activations](a[1]), tiller.MeasureOptions{}, nil)
+			return show(q.NRows, q.NSinks, q.L0 > 0 && q.MeanNorm > 0, q.FVU > 0 && q.FVU < 1), err
+		},
+		"vocabulary_harvested": func(a arguments) (string, error) {
+			v, err := tiller.HarvestedVocabulary([]*tiller.Activations{get[*tiller.Activations](a[1])},
+				get[*tiller.Model](a[2]), number(a[3]))
+			if _, err = keep(a[0], v, err); err != nil {
+				return "", err
+			}
+			return show(v.Len()), nil
+		},
+		"explain_data": func(a arguments) (string, error) {
+			e, err := tiller.Explain([]*tiller.Activations{get[*tiller.Activations](a[1])}, get[*tiller.Model](a[2]),
+				get[*tiller.Dictionary](a[3]), get[*tiller.Vocabulary](a[4]), tiller.ExplainOptions{}, nil)
+			return explained(a[0], e, err)
+		},
+		"explain_spans": func(a arguments) (string, error) {
+			e, spans, err := tiller.ExplainSpans([]*tiller.Activations{get[*tiller.Activations](a[1])},
+				get[*tiller.Model](a[2]), get[*tiller.Dictionary](a[3]), get[*tiller.Vocabulary](a[4]), number(a[5]), 1, nil)
+			text, err := explained(a[0], e, err)
+			return text + " " + show(strings.HasPrefix(spans, `{"activation":`)), err
+		},
+		"engine_explain": func(a arguments) (string, error) {
+			e, err := get[*tiller.Engine](a[1]).Explain(get[*tiller.Model](a[2]), get[*tiller.Dictionary](a[3]),
+				get[*tiller.Vocabulary](a[4]), nil, nil, tiller.LensOptions{}, nil)
+			return explained(a[0], e, err)
+		},
+		"engine_self_test": func(a arguments) (string, error) {
+			t, err := get[*tiller.Engine](a[0]).SelfTest(
+				get[*tiller.Dictionary](a[1]), []string{a[2]}, tiller.SelfTestOptions{}, nil)
+			return show(t.NRows, t.NWarnings, t.FVU > 0 && t.L0 > 0,
+				t.Clean < t.Reconstructed && t.Reconstructed < t.Zero), err
 		},
 		"requantize": func(a arguments) (string, error) { return "", tiller.Requantize(a[0], a[1], a[2], 2) },
 	} {
