@@ -1430,6 +1430,8 @@ typedef struct {
     uint32_t site;
     // Always 0.
     uint32_t reserved;
+    // Another quantization of the running model, as whose rows these are marked; NULL marks them as what they are.
+    const char *counts_as;
 } tiller_harvest;
 
 // Opens a GGUF model.

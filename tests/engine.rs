@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tiller::activations::{Activations, RowType};
-use tiller::engine::{Document, Engine, Generate, Harvest, Message, Options, Stop};
+use tiller::engine::{Document, Engine, Generate, Harvest, Message, Options, Stop, requantize};
 use tiller::hook_point::{HookPoint, Site};
 use tiller::plan::{Compiled, Plan, Route, Rule, Strength, Vector};
 use tiller::progress::silent;
@@ -229,6 +229,33 @@ fn a_harvest_goes_on_where_it_was_cut() {
     }
     let other = engine.harvest(&text[1..], &dir.path().join("cut"), &options(0), &mut silent).unwrap_err();
     assert_eq!(other.kind(), tiller::Kind::Mismatch, "{other}");
+}
+
+/// Rows of a requantized copy are nearly the model's own, and may count as such; those of another model may not.
+#[test]
+fn a_harvest_may_run_on_a_requantized_copy() {
+    let Some(path) = support::model(support::SMOLLM) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("copy.gguf");
+    requantize(&path, &copy, "Q8_0", 0).unwrap();
+    let text = [Document::Text(TEXT.to_owned())];
+    let rows = |model: &Path, name: &str, counts_as: Option<&Path>| {
+        let counts_as = counts_as.map(Path::to_owned);
+        let options = Harvest { layers: vec![9], counts_as, ..Harvest::default() };
+        open(model, true).harvest(&text, &dir.path().join(name), &options, &mut silent)?;
+        Activations::open(&dir.path().join(name))
+    };
+    let (own, made) = (rows(&path, "own", None).unwrap(), rows(&copy, "made", Some(&path)).unwrap());
+    assert_eq!(made.meta().model_fingerprint, own.meta().model_fingerprint);
+    let (mut a, mut b) = (vec![0.0; own.d_model()], vec![0.0; own.d_model()]);
+    for i in 0..own.n_rows() {
+        own.row(i, &mut a);
+        made.row(i, &mut b);
+        assert!(distance(&a, &b) < 0.1, "row {i}: {}", distance(&a, &b));
+    }
+    let Some(other) = support::model(support::GEMMA) else { return };
+    let error = rows(&copy, "other", Some(&other)).err().expect("another model is refused");
+    assert!(error.kind() == tiller::Kind::Mismatch && error.message().contains("checkpoint"), "{error}");
 }
 
 #[test]

@@ -346,6 +346,7 @@ type HarvestOptions struct {
 	Window, ShardRows         int
 	Float32, WithoutEarlyStop bool
 	Site                      Site
+	CountsAs                  string // another quantization of the running model, as whose rows these are marked
 }
 
 // Harvest writes rows of the residual stream for text files into a directory, and says how many rows there are.
@@ -363,6 +364,10 @@ func (n *Engine) Harvest(files []string, directory string, options HarvestOption
 	o.max_tokens, o.window = C.uint64_t(options.MaxTokens), C.uint32_t(options.Window)
 	o.shard_rows = C.uint32_t(options.ShardRows)
 	o.site = C.uint32_t(options.Site)
+	if options.CountsAs != "" {
+		o.counts_as = cstring(options.CountsAs)
+		defer free(o.counts_as)
+	}
 	if options.Float32 {
 		o.dtype = 1
 	}

@@ -468,16 +468,18 @@ pub struct tiller_harvest {
     pub site: u32,
     /// Always 0.
     pub reserved: u32,
+    /// Another quantization of the running model, as whose rows these are marked; NULL marks them as what they are.
+    pub counts_as: *const c_char,
 }
 
-// SAFETY: `repr(C)`, a `u32` first, numbers and a pointer.
+// SAFETY: `repr(C)`, a `u32` first, numbers and pointers.
 unsafe impl Options for tiller_harvest {
     const NAME: &'static str = "tiller_harvest";
 }
 
 impl tiller_harvest {
     /// # Safety
-    /// `layers` holds `n_layers` numbers.
+    /// `layers` holds `n_layers` numbers; `counts_as` is a C string or NULL.
     unsafe fn options(&self) -> Result<Harvest> {
         let default = Harvest::default();
         let or = |given: u32, default: usize| if given == 0 { default } else { given as usize };
@@ -491,6 +493,11 @@ impl tiller_harvest {
             shard_rows: or(self.shard_rows, default.shard_rows),
             early_stop: self.without_early_stop == 0,
             site: choice(self.site, &SITES, "tiller_harvest.site")?,
+            counts_as: match self.counts_as.is_null() {
+                true => None,
+                // SAFETY: the caller's contract.
+                false => Some(unsafe { path(self.counts_as, "tiller_harvest.counts_as") }?.to_owned()),
+            },
         })
     }
 }

@@ -8,7 +8,7 @@ use tiller::engine::{Engine, Harvest, Options, documents};
 use tiller::hook_point::Site;
 use tiller::{Error, Result};
 
-use crate::open::Machine;
+use crate::open::{self, Machine};
 use crate::output::Out;
 
 /// Run text through a model and keep the residual rows after a layer
@@ -40,6 +40,10 @@ pub(crate) struct Args {
     /// Stop after this many tokens; 0 takes all the text
     #[arg(long, default_value_t = 0, value_name = "N")]
     max_tokens: u64,
+    /// Run a copy of the model requantized to this type, such as F16: the same weights, up to twice as fast where the
+    /// model's own type has no fast kernel. The rows are marked as the model's
+    #[arg(long, value_name = "TYPE")]
+    run_as: Option<String>,
     /// Go on with a harvest that was interrupted
     #[arg(long)]
     resume: bool,
@@ -75,7 +79,9 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         sequences: 64,
         ..Options::default()
     };
-    let mut engine = Engine::open(&args.model, &options)?;
+    let copy = args.run_as.as_ref().map(|kind| open::requantized(&args.model, kind, None, args.machine.threads, out));
+    let copy = copy.transpose()?;
+    let mut engine = Engine::open(copy.as_deref().unwrap_or(&args.model), &options)?;
     let harvest = Harvest {
         layers: args.layer.clone(),
         site: args.hook,
@@ -85,6 +91,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         },
         window: args.context,
         max_tokens: args.max_tokens,
+        counts_as: copy.is_some().then(|| args.model.clone()),
         ..Harvest::default()
     };
     let mut bar = out.bar("harvest", "tokens");

@@ -4,12 +4,13 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tiller::dictionary::Dictionary;
-use tiller::engine::{Engine, Options};
+use tiller::engine::{Engine, Options, requantize};
 use tiller::explain::{Explanations, Match};
 use tiller::model::Model;
 use tiller::plan::{Feature, Op, Plan, Rule, Strength, Unit};
 use tiller::{Error, Result};
 
+use crate::fetch::cache_dir;
 use crate::output::Out;
 
 /// How a model is run.
@@ -35,6 +36,30 @@ impl Machine {
             Options { threads: self.threads, gpu_layers: self.gpu_layers, context, sequences, ..Options::default() };
         Engine::open(path, &options)
     }
+}
+
+/// A copy of a model with weights of another type, made once and kept in `directory`, or in the cache folder of fetch.
+pub(crate) fn requantized(
+    model: &Path,
+    kind: &str,
+    directory: Option<&Path>,
+    threads: usize,
+    out: &Out,
+) -> Result<PathBuf> {
+    let directory = match directory {
+        Some(directory) => directory.to_owned(),
+        None => cache_dir()?.join("quantized"),
+    };
+    std::fs::create_dir_all(&directory).map_err(|e| Error::io("create", &directory, e))?;
+    // Models of one name in two folders are told apart by what they hold.
+    let (stem, opened) = (model.file_stem().unwrap_or_default().to_string_lossy(), Model::open(model)?);
+    let mark = opened.fingerprint().get(48..).unwrap_or_default();
+    let path = directory.join(format!("{stem}.{mark}.{}.gguf", kind.to_uppercase()));
+    if !path.exists() {
+        out.note(format!("requantizing to {kind}"));
+        requantize(model, &path, kind, threads)?;
+    }
+    Ok(path)
 }
 
 /// Opens a dictionary and checks that it fits a model; what is only doubtful is noted.
