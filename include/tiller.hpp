@@ -684,6 +684,132 @@ private:
     detail::owned<tiller_control_vector, tiller_control_vector_free> c_;
 };
 
+// A coder whose codes are dense: ConCA or SSAE.
+class coder {
+public:
+    explicit coder(const std::string &file)
+        : c_(detail::make<tiller_coder>([&](auto **out, auto **err) { return tiller_coder_open(file.c_str(), out, err); })) {}
+    // On rows of width d_model one after another. A checkpoint is a file from which a cancelled run goes on; "" for none.
+    static coder train(
+        const std::vector<float> &rows, size_t d_model, tiller_coder_options options,
+        const std::string &checkpoint = {}, const progress_fn &progress = nullptr
+    ) {
+        return made(options, checkpoint, progress, [&](const char *file, auto *lent, auto **out, auto **err) {
+            return tiller_coder_train_rows(rows.data(), rows.size(), d_model, &options, file, lent, out, err);
+        });
+    }
+    // On harvested rows.
+    static coder train(
+        const std::vector<const activations *> &rows, tiller_coder_options options, const std::string &checkpoint = {},
+        const progress_fn &progress = nullptr
+    ) {
+        const auto handles = detail::handles<tiller_activations>(rows);
+        return made(options, checkpoint, progress, [&](const char *file, auto *lent, auto **out, auto **err) {
+            return tiller_coder_train(handles.data(), handles.size(), &options, file, lent, out, err);
+        });
+    }
+    void save(const std::string &file) const {
+        detail::call([&](auto **err) { return tiller_coder_save(get(), file.c_str(), err); });
+    }
+    size_t d_model() const noexcept { return tiller_coder_d_model(get()); }
+    size_t n_latents() const noexcept { return tiller_coder_n_latents(get()); }
+    // Whole rows of d_model become as many rows of n_latents.
+    std::vector<float> encode(const std::vector<float> &rows, uint32_t threads = 0) const {
+        std::vector<float> codes(rows.size() / d_model() * n_latents());
+        detail::call([&](auto **err) {
+            return tiller_coder_encode(get(), rows.data(), rows.size(), threads, codes.data(), codes.size(), err);
+        });
+        return codes;
+    }
+    std::vector<float> decode(const std::vector<float> &codes, uint32_t threads = 0) const {
+        std::vector<float> rows(codes.size() / n_latents() * d_model());
+        detail::call([&](auto **err) {
+            return tiller_coder_decode(get(), codes.data(), codes.size(), threads, rows.data(), rows.size(), err);
+        });
+        return rows;
+    }
+    // The direction of a code.
+    std::vector<float> decoder_row(size_t latent) const {
+        std::vector<float> row(d_model());
+        detail::call([&](auto **err) { return tiller_coder_decoder_row(get(), latent, row.data(), row.size(), err); });
+        return row;
+    }
+    // A dictionary with the same decoder, for plans.
+    tiller::dictionary dictionary() const {
+        return tiller::dictionary(
+            detail::make<tiller_dictionary>([&](auto **out, auto **err) { return tiller_coder_dictionary(get(), out, err); })
+        );
+    }
+    const tiller_coder *get() const noexcept { return c_.get(); }
+
+private:
+    explicit coder(tiller_coder *handle) : c_(handle) {}
+    template <class F>
+    static coder made(tiller_coder_options &options, const std::string &checkpoint, const progress_fn &progress, F &&f) {
+        options.size = static_cast<uint32_t>(sizeof options);
+        tiller_coder *made = nullptr;
+        detail::progress lent(progress);
+        const char *file = checkpoint.empty() ? nullptr : checkpoint.c_str();
+        lent.run([&](auto **err) { return f(file, lent.get(), &made, err); });
+        return coder(made);
+    }
+    detail::owned<tiller_coder, tiller_coder_free> c_;
+};
+
+// A direction between two kinds of rows, for control_vector::add().
+struct direction {
+    std::vector<float> values;
+    tiller_direction_report report;
+    // Methods: 0 difference of means, 1 mean of paired differences, 2 principal axis, 3 principal axis around the mean.
+    direction(
+        const std::vector<float> &positive, const std::vector<float> &negative, size_t d_model, uint32_t method,
+        uint32_t threads = 1
+    )
+        : values(d_model), report(detail::sized<tiller_direction_report>()) {
+        detail::call([&](auto **err) {
+            return tiller_direction(
+                positive.data(), positive.size(), negative.data(), negative.size(), d_model, method, threads,
+                values.data(), values.size(), &report, err
+            );
+        });
+    }
+};
+
+// A logistic regression on rows.
+class probe {
+public:
+    explicit probe(const std::string &file)
+        : c_(detail::make<tiller_probe>([&](auto **out, auto **err) { return tiller_probe_open(file.c_str(), out, err); })) {}
+    probe(
+        const std::vector<float> &rows, size_t d_model, const std::vector<uint8_t> &labels,
+        tiller_probe_options options = {}, const progress_fn &progress = nullptr
+    ) {
+        options.size = static_cast<uint32_t>(sizeof options);
+        tiller_probe *made = nullptr;
+        detail::progress lent(progress);
+        lent.run([&](auto **err) {
+            return tiller_probe_fit(
+                rows.data(), rows.size(), d_model, labels.data(), labels.size(), &options, lent.get(), &made, err
+            );
+        });
+        c_.reset(made);
+    }
+    void save(const std::string &file) const {
+        detail::call([&](auto **err) { return tiller_probe_save(get(), file.c_str(), err); });
+    }
+    size_t d_model() const noexcept { return tiller_probe_d_model(get()); }
+    float bias() const noexcept { return tiller_probe_bias(get()); }
+    std::vector<float> weights() const {
+        std::vector<float> weights(d_model());
+        detail::call([&](auto **err) { return tiller_probe_weights(get(), weights.data(), weights.size(), err); });
+        return weights;
+    }
+    const tiller_probe *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_probe, tiller_probe_free> c_;
+};
+
 // Rows of one layer, copied out of the graph.
 class captured {
 public:

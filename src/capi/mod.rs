@@ -8,6 +8,7 @@
 
 mod activations;
 mod arguments;
+mod coder;
 mod control_vector;
 mod dictionary;
 mod encode;
@@ -25,7 +26,9 @@ mod guard;
 mod hook;
 mod model;
 mod plan;
+mod probe;
 mod progress;
 mod quality;
 mod text;
 mod train;
+mod vector;

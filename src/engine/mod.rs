@@ -6,6 +6,7 @@
 mod generate;
 mod harvest;
 mod host;
+mod last_rows;
 mod log;
 mod quantize;
 mod score;

@@ -2,17 +2,21 @@
 //!
 //! | module | asks |
 //! |---|---|
+//! | [`assignment`] | which one-to-one matching is best? |
 //! | [`concepts`] | does steering by a concept's words work, and how hard should it be? |
 //! | [`diagnosis`] | what is wrong with a dictionary that does not fit? |
 //! | [`drift`] | what does quantizing the model do to a dictionary? (feature `engine`) |
+//! | [`mpc`] | do single features say what concepts' log-odds are? |
 //! | [`quality`] | how well does a dictionary describe rows? |
 //! | [`self_test`] | does it fit the model at hand, and does the model notice its reconstructions? (feature `engine`) |
 //! | [`trial`] | what does a model write with a plan and without, and how fluent is it? (feature `engine`) |
 
+pub mod assignment;
 pub mod concepts;
 pub mod diagnosis;
 #[cfg(feature = "engine")]
 pub mod drift;
+pub mod mpc;
 pub mod quality;
 #[cfg(feature = "engine")]
 pub mod self_test;

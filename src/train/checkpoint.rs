@@ -111,7 +111,7 @@ pub(super) fn load(path: &Path, d: usize, options: &Options, rows: &str) -> Resu
 }
 
 /// Names the first setting that differs.
-fn same_recipe(path: &Path, found: &str, expected: &str) -> Result<()> {
+pub(super) fn same_recipe(path: &Path, found: &str, expected: &str) -> Result<()> {
     let parse = |text: &str| serde_json::from_str::<HashMap<String, Value>>(text).unwrap_or_default();
     let (found, expected) = (parse(found), parse(expected));
     let mut names: Vec<&String> = expected.keys().collect();

@@ -4,6 +4,14 @@
 
 use std::sync::Mutex;
 
+/// The threads to use where `asked` are asked for; 0 asks for all that the machine has.
+pub(super) fn count(asked: usize) -> usize {
+    match asked {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    }
+}
+
 /// Runs `work` on every item, on `threads` threads of which the caller's is one; returns when all are done.
 pub(super) fn each<T: Send>(threads: usize, items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
     let items = Mutex::new(items);

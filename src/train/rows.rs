@@ -3,6 +3,7 @@
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use super::table::Table;
 use crate::activations::Activations;
 use crate::dictionary::Info;
 use crate::error::{Error, Result};
@@ -18,6 +19,10 @@ enum Source<'a> {
     Memory(&'a [f32]),
     /// Directories of shards, and the rows in them that are used: `(directory, row)`.
     Shards(Vec<&'a Activations>, Vec<(u32, u32)>),
+    /// Files of others, and the first row of each; the last entry is the number of rows.
+    Tables(Vec<&'a Table>, Vec<usize>),
+    /// Rows of the second less rows of the first.
+    Differences(&'a Rows<'a>, &'a Rows<'a>),
 }
 
 impl<'a> Rows<'a> {
@@ -79,6 +84,51 @@ impl<'a> Rows<'a> {
         Ok(Self { d_model: first.d_model(), source: Source::Shards(directories.to_vec(), used), info })
     }
 
+    /// The rows of files of others, one after another. Nothing is known of their origin, and no row is left out.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`](crate::Kind::Argument) without a file, or with too many rows;
+    /// [`Kind::Mismatch`](crate::Kind::Mismatch) if the files differ in width.
+    pub fn from_tables(tables: &[&'a Table]) -> Result<Self> {
+        let Some(first) = tables.first() else {
+            return Err(Error::argument("rows: expected one file of rows or more, found none"));
+        };
+        let mut starts = vec![0usize];
+        let mut total = 0usize;
+        for table in tables {
+            if table.d_model() != first.d_model() {
+                let (one, other) = (first.d_model(), table.d_model());
+                return Err(Error::mismatch(format!("{}: expected rows of width {one}, found {other}", table.place())));
+            }
+            total = total.saturating_add(table.n_rows());
+            starts.push(total);
+        }
+        number(total)?;
+        let name = first.path().file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        let info = Info { name, ..Info::default() };
+        Ok(Self { d_model: first.d_model(), source: Source::Tables(tables.to_vec(), starts), info })
+    }
+
+    /// The differences `second − first`, row by row: what SSAE is trained on.
+    ///
+    /// # Errors
+    /// [`Kind::Mismatch`](crate::Kind::Mismatch) if the two differ in number or width.
+    pub fn differences(first: &'a Rows<'a>, second: &'a Rows<'a>) -> Result<Self> {
+        let (a, b) = ((first.len(), first.d_model), (second.len(), second.d_model));
+        if a != b {
+            return Err(Error::mismatch(format!("rows: differences need pairs, found {a:?} and {b:?} (rows, width)")));
+        }
+        let source = Source::Differences(first, second);
+        Ok(Self { d_model: first.d_model, source, info: first.info.clone() })
+    }
+
+    /// The same rows, said to come from and belong to `info`.
+    #[must_use]
+    pub fn with_info(mut self, info: Info) -> Self {
+        self.info = info;
+        self
+    }
+
     /// Width of a row.
     pub fn d_model(&self) -> usize {
         self.d_model
@@ -89,6 +139,8 @@ impl<'a> Rows<'a> {
         match &self.source {
             Source::Memory(data) => data.len() / self.d_model,
             Source::Shards(_, used) => used.len(),
+            Source::Tables(_, starts) => starts.last().copied().unwrap_or(0),
+            Source::Differences(first, _) => first.len(),
         }
     }
 
@@ -98,15 +150,31 @@ impl<'a> Rows<'a> {
     }
 
     /// Where they come from.
-    pub(super) fn info(&self) -> &Info {
+    pub fn info(&self) -> &Info {
         &self.info
     }
 
     /// Reads row `i` and checks that all of it is finite.
-    pub(super) fn read(&self, i: usize, out: &mut [f32]) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Kind::Numeric`](crate::Kind::Numeric), with the place, if it is not.
+    ///
+    /// # Panics
+    /// When there is no row `i`, or `out` is not `d_model` long.
+    pub fn read(&self, i: usize, out: &mut [f32]) -> Result<()> {
         match &self.source {
             Source::Memory(data) => out.copy_from_slice(&data[i * self.d_model..(i + 1) * self.d_model]),
             Source::Shards(directories, used) => directories[used[i].0 as usize].row(used[i].1 as usize, out),
+            Source::Tables(tables, starts) => {
+                let (table, row) = locate(starts, i);
+                tables[table].row(row, out);
+            }
+            Source::Differences(first, second) => {
+                let mut from = vec![0f32; self.d_model];
+                first.read(i, &mut from)?;
+                second.read(i, out)?;
+                out.iter_mut().zip(&from).for_each(|(x, from)| *x -= from);
+            }
         }
         if finite(out) {
             return Ok(());
@@ -117,6 +185,11 @@ impl<'a> Rows<'a> {
             Source::Shards(directories, used) => {
                 format!("{}: row {}", directories[used[i].0 as usize].directory().display(), used[i].1)
             }
+            Source::Tables(tables, starts) => {
+                let (table, row) = locate(starts, i);
+                format!("{}: row {row}", tables[table].place())
+            }
+            Source::Differences(..) => format!("difference {i}"),
         };
         Err(Error::numeric(format!("{place}, column {column}: expected a finite number, found {}", out[column])))
     }
@@ -135,6 +208,12 @@ impl<'a> Rows<'a> {
         }
         Ok(hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
     }
+}
+
+/// The file that holds row `i`, and the row's place in it.
+fn locate(starts: &[usize], i: usize) -> (usize, usize) {
+    let table = starts.partition_point(|&start| start <= i) - 1;
+    (table, i - starts[table])
 }
 
 /// Rows are numbered with 32 bits.

@@ -1,7 +1,7 @@
 //! The learning rate over the run: a linear warm-up, a plateau, a decay to zero.
 
 /// How the learning rate falls at the end of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decay {
     /// It stays.

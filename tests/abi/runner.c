@@ -64,6 +64,8 @@ RELEASE(matches)
 RELEASE(plan)
 RELEASE(compiled)
 RELEASE(control_vector)
+RELEASE(coder)
+RELEASE(probe)
 RELEASE(hook)
 
 /* ---- What comes out ---- */
@@ -567,6 +569,108 @@ static void control_vector_data(char **a) {
 
 static void control_vector_save(char **a) { status = tiller_control_vector_save(get(a[0]), a[1], a[2], &err); }
 
+/* ---- Coders, directions, probes ---- */
+
+static void coder_made(const char *name, tiller_coder *made) {
+    KEEP(coder, name, made);
+    if (status == TILLER_OK) out("%zu %zu", tiller_coder_d_model(made), tiller_coder_n_latents(made));
+}
+
+/* name, objective, regularizer, groups, sparsity, latents, steps, width, rows */
+static void coder_train(char **a) {
+    size_t n;
+    const float *data = floats(a[8], &n);
+    tiller_coder_options options = {0};
+    options.size = sizeof options;
+    options.objective = number(a[1]);
+    options.regularizer = number(a[2]);
+    options.groups = number(a[3]);
+    options.sparsity = number(a[4]);
+    options.n_latents = number(a[5]);
+    options.steps = number(a[6]);
+    options.threads = 1;
+    tiller_coder *made = NULL;
+    status = tiller_coder_train_rows(data, n, number(a[7]), &options, NULL, NULL, &made, &err);
+    coder_made(a[0], made);
+}
+
+static void coder_open(char **a) {
+    tiller_coder *made = NULL;
+    status = tiller_coder_open(a[1], &made, &err);
+    coder_made(a[0], made);
+}
+
+static void coder_save(char **a) { status = tiller_coder_save(get(a[0]), a[1], &err); }
+
+/* Codes rows and back: how many codes, then the direction of a latent at norm 1 or not, the codes and the rows not being
+   the same on every processor. */
+static void coder_code(char **a) {
+    const tiller_coder *coder = get(a[0]);
+    size_t n, d = tiller_coder_d_model(coder);
+    const float *data = floats(a[1], &n);
+    size_t n_codes = d ? n / d * tiller_coder_n_latents(coder) : 0;
+    float *all = (float *) take(n_codes * sizeof *all), *back = (float *) take(n * sizeof *back);
+    status = tiller_coder_encode(coder, data, n, 1, all, n_codes, &err);
+    if (status == TILLER_OK) status = tiller_coder_decode(coder, all, n_codes, 1, back, n, &err);
+    float *row = (float *) take(d * sizeof *row);
+    if (status == TILLER_OK) status = tiller_coder_decoder_row(coder, number(a[2]), row, d, &err);
+    if (status == TILLER_OK) out("%zu codes", n_codes);
+}
+
+static void coder_dictionary(char **a) {
+    tiller_dictionary *made = NULL;
+    status = tiller_coder_dictionary(get(a[1]), &made, &err);
+    KEEP(dictionary, a[0], made);
+}
+
+/* method, width, positive, negative */
+static void direction(char **a) {
+    size_t n_positive, n_negative, d = number(a[1]);
+    const float *positive = floats(a[2], &n_positive), *negative = floats(a[3], &n_negative);
+    float *values = (float *) take(d * sizeof *values);
+    tiller_direction_report report = {0};
+    report.size = sizeof report;
+    status = tiller_direction(positive, n_positive, negative, n_negative, d, number(a[0]), 1, values, d, &report, &err);
+    if (status != TILLER_OK) return;
+    out_floats(values, d);
+    out(" %.5g", report.agreement);
+}
+
+static void probe_made(const char *name, tiller_probe *made) {
+    KEEP(probe, name, made);
+    if (status != TILLER_OK) return;
+    size_t d = tiller_probe_d_model(made);
+    float *weights = (float *) take(d * sizeof *weights);
+    status = tiller_probe_weights(made, weights, d, &err);
+    for (size_t i = 0; i < d; i++) out(weights[i] > 0 ? "+" : weights[i] < 0 ? "-" : "0");
+    out(tiller_probe_bias(made) > 0 ? " +" : " -");
+}
+
+/* name, penalty, k, width, rows, labels */
+static void probe_fit(char **a) {
+    size_t n, n_labels;
+    const float *data = floats(a[4], &n), *given = floats(a[5], &n_labels);
+    uint8_t *labels = (uint8_t *) take(n_labels);
+    for (size_t i = 0; i < n_labels; i++) labels[i] = (uint8_t) given[i];
+    tiller_probe_options options = {0};
+    options.size = sizeof options;
+    options.penalty = number(a[1]);
+    options.k = number(a[2]);
+    options.c = 10;
+    options.threads = 1;
+    tiller_probe *made = NULL;
+    status = tiller_probe_fit(data, n, number(a[3]), labels, n_labels, &options, NULL, &made, &err);
+    probe_made(a[0], made);
+}
+
+static void probe_open(char **a) {
+    tiller_probe *made = NULL;
+    status = tiller_probe_open(a[1], &made, &err);
+    probe_made(a[0], made);
+}
+
+static void probe_save(char **a) { status = tiller_probe_save(get(a[0]), a[1], &err); }
+
 /* ---- The hook ---- */
 
 static void hook_new(char **a) {
@@ -666,7 +770,9 @@ static const struct {
     OPERATION(plan_for), OPERATION(plan_scaled), OPERATION(plan_json), OPERATION(plan_save), OPERATION(plan_compile),
     OPERATION(compiled_check), OPERATION(compiled_control_vector), OPERATION(compiled_apply),
     OPERATION(control_vector_new), OPERATION(control_vector_open), OPERATION(control_vector_add),
-    OPERATION(control_vector_data), OPERATION(control_vector_save), OPERATION(hook_new), OPERATION(hook_graph),
+    OPERATION(control_vector_data), OPERATION(control_vector_save), OPERATION(coder_train),
+    OPERATION(coder_open), OPERATION(coder_save), OPERATION(coder_code), OPERATION(coder_dictionary),
+    OPERATION(direction), OPERATION(probe_fit), OPERATION(probe_open), OPERATION(probe_save), OPERATION(hook_new), OPERATION(hook_graph),
     OPERATION(hook_set_plan), OPERATION(hook_vector), OPERATION(hook_announce), OPERATION(hook_capture),
     OPERATION(hook_captured), OPERATION(hook_architecture), OPERATION(hook_patch), OPERATION(hook_stop_after), OPERATION(hook_finish),
 #ifdef TILLER_ENGINE

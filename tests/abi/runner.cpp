@@ -94,6 +94,12 @@ static arguments from(const arguments &a, size_t i) { return arguments(a.begin()
 
 using namespace tiller;
 
+static std::string signs(const probe &made) {
+    std::string out;
+    for (const float weight : made.weights()) out += weight > 0 ? "+" : weight < 0 ? "-" : "0";
+    return out + (made.bias() > 0 ? " +" : " -");
+}
+
 static std::string dictionary_new(const arguments &a) {
     auto encoder = list<float>(a[5]), decoder = list<float>(a[6]), threshold = list<float>(a[7]), stats = list<float>(a[8]);
     tiller_dictionary_parts parts{};
@@ -280,6 +286,51 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
     {"control_vector_add", [](auto &a) { return get<control_vector>(a[0]).add(number(a[1]), list<float>(a[2])), ""; }},
     {"control_vector_data", [](auto &a) { return show(get<control_vector>(a[0]).data(number(a[1]))); }},
     {"control_vector_save", [](auto &a) { return get<control_vector>(a[0]).save(a[1], a[2]), ""; }},
+    {"coder_train",
+     [](auto &a) {
+         tiller_coder_options options{};
+         options.objective = number(a[1]);
+         options.regularizer = number(a[2]);
+         options.groups = number(a[3]);
+         options.sparsity = number(a[4]);
+         options.n_latents = number(a[5]);
+         options.steps = number(a[6]);
+         options.threads = 1;
+         const auto &made = keep(a[0], coder::train(list<float>(a[8]), number(a[7]), options));
+         return show(made.d_model(), made.n_latents());
+     }},
+    {"coder_open",
+     [](auto &a) {
+         const auto &made = keep(a[0], coder(a[1]));
+         return show(made.d_model(), made.n_latents());
+     }},
+    {"coder_save", [](auto &a) { return get<coder>(a[0]).save(a[1]), ""; }},
+    {"coder_code",
+     [](auto &a) {
+         const auto codes = get<coder>(a[0]).encode(list<float>(a[1]), 1);
+         get<coder>(a[0]).decode(codes, 1);
+         get<coder>(a[0]).decoder_row(number(a[2]));
+         return show(codes.size(), "codes");
+     }},
+    {"coder_dictionary", [](auto &a) { return keep(a[0], get<coder>(a[1]).dictionary()), ""; }},
+    {"direction",
+     [](auto &a) {
+         const direction found(list<float>(a[2]), list<float>(a[3]), number(a[1]), number(a[0]));
+         return show(found.values, found.report.agreement);
+     }},
+    {"probe_fit",
+     [](auto &a) {
+         tiller_probe_options options{};
+         options.penalty = number(a[1]);
+         options.k = number(a[2]);
+         options.c = 10;
+         options.threads = 1;
+         std::vector<uint8_t> labels;
+         for (const uint32_t label : list<uint32_t>(a[5])) labels.push_back(static_cast<uint8_t>(label));
+         return signs(keep(a[0], probe(list<float>(a[4]), number(a[3]), labels, options)));
+     }},
+    {"probe_open", [](auto &a) { return signs(keep(a[0], probe(a[1]))); }},
+    {"probe_save", [](auto &a) { return get<probe>(a[0]).save(a[1]), ""; }},
     {"hook_new", [](auto &a) { return keep(a[0], hook(fake_ggml())), ""; }},
     {"hook_graph", hook_graph},
     {"hook_set_plan", [](auto &a) { return get<hook>(a[0]).set_plan(plan_of(a)), ""; }},

@@ -12,6 +12,7 @@ use tiller::eval::self_test;
 
 use crate::fetch::cache_dir;
 use crate::info::TEXT;
+use crate::mpc;
 use crate::open::Machine;
 use crate::output::Out;
 
@@ -26,6 +27,8 @@ pub(crate) struct Args {
 enum What {
     /// What quantizing the model does to a dictionary: the model itself, then requantized
     Drift(DriftArgs),
+    /// How well single features of coders and dictionaries say what concepts are (MPC)
+    Mpc(mpc::Args),
 }
 
 #[derive(Clap)]
@@ -54,6 +57,7 @@ struct DriftArgs {
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     match &args.what {
         What::Drift(args) => run_drift(args, out),
+        What::Mpc(args) => mpc::run(args, out),
     }
 }
 

@@ -13,6 +13,7 @@ mod find;
 mod harvest;
 mod info;
 mod interrupt;
+mod mpc;
 mod open;
 mod output;
 mod plan;

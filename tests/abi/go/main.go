@@ -136,6 +136,39 @@ func dictionaryNew(a arguments) (string, error) {
 	return kept(a[0], d, err)
 }
 
+// coderKept keeps a coder and shows its sizes.
+func coderKept(name string) func(*tiller.Coder, error) (string, error) {
+	return func(c *tiller.Coder, err error) (string, error) {
+		if c, err = keep(name, c, err); err != nil {
+			return "", err
+		}
+		return show(c.DModel(), c.NLatents()), nil
+	}
+}
+
+// probeKept keeps a probe and shows the signs of its weights and bias.
+func probeKept(name string) func(*tiller.Probe, error) (string, error) {
+	return func(p *tiller.Probe, err error) (string, error) {
+		if p, err = keep(name, p, err); err != nil {
+			return "", err
+		}
+		sign := func(x float32) string {
+			if x > 0 {
+				return "+"
+			} else if x < 0 {
+				return "-"
+			}
+			return "0"
+		}
+		text := ""
+		weights, err := p.Weights()
+		for _, w := range weights {
+			text += sign(w)
+		}
+		return text + " " + sign(p.Bias()), err
+	}
+}
+
 // point reads "2", the residual stream after block 2, or "2/4", site 4 of it.
 func point(s string) tiller.Point {
 	layer, site, _ := strings.Cut(s, "/")
@@ -424,6 +457,43 @@ var operations = map[string]operation{
 	"control_vector_save": func(a arguments) (string, error) {
 		return "", get[*tiller.ControlVector](a[0]).Save(a[1], a[2])
 	},
+	"coder_train": func(a arguments) (string, error) {
+		options := tiller.CoderOptions{
+			Objective: uint32(number(a[1])), Regularizer: uint32(number(a[2])), Groups: uint32(number(a[3])),
+			Sparsity: uint32(number(a[4])), NLatents: number(a[5]), Steps: number(a[6]), Threads: 1,
+		}
+		return coderKept(a[0])(tiller.TrainCoderRows(floats(a[8]), number(a[7]), options, "", nil))
+	},
+	"coder_open": func(a arguments) (string, error) { return coderKept(a[0])(tiller.OpenCoder(a[1])) },
+	"coder_save": func(a arguments) (string, error) { return "", get[*tiller.Coder](a[0]).Save(a[1]) },
+	"coder_code": func(a arguments) (string, error) {
+		c := get[*tiller.Coder](a[0])
+		codes, err := c.Encode(floats(a[1]), 1)
+		if err != nil {
+			return "", err
+		}
+		if _, err := c.Decode(codes, 1); err != nil {
+			return "", err
+		}
+		_, err = c.DecoderRow(number(a[2]))
+		return show(len(codes), "codes"), err
+	},
+	"coder_dictionary": func(a arguments) (string, error) {
+		d, err := get[*tiller.Coder](a[1]).Dictionary()
+		return kept(a[0], d, err)
+	},
+	"direction": func(a arguments) (string, error) {
+		d, err := tiller.FindDirection(
+			floats(a[2]), floats(a[3]), number(a[1]), tiller.DirectionMethod(number(a[0])), 1)
+		return show(d.Values, d.Agreement), err
+	},
+	"probe_fit": func(a arguments) (string, error) {
+		options := tiller.ProbeOptions{L1: a[1] == "1", K: number(a[2]), C: 10, Threads: 1}
+		labels := list(a[5], func(s string) uint8 { return uint8(number(s)) })
+		return probeKept(a[0])(tiller.FitProbe(floats(a[4]), number(a[3]), labels, options, nil))
+	},
+	"probe_open": func(a arguments) (string, error) { return probeKept(a[0])(tiller.OpenProbe(a[1])) },
+	"probe_save": func(a arguments) (string, error) { return "", get[*tiller.Probe](a[0]).Save(a[1]) },
 	"hook_new": func(a arguments) (string, error) {
 		k, err := newHook()
 		return kept(a[0], k, err)

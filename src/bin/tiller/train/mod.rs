@@ -1,12 +1,17 @@
 //! `tiller train`: what is learned from harvested rows, one file per kind.
 
+mod dense;
+mod probe;
 mod sae;
+mod source;
+mod vector;
 
 use clap::{Args as Clap, Subcommand};
 use tiller::Result;
 
 use crate::output::Out;
 pub(crate) use sae::stored;
+pub(crate) use source::Source;
 
 /// Train on harvested rows
 #[derive(Clap)]
@@ -19,10 +24,22 @@ pub(crate) struct Args {
 enum What {
     /// A sparse dictionary (sparse autoencoder)
     Sae(sae::Args),
+    /// A ConCA coder: codes that are log-posteriors of concepts
+    Conca(dense::Conca),
+    /// An SSAE: a coder of differences between paired rows
+    Ssae(dense::Ssae),
+    /// Directions that tell two kinds of rows apart: means, principal axes, CAA
+    Vector(vector::Args),
+    /// A linear probe that tells two kinds of rows apart
+    Probe(probe::Args),
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     match &args.what {
         What::Sae(args) => sae::run(args, out),
+        What::Conca(args) => dense::conca(args, out),
+        What::Ssae(args) => dense::ssae(args, out),
+        What::Vector(args) => vector::run(args, out),
+        What::Probe(args) => probe::run(args, out),
     }
 }
