@@ -858,6 +858,230 @@ tiller_status tiller_train(const tiller_activations *const *rows,
                            tiller_dictionary **out,
                            tiller_error **err);
 
+/* ---- Coders with dense codes ----------------------------------------------------------------------------- */
+
+// A coder whose codes are dense: ConCA, whose codes are log-posteriors of concepts, or SSAE, which codes differences of
+// rows. Row i of its decoder is the direction of code i. Its file is safetensors, which others read.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_coder tiller_coder;
+
+// How a coder is trained. Zero means the default.
+typedef struct {
+    // sizeof(tiller_coder_options).
+    uint32_t size;
+    // What is minimised: 0 ConCA, 1 SSAE (rows are then differences).
+    uint32_t objective;
+    // What normalises codes: 0 LayerNorm, 1 GroupNorm, 2 BatchNorm, 3 Dropout.
+    uint32_t regularizer;
+    // Groups of a GroupNorm; 0 means 4.
+    uint32_t groups;
+    // The share that drops out; 0 means 0.1.
+    float dropout;
+    // ConCA's g: 0 SoftPlus, 1 SELU, 2 ELU.
+    uint32_t sparsity;
+    // Codes; 0 means 4,096.
+    uint32_t n_latents;
+    // Rows in a step; 0 means 2,048.
+    uint32_t batch;
+    // Steps; 0 means 2,000.
+    uint32_t steps;
+    // The learning rate; 0 means 1e-4 for ConCA, 1e-3 for SSAE.
+    float lr;
+    // ConCA's weight of g; 0 means 1e-4.
+    float alpha;
+    // SSAE's largest mean of |code|; 0 means 0.005.
+    float level;
+    // Steps of warm-up; 0 means 200.
+    uint32_t warm_up;
+    // Threads; 0 means all that the machine has. The result doesn't depend on it.
+    uint32_t threads;
+    // Chooses the start, the order of the rows and what drops out.
+    uint64_t seed;
+    // Steps between two checkpoints; 0 means 500.
+    uint32_t checkpoint_every;
+    // Always 0.
+    uint32_t reserved;
+} tiller_coder_options;
+
+// Trains a coder on the rows of `n_rows` directories, all of one model and layer. `checkpoint` is a file from which a run
+// that was cancelled goes on, or NULL. Progress counts rows.
+//
+// On success `*out` owns a new object; free it with tiller_coder_free().
+TILLER_API
+tiller_status tiller_coder_train(const tiller_activations *const *rows,
+                                 size_t n_rows,
+                                 const tiller_coder_options *given,
+                                 const char *checkpoint,
+                                 const tiller_progress *progress,
+                                 tiller_coder **out,
+                                 tiller_error **err);
+
+// The same on rows in memory: `n` floats, rows of width `d_model` one after another. Differences of rows for SSAE.
+//
+// On success `*out` owns a new object; free it with tiller_coder_free().
+TILLER_API
+tiller_status tiller_coder_train_rows(const float *rows,
+                                      size_t n,
+                                      size_t d_model,
+                                      const tiller_coder_options *given,
+                                      const char *checkpoint,
+                                      const tiller_progress *progress,
+                                      tiller_coder **out,
+                                      tiller_error **err);
+
+// Reads a coder that tiller_coder_save() wrote.
+//
+// On success `*out` owns a new object; free it with tiller_coder_free().
+TILLER_API tiller_status tiller_coder_open(const char *file, tiller_coder **out, tiller_error **err);
+
+// Writes a coder as safetensors.
+TILLER_API tiller_status tiller_coder_save(const tiller_coder *coder, const char *file, tiller_error **err);
+
+// Width of the rows. 0 if `coder` is NULL.
+TILLER_API size_t tiller_coder_d_model(const tiller_coder *coder);
+
+// Number of codes. 0 if `coder` is NULL.
+TILLER_API size_t tiller_coder_n_latents(const tiller_coder *coder);
+
+// Codes rows: `n_rows` floats, whole rows of d_model, become `n_codes` floats, as many rows of n_latents. `threads` 0 means
+// all that the machine has.
+TILLER_API
+tiller_status tiller_coder_encode(const tiller_coder *coder,
+                                  const float *rows,
+                                  size_t n_rows,
+                                  uint32_t threads,
+                                  float *codes,
+                                  size_t n_codes,
+                                  tiller_error **err);
+
+// The rows that codes stand for: the other way.
+TILLER_API
+tiller_status tiller_coder_decode(const tiller_coder *coder,
+                                  const float *codes,
+                                  size_t n_codes,
+                                  uint32_t threads,
+                                  float *rows,
+                                  size_t n_rows,
+                                  tiller_error **err);
+
+// The direction of code `latent`: `n` = d_model floats, for tiller_control_vector_add().
+TILLER_API
+tiller_status tiller_coder_decoder_row(const tiller_coder *coder,
+                                       size_t latent,
+                                       float *row,
+                                       size_t n,
+                                       tiller_error **err);
+
+// A dictionary with the same decoder, whose features are the codes cut off below zero: plans may add its features. A
+// coder of differences has none.
+//
+// On success `*out` owns a new dictionary; free it with tiller_dictionary_free().
+TILLER_API
+tiller_status tiller_coder_dictionary(const tiller_coder *coder,
+                                      tiller_dictionary **out,
+                                      tiller_error **err);
+
+// Frees `coder`. NULL is a no-op.
+TILLER_API void tiller_coder_free(tiller_coder *coder);
+
+/* ---- Directions ------------------------------------------------------------------------------------------ */
+
+// How well a direction tells the rows apart that it was made from.
+typedef struct {
+    // Set it to sizeof(tiller_direction_report) before the call.
+    uint32_t size;
+    // Always 0.
+    uint32_t reserved;
+    // Share of pairs whose positive row lies further along the direction; NaN if the rows are no pairs.
+    double agreement;
+    // Distance of the two means along the direction, in standard deviations.
+    double separation;
+    // Of a principal axis: its share of the sum of squares; else NaN.
+    double explained;
+} tiller_direction_report;
+
+// The direction from negative to positive rows, for tiller_control_vector_add(): `n` = d_model floats. Both kinds of rows
+// are given one after another. `method`: 0 difference of the means; 1 mean of the differences of pairs (CAA); 2 first
+// principal axis of these differences as they are (llama.cpp's generator); 3 around their mean (repeng's pca_diff). For 1
+// to 3, row i of both is a pair. Means keep their length; axes have norm 1 and point to the positive rows. `given` may be
+// NULL.
+TILLER_API
+tiller_status tiller_direction(const float *positive,
+                               size_t n_positive,
+                               const float *negative,
+                               size_t n_negative,
+                               size_t d_model,
+                               uint32_t method,
+                               uint32_t threads,
+                               float *values,
+                               size_t n,
+                               tiller_direction_report *given,
+                               tiller_error **err);
+
+/* ---- Probes ---------------------------------------------------------------------------------------------- */
+
+// A logistic regression that reads a yes or no off a row: p(yes) = 1 / (1 + exp(-(weights . row + bias))).
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_probe tiller_probe;
+
+// How a probe is fitted. Zero means the default.
+typedef struct {
+    // sizeof(tiller_probe_options).
+    uint32_t size;
+    // What keeps weights small: 0 L2, 1 L1 (most weights are exactly zero).
+    uint32_t penalty;
+    // The weight of the data against the penalty, as in scikit-learn; 0 means 1.
+    double c;
+    // Use the best so many columns alone, ranked by an L1 regression at C = 0.1; 0 means all.
+    uint32_t k;
+    // 1 leaves columns as they are; else they are brought to mean 0 and variance 1 first.
+    uint32_t raw;
+    // Threads; 0 means all that the machine has. The result doesn't depend on it.
+    uint32_t threads;
+    // Always 0.
+    uint32_t reserved;
+} tiller_probe_options;
+
+// Fits a probe to `n` floats, rows of width `d_model` one after another, and `n_labels` labels, 0 or 1, one for each row.
+//
+// On success `*out` owns a new object; free it with tiller_probe_free().
+TILLER_API
+tiller_status tiller_probe_fit(const float *rows,
+                               size_t n,
+                               size_t d_model,
+                               const uint8_t *labels,
+                               size_t n_labels,
+                               const tiller_probe_options *given,
+                               const tiller_progress *progress,
+                               tiller_probe **out,
+                               tiller_error **err);
+
+// Reads a probe that tiller_probe_save() wrote.
+//
+// On success `*out` owns a new object; free it with tiller_probe_free().
+TILLER_API tiller_status tiller_probe_open(const char *file, tiller_probe **out, tiller_error **err);
+
+// Writes weights and bias as safetensors.
+TILLER_API tiller_status tiller_probe_save(const tiller_probe *probe, const char *file, tiller_error **err);
+
+// Width of the rows. 0 if `probe` is NULL.
+TILLER_API size_t tiller_probe_d_model(const tiller_probe *probe);
+
+// The bias. 0 if `probe` is NULL.
+TILLER_API float tiller_probe_bias(const tiller_probe *probe);
+
+// The weights: `n` = d_model floats. The logit rises fastest along them, so they are a direction to steer by.
+TILLER_API
+tiller_status tiller_probe_weights(const tiller_probe *probe,
+                                   float *weights,
+                                   size_t n,
+                                   tiller_error **err);
+
+// Frees `probe`. NULL is a no-op.
+TILLER_API void tiller_probe_free(tiller_probe *probe);
+
 /* ---- Quality of a dictionary ----------------------------------------------------------------------------- */
 
 // Which rows a dictionary is measured on. Zero means the default.

@@ -83,3 +83,48 @@ fn features_are_found_and_become_a_plan_that_passes_its_check() {
     std::fs::write(plan, "{\"version\": 1, \"rules\": [{\"op\": \"push\"}]}").unwrap();
     assert!(fails(&["plan", "check", plan], 1).contains("push"));
 }
+
+/// Rows of NumPy in; a control vector, a probe and coders out, which the library opens again.
+#[test]
+fn vectors_probes_and_coders_from_arrays() {
+    use tiller::file::{Dtype, npy};
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let rows = |shift: f32| -> Vec<u8> {
+        let value =
+            |i: u32| (i.wrapping_mul(2_654_435_761) >> 20) as f32 / 4096.0 + if i % 4 == 0 { shift } else { 0.0 };
+        (0..400).flat_map(|i| value(i).to_le_bytes()).collect()
+    };
+    npy::write(at("up.npy").as_ref(), Dtype::F32, &[100, 4], rows(3.0)).unwrap();
+    npy::write(at("down.npy").as_ref(), Dtype::F32, &[100, 4], rows(0.0)).unwrap();
+    let (up, down) = (at("up.npy"), at("down.npy"));
+    let run = |args: &[&str]| -> serde_json::Value {
+        let output = tiller(&[&["--json", "train"][..], args].concat());
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let pair = ["--positive", &up, "--negative", &down];
+
+    let vector = at("v.gguf");
+    let told = run(&[&["vector"][..], &pair[..], &["--method", "pca", "--layer", "3", "--out", &vector]].concat());
+    assert_eq!((told["agreement"].as_f64(), told["layer"].as_u64()), (Some(1.0), Some(3)));
+    let found = tiller::plan::ControlVector::open(vector.as_ref()).unwrap();
+    assert!((found.directions()[&3][0] - 1.0).abs() < 1e-5);
+    let error = fails(&[&["train", "vector"][..], &pair[..], &["--out", &vector]].concat(), 2);
+    assert!(error.contains("--layer"), "{error}");
+
+    let probe = at("p.safetensors");
+    let told = run(&[&["probe"][..], &pair[..], &["-k", "1", "--out", &probe]].concat());
+    assert_eq!((&told["test"]["accuracy"], &told["features"]), (&1.0.into(), &serde_json::json!([0])));
+    let weights = tiller::train::probe::Probe::open(probe.as_ref()).unwrap().weights;
+    assert!(weights[0] > 0.0 && weights[1..] == [0.0; 3], "{weights:?}");
+
+    let (coder, dictionary) = (at("c.safetensors"), at("c.gguf"));
+    let small = ["--latents", "16", "--steps", "5", "--threads", "1"];
+    let args = ["conca", &up, "--regularizer", "group_norm:4", "--sparsity", "elu", "--dictionary", &dictionary];
+    run(&[&args[..], &small[..], &["--out", &coder]].concat());
+    assert_eq!(tiller::train::dense::Coder::open(coder.as_ref()).unwrap().n_latents(), 16);
+    assert_eq!(tiller::dictionary::Dictionary::open(dictionary.as_ref()).unwrap().n_features(), 16);
+    run(&[&["ssae"][..], &pair[..], &small[..], &["--out", &coder]].concat());
+    assert!(tiller::train::dense::Coder::open(coder.as_ref()).unwrap().codes_differences());
+}

@@ -113,7 +113,7 @@ fn a_checkpoint_of_another_run_is_refused() {
 fn every_variant_rebuilds_rows() {
     let data = planted(4000);
     let rows = Rows::from_slice(D, &data).unwrap();
-    let mut mean = vec![0f64; D];
+    let mut mean = [0f64; D];
     data.chunks(D).for_each(|row| mean.iter_mut().zip(row).for_each(|(m, &x)| *m += f64::from(x) / 4000.0));
     let spread: f64 = data.chunks(D).flatten().zip(mean.iter().cycle()).map(|(&x, m)| (f64::from(x) - m).powi(2)).sum();
     for regularizer in ALL {
