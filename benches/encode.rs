@@ -1,5 +1,5 @@
 //! Encoding: one row over the whole dictionary against a plain sum over the same bytes, a slice, and batches against
-//! the matrix product alone. Weights are random, and so is where in a page they start.
+//! the matrix product alone. (`tiller bench --what encode` measures the two sides in pairs and gives ratios.) Weights are random, and so is where in a page they start.
 //!
 //! `cargo bench --no-default-features --bench encode`; under `cargo test --benches` sizes are small and each runs once.
 
@@ -60,15 +60,22 @@ fn write(path: &Path, kind: GgmlType, d: usize, n: usize) -> Dictionary {
     Dictionary::open(path).unwrap()
 }
 
-/// A sum that does nothing but read.
+/// A sum that does nothing but read, on two threads.
 fn plain_sum(bytes: &[u8]) -> u64 {
-    let mut lanes = [0u64; 32];
-    for chunk in bytes.as_chunks::<256>().0 {
-        for (lane, v) in lanes.iter_mut().zip(chunk.as_chunks::<8>().0) {
-            *lane = lane.wrapping_add(u64::from_le_bytes(*v));
+    let sum = |bytes: &[u8]| {
+        let mut lanes = [0u64; 32];
+        for chunk in bytes.as_chunks::<256>().0 {
+            for (lane, v) in lanes.iter_mut().zip(chunk.as_chunks::<8>().0) {
+                *lane = lane.wrapping_add(u64::from_le_bytes(*v));
+            }
         }
-    }
-    lanes.iter().fold(0, |a, b| a.wrapping_add(*b))
+        lanes.iter().fold(0u64, |a, b| a.wrapping_add(*b))
+    };
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| sum(second));
+        sum(first).wrapping_add(second.join().unwrap())
+    })
 }
 
 fn row(d: usize, n: usize) -> Vec<f32> {
@@ -79,7 +86,7 @@ fn row(d: usize, n: usize) -> Vec<f32> {
 fn one_row(c: &mut Criterion) {
     let (d, n) = if measuring() { (2304, 16384) } else { (64, 128) };
     let dir = tempfile::tempdir().unwrap();
-    let mut group = c.benchmark_group(format!("one row, d {d}, F {n}"));
+    let mut group = c.benchmark_group(format!("one row, d {d}, F {n}, 2 threads"));
     group.sample_size(10);
     for kind in [GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0] {
         let path = dir.path().join("a.gguf");
@@ -88,9 +95,9 @@ fn one_row(c: &mut Criterion) {
         let bytes = file.data(file.tensor("enc.weight").unwrap());
         group.throughput(Throughput::Bytes(bytes.len() as u64));
         group.bench_function(BenchmarkId::new("sum", kind.name()), |b| b.iter(|| plain_sum(black_box(bytes))));
-        let (x, mut codes) = (row(d, 1), Vec::new());
+        let x = row(d, 1);
         group.bench_function(BenchmarkId::new("encode", kind.name()), |b| {
-            b.iter(|| dictionary.encode_sparse(black_box(&x), &mut codes));
+            b.iter(|| dictionary.encode_batch(black_box(&x), 2));
         });
     }
     group.finish();
@@ -114,7 +121,7 @@ fn slices(c: &mut Criterion) {
 }
 
 fn batches(c: &mut Criterion) {
-    let (d, n, rows) = if measuring() { (576, 4096, 1024) } else { (64, 128, 20) };
+    let (d, n, rows) = if measuring() { (2304, 16384, 4096) } else { (64, 128, 20) };
     let dir = tempfile::tempdir().unwrap();
     let mut group = c.benchmark_group(format!("batch of {rows}, d {d}, F {n}"));
     group.sample_size(10);
@@ -122,7 +129,7 @@ fn batches(c: &mut Criterion) {
     let x = row(d, rows);
     let weights = row(d, n);
     let mut out = vec![0f32; rows * n];
-    for threads in [1, 2] {
+    for threads in [2] {
         group.bench_function(BenchmarkId::new("gemm", threads), |b| {
             b.iter(|| gemm(Mat::new(&x, rows, d), Mat::new(&weights, n, d).t(), false, &mut out, threads));
         });

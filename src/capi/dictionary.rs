@@ -1,4 +1,5 @@
 use std::ffi::{CString, c_char};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::arguments::{Options, Report, choice, opt_text, options, path, report, slice, some, text};
@@ -372,7 +373,7 @@ pub unsafe extern "C" fn tiller_dictionary_save(
         let (file, storage) = unsafe { (path(file, "file")?, text(storage, "storage")?) };
         let kind = GgmlType::from_name(storage);
         let kind = kind.ok_or_else(|| Error::argument(format!("storage: no ggml type is called {storage:?}")))?;
-        some(dictionary, "dictionary")?.dictionary.save_gguf(file, kind)
+        convert(&some(dictionary, "dictionary")?.dictionary, file, kind).map(drop)
     })
 }
 
@@ -390,6 +391,14 @@ pub struct tiller_loss {
     pub decoder_mean: f32,
 }
 
+/// In any type that this build has a quantizer for.
+fn convert(dictionary: &Dictionary, file: &Path, kind: GgmlType) -> Result<Loss> {
+    #[cfg(feature = "engine")]
+    return crate::engine::convert(dictionary, file, kind);
+    #[cfg(not(feature = "engine"))]
+    dictionary.convert(file, kind)
+}
+
 /// The same, and says in `*out` what the storage cost. Goes through the dictionary in bands, however large it is.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_dictionary_convert(
@@ -405,7 +414,7 @@ pub unsafe extern "C" fn tiller_dictionary_convert(
         let kind = GgmlType::from_name(storage);
         let kind = kind.ok_or_else(|| Error::argument(format!("storage: no ggml type is called {storage:?}")))?;
         let out = some(out, "out")?;
-        let Loss { encoder, decoder } = some(dictionary, "dictionary")?.dictionary.convert(file, kind)?;
+        let Loss { encoder, decoder } = convert(&some(dictionary, "dictionary")?.dictionary, file, kind)?;
         *out = tiller_loss {
             encoder_min: encoder.min,
             encoder_mean: encoder.mean,

@@ -58,18 +58,27 @@ pub unsafe extern "C" fn tiller_engine_open(
 ) -> tiller_status {
     make(out, err, || {
         // SAFETY: the header requires a C string, and a struct whose `size` is set, or NULL.
-        let (file, given) = unsafe { (path(file, "file")?, options(given)?) };
-        let default = engine::Options::default();
-        let or = |given: u32, default: usize| if given == 0 { default } else { given as usize };
-        let options = engine::Options {
-            threads: or(given.threads, default.threads),
-            context: or(given.context, default.context),
-            batch: or(given.batch, default.batch),
-            sequences: or(given.sequences, default.sequences),
-            gpu_layers: or(given.gpu_layers, default.gpu_layers),
-            hook: given.without_hook == 0,
-        };
+        let (file, options) = unsafe { (path(file, "file")?, engine_options(given)?) };
         Engine::open(file, &options).map(tiller_engine)
+    })
+}
+
+/// How a model is run, with defaults.
+///
+/// # Safety
+/// As [`options`].
+pub(super) unsafe fn engine_options(given: *const tiller_engine_options) -> Result<engine::Options> {
+    // SAFETY: the caller's contract.
+    let given = unsafe { options(given) }?;
+    let default = engine::Options::default();
+    let or = |given: u32, default: usize| if given == 0 { default } else { given as usize };
+    Ok(engine::Options {
+        threads: or(given.threads, default.threads),
+        context: or(given.context, default.context),
+        batch: or(given.batch, default.batch),
+        sequences: or(given.sequences, default.sequences),
+        gpu_layers: or(given.gpu_layers, default.gpu_layers),
+        hook: given.without_hook == 0,
     })
 }
 

@@ -3,8 +3,9 @@ use std::path::PathBuf;
 
 use super::activations::tiller_activations;
 use super::arguments::{Options, Report, choice, options, path, report, slice, some};
+use super::diagnosis::tiller_diagnosis;
 use super::dictionary::tiller_dictionary;
-use super::engine::tiller_engine;
+use super::engine::{engine_options, tiller_engine, tiller_engine_options};
 use super::error::tiller_status;
 use super::explanations::{tiller_explanations, tiller_vocabulary};
 use super::guard::{ErrorOut, Out, guard, make};
@@ -12,6 +13,7 @@ use super::model::tiller_model;
 use super::progress::{reporter, tiller_progress};
 use crate::engine::documents;
 use crate::error::{Error, Result};
+use crate::eval::drift::{self, Drift};
 use crate::eval::self_test::{self, SelfTest};
 use crate::explain::lens::{Condition, Lens, Mode};
 use crate::explain::{harvested, tuned};
@@ -178,21 +180,143 @@ pub unsafe extern "C" fn tiller_engine_self_test(
 ) -> tiller_status {
     guard(err, || {
         let (engine, dictionary) = (&mut some(engine, "engine")?.0, &some(dictionary, "dictionary")?.dictionary);
-        // SAFETY: the header requires `n_files` pointers.
-        let files = unsafe { slice(files, n_files, "files") }?.iter();
-        // SAFETY: the header requires C strings.
-        let files = files.map(|&file| unsafe { path(file, "files") }.map(PathBuf::from)).collect::<Result<Vec<_>>>()?;
+        // SAFETY: the header requires `n_files` C strings.
+        let files = unsafe { paths(files, n_files, "files") }?;
         // SAFETY: the header requires a struct whose `size` is set, or NULL, and a function that may be called.
-        let (given, mut progress) = unsafe { (options(given)?, reporter(progress)) };
-        let default = self_test::Options::default();
-        let or = |given: u32, default: usize| if given == 0 { default } else { given as usize };
-        let options = self_test::Options {
-            max_tokens: or(given.max_tokens, default.max_tokens),
-            score_tokens: or(given.score_tokens, default.score_tokens),
-            window: or(given.window, default.window),
-        };
+        let (options, mut progress) = unsafe { (test_options(given)?, reporter(progress)) };
         let tested = self_test::self_test(engine, dictionary, &documents(&files)?, &options, &mut progress)?;
         // SAFETY: the header requires a struct whose `size` is set.
         unsafe { report(out, tiller_self_tested::from(&tested)) }
+    })
+}
+
+/// An array of paths.
+///
+/// # Safety
+/// If `n > 0`, `pointers` is NULL or points to `n` pointers, each NULL or a C string.
+unsafe fn paths(pointers: *const *const c_char, n: usize, name: &str) -> Result<Vec<PathBuf>> {
+    // SAFETY: the caller promises `n` pointers.
+    let pointers = unsafe { slice(pointers, n, name) }?.iter();
+    // SAFETY: the caller promises C strings.
+    pointers.map(|&file| unsafe { path(file, name) }.map(PathBuf::from)).collect()
+}
+
+/// How much text, with defaults.
+///
+/// # Safety
+/// As [`options`].
+unsafe fn test_options(given: *const tiller_self_test) -> Result<self_test::Options> {
+    // SAFETY: the caller's contract.
+    let given = unsafe { options(given) }?;
+    let default = self_test::Options::default();
+    let or = |given: u32, default: usize| if given == 0 { default } else { given as usize };
+    Ok(self_test::Options {
+        max_tokens: or(given.max_tokens, default.max_tokens),
+        score_tokens: or(given.score_tokens, default.score_tokens),
+        window: or(given.window, default.window),
+    })
+}
+
+/// Whether `dictionary` fits the engine's model, and if not, what is most likely wrong: on the first few hundred tokens of
+/// text files, as tiller_engine_harvest() reads them. A plan in force is set aside meanwhile. Progress counts alternatives.
+///
+/// On success `*out` owns a new object; free it with tiller_diagnosis_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_diagnose(
+    engine: Option<&mut tiller_engine>,
+    dictionary: Option<&tiller_dictionary>,
+    files: *const *const c_char,
+    n_files: usize,
+    given: *const tiller_self_test,
+    progress: Option<&tiller_progress>,
+    out: Out<'_, tiller_diagnosis>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        let (engine, dictionary) = (&mut some(engine, "engine")?.0, &some(dictionary, "dictionary")?.dictionary);
+        // SAFETY: the header requires `n_files` C strings.
+        let files = unsafe { paths(files, n_files, "files") }?;
+        // SAFETY: the header requires a struct whose `size` is set, or NULL, and a function that may be called.
+        let (options, mut progress) = unsafe { (test_options(given)?, reporter(progress)) };
+        let found = self_test::diagnose(engine, dictionary, &documents(&files)?, &options, &mut progress)?;
+        Ok(tiller_diagnosis(found))
+    })
+}
+
+/// What one quantization of a model makes of a dictionary.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_drifted {
+    /// Set it to sizeof(tiller_drifted) before the call, in each struct of an array.
+    pub size: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Mean number of active features in a row.
+    pub l0: f64,
+    /// Fraction of variance unexplained.
+    pub fvu: f64,
+    /// Cross-entropy of the model as it is, in nats a token.
+    pub clean: f64,
+    /// Share of the cross-entropy that the reconstruction recovers, as in tiller_self_tested.
+    pub recovered: f64,
+    /// Share of the active features of a token that are others than with the first model, 1 - |A and B| / |A or B|.
+    pub changed: f64,
+}
+
+// SAFETY: `repr(C)`, a `u32` first.
+unsafe impl Report for tiller_drifted {
+    const NAME: &'static str = "tiller_drifted";
+}
+
+impl From<&Drift> for tiller_drifted {
+    fn from(d: &Drift) -> Self {
+        let (quality, cross_entropy) = (&d.test.quality, &d.test.cross_entropy);
+        Self {
+            size: 0,
+            reserved: 0,
+            l0: quality.l0,
+            fvu: quality.fvu,
+            clean: cross_entropy.clean,
+            recovered: cross_entropy.recovered(),
+            changed: d.changed,
+        }
+    }
+}
+
+/// Measures `dictionary` on several quantizations of one model, over text files as tiller_engine_harvest() reads them; the
+/// first of the `n_models` is what the others are compared with. Each is opened with `engine` (or NULL) and closed again.
+/// Fills `out`, `n_models` structs. Progress counts tokens and names the model.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_dictionary_drift(
+    dictionary: Option<&tiller_dictionary>,
+    models: *const *const c_char,
+    n_models: usize,
+    files: *const *const c_char,
+    n_files: usize,
+    engine: *const tiller_engine_options,
+    given: *const tiller_self_test,
+    progress: Option<&tiller_progress>,
+    out: *mut tiller_drifted,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        let dictionary = &some(dictionary, "dictionary")?.dictionary;
+        // SAFETY: the header requires so many C strings.
+        let (models, files) = unsafe { (paths(models, n_models, "models")?, paths(files, n_files, "files")?) };
+        // SAFETY: the header requires structs whose `size` is set, or NULL, and a function that may be called.
+        let (engine, given, mut progress) =
+            unsafe { (engine_options(engine)?, test_options(given)?, reporter(progress)) };
+        if out.is_null() || !out.is_aligned() {
+            return Err(Error::argument("out: expected an array of tiller_drifted, found NULL or another address"));
+        }
+        // Structs of an older header are shorter, and lie closer to each other.
+        // SAFETY: the first struct's `size`, which the header requires to be set; not NULL and aligned by the check above.
+        let step = unsafe { out.cast::<u32>().read() } as usize;
+        let found = drift::drift(&models, dictionary, &documents(&files)?, &engine, &given, &mut progress)?;
+        for (i, drift) in found.iter().enumerate() {
+            // SAFETY: the header requires as many structs as models, and there is one result a model.
+            unsafe { report(out.byte_add(i * step), tiller_drifted::from(drift)) }?;
+        }
+        Ok(())
     })
 }

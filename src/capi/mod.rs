@@ -10,6 +10,7 @@ mod activations;
 mod arguments;
 mod coder;
 mod control_vector;
+mod diagnosis;
 mod dictionary;
 mod encode;
 #[cfg(feature = "engine")]

@@ -54,9 +54,11 @@ impl Dictionary {
     /// [`Kind::Argument`](crate::Kind::Argument) for another type, or Q8_0 if a width is no multiple of 32;
     /// [`Kind::Io`](crate::Kind::Io).
     pub fn convert(&self, path: &Path, kind: GgmlType) -> Result<Loss> {
+        self.check_blocks(kind)?;
         if !matches!(kind, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 | GgmlType::Q8_0) {
-            let name = kind.name();
-            return Err(Error::argument(format!("dictionaries are stored as F32, F16, BF16 or Q8_0, not {name}")));
+            let name = kind.label();
+            let what = format!("{name} needs ggml's quantizers (feature `engine`): choose F32, F16, BF16 or Q8_0");
+            return Err(Error::argument(what));
         }
         self.convert_with(path, kind, &mut |row, bytes| {
             pack(kind, row, bytes);
@@ -64,21 +66,26 @@ impl Dictionary {
         })
     }
 
-    /// [`Dictionary::convert`] to any type of ggml's, packed by `pack`: where ggml itself is at hand, its quantizers do the
-    /// rest. (Dictionaries are read in the four types of [`Dictionary::convert`].)
+    /// [`Dictionary::convert`] to any type of ggml's, packed by `pack`: with feature `engine`, `engine::convert` gives it
+    /// ggml's own quantizers, and dictionaries of any type that ggml decodes are read.
     ///
     /// # Errors
     /// [`Kind::Argument`](crate::Kind::Argument) if a width is no whole number of the type's blocks;
     /// [`Kind::Io`](crate::Kind::Io); what `pack` returns.
     pub fn convert_with(&self, path: &Path, kind: GgmlType, pack: Pack<'_>) -> Result<Loss> {
-        for width in [self.d_model(), self.d_out()] {
-            if !width.is_multiple_of(kind.block_len()) {
-                let (name, block) = (kind.name().to_uppercase(), kind.block_len());
-                let what = format!("{name} needs a width that is a multiple of {block}, found {width}: choose F16");
-                return Err(Error::argument(what));
-            }
-        }
+        self.check_blocks(kind)?;
         save(self, path, kind, pack)
+    }
+
+    /// Whether rows are whole blocks of `kind`.
+    fn check_blocks(&self, kind: GgmlType) -> Result<()> {
+        let block = kind.block_len();
+        let wrong = [self.d_model(), self.d_out()].into_iter().find(|width| !width.is_multiple_of(block));
+        let Some(width) = wrong else { return Ok(()) };
+        let others = if width.is_multiple_of(32) { "Q8_0, Q5_0, Q4_0 (blocks of 32) or F16" } else { "F16" };
+        let name = kind.label();
+        let what = format!("{name} needs a width that is a multiple of {block}, found {width}: choose {others}");
+        Err(Error::argument(what))
     }
 }
 

@@ -45,6 +45,29 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// The same among the pre-activations of some features, ascending, to which all winners of a row belong.
+    pub(super) fn keep_among(self, p: &[(u32, f32)], n_features: usize, out: &mut Vec<(u32, f32)>) {
+        match self {
+            Self::Alone => out.extend(p.iter().filter(|v| v.1 > 0.0)),
+            Self::TopK(_) => {
+                let values: Vec<f32> = p.iter().map(|v| v.1).collect();
+                let start = out.len();
+                self.keep(&values, out);
+                // Places become features; both ascend, so ties go to the same one.
+                out.iter_mut().skip(start).for_each(|v| v.0 = p[v.0 as usize].0);
+            }
+            Self::GroupMax(k) => {
+                let group = (n_features / k.max(1)).max(1) as u32;
+                for p in p.chunk_by(|a, b| a.0 / group == b.0 / group) {
+                    let best = p.iter().fold((0, 0.0), |best, &v| if v.1 > best.1 { v } else { best });
+                    out.extend((best.1 > 0.0).then_some(best));
+                }
+            }
+        }
+    }
+}
+
 /// What one feature needs beside its encoder row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Unit {
@@ -96,6 +119,12 @@ impl Units<'_> {
     fn with_norm(self, i: usize, outer: f32) -> Unit {
         let (inner, gate) = self.gate.map_or((1.0, f32::INFINITY), |(scale, bias)| (scale[i].exp(), bias[i]));
         Unit { bias: self.bias[i], inner, outer, threshold: self.threshold.map_or(0.0, |t| t[i]), gate }
+    }
+
+    /// Of features that compete, which have no gate: biases, and norms to multiply with.
+    #[inline]
+    pub(super) fn competing(&self, features: std::ops::Range<usize>) -> (&[f32], Option<&[f32]>) {
+        (&self.bias[features.clone()], self.norms.map(|norms| &norms[features]))
     }
 
     /// Turns z = E·a of a row, in place, into p.

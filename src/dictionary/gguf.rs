@@ -2,7 +2,7 @@
 //!
 //! | tensor | shape (ggml order) | type |
 //! |---|---|---|
-//! | `enc.weight` | `[d_model, n_features]` | F32, F16, BF16, Q8_0 |
+//! | `enc.weight` | `[d_model, n_features]` | F32, F16, BF16, Q8_0; with feature `engine` all that ggml decodes |
 //! | `dec.weight` | `[d_out, n_features]` | the same |
 //! | `skip.weight` | `[d_model, d_out]`, where there is a skip connection | the same |
 //! | `enc.bias` | `[n_features]`, of gated ones b_mag | F32 |
@@ -23,6 +23,7 @@ use super::settings::Place;
 use super::{Activation, Dictionary, Info, Normalization, Settings, SharedGate, SharedStats, parts};
 use crate::error::{Error, Result};
 use crate::file::gguf::{GgmlType, Gguf, Tensor};
+use crate::num::Coding;
 
 pub(super) const ARCHITECTURE: &str = "sae";
 pub(super) const VERSION: u32 = 1;
@@ -141,10 +142,23 @@ fn matrix(file: &Gguf, name: &str) -> Result<Matrix> {
         GgmlType::F16 => shared(file, tensor).map(Values::F16),
         GgmlType::BF16 => shared(file, tensor).map(Values::Bf16),
         GgmlType::Q8_0 => shared(file, tensor).map(Values::Q8_0),
+        other if other.can_dequantize() => {
+            let coding = Coding::new(other.block_len(), other.block_bytes(), move |blocks, out| {
+                // Blocks come whole, and this type can be decoded: it cannot fail; if it could, NaN would tell.
+                if other.dequantize(blocks, out).is_err() {
+                    out.fill(f32::NAN);
+                }
+            });
+            shared(file, tensor).map(|values| Values::Coded(values, other, Arc::new(coding)))
+        }
         other => {
-            let (path, other) = (file.path().display(), other.name());
-            let what = format!("{path}: tensor \"{name}\": expected F32, F16, BF16 or Q8_0, found {other}");
-            return Err(Error::unsupported(what));
+            let (path, other) = (file.path().display(), other.label());
+            let known = if cfg!(feature = "engine") {
+                "weights of ggml's"
+            } else {
+                "F32, F16, BF16 or Q8_0 (this build has no ggml to decode others: feature `engine`)"
+            };
+            return Err(Error::unsupported(format!("{path}: tensor \"{name}\": expected {known}, found {other}")));
         }
     };
     values.and_then(|values| Matrix::new(values, n_rows, n_cols)).ok_or_else(|| misaligned(file, tensor))

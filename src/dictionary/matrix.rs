@@ -11,7 +11,8 @@ use bytemuck::Pod;
 
 use crate::error::Result;
 use crate::file::Map;
-use crate::num::{Q8_0_BYTES, Q8_0_LEN, Row};
+use crate::file::gguf::GgmlType;
+use crate::num::{Coding, Q8_0_BYTES, Q8_0_LEN, Row};
 
 /// A slice that somebody else keeps alive too. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -68,13 +69,15 @@ pub(super) struct Matrix {
     turned: Option<Arc<OnceLock<Values>>>,
 }
 
-/// The values in one of the four storages of [`Row`].
+/// The values in one of the storages of [`Row`].
 #[derive(Clone, Debug)]
 pub(super) enum Values {
     F32(Shared<f32>),
     F16(Shared<u16>),
     Bf16(Shared<u16>),
     Q8_0(Shared<u8>),
+    /// Another type of ggml's, decoded by it.
+    Coded(Shared<u8>, GgmlType, Arc<Coding>),
 }
 
 /// The rows of a matrix.
@@ -97,6 +100,10 @@ impl<'a> Rows<'a> {
                 let n = n / Q8_0_LEN * Q8_0_BYTES;
                 Row::Q8_0(&v[i * n..(i + 1) * n])
             }
+            Row::Coded(v, coding) => {
+                let n = coding.row_bytes(n).unwrap_or(0);
+                Row::Coded(&v[i * n..(i + 1) * n], coding)
+            }
         }
     }
 }
@@ -108,6 +115,7 @@ impl Values {
             Self::F16(v) => Row::F16(v),
             Self::Bf16(v) => Row::Bf16(v),
             Self::Q8_0(v) => Row::Q8_0(v),
+            Self::Coded(v, _, coding) => Row::Coded(v, coding),
         }
     }
 
@@ -115,7 +123,7 @@ impl Values {
         match self {
             Self::F32(v) => v.len(),
             Self::F16(v) | Self::Bf16(v) => v.len(),
-            Self::Q8_0(v) => v.len(),
+            Self::Q8_0(v) | Self::Coded(v, ..) => v.len(),
         }
     }
 
@@ -123,7 +131,7 @@ impl Values {
         match self {
             Self::F32(v) => v.release(),
             Self::F16(v) | Self::Bf16(v) => v.release(),
-            Self::Q8_0(v) => v.release(),
+            Self::Q8_0(v) | Self::Coded(v, ..) => v.release(),
         }
     }
 }
@@ -134,6 +142,7 @@ impl Matrix {
         let row = match &values {
             Values::Q8_0(_) if !n_cols.is_multiple_of(Q8_0_LEN) => return None,
             Values::Q8_0(_) => n_cols / Q8_0_LEN * Q8_0_BYTES,
+            Values::Coded(_, _, coding) => coding.row_bytes(n_cols)?,
             _ => n_cols,
         };
         (n_rows.checked_mul(row) == Some(values.len())).then_some(Self { values, n_rows, n_cols, turned: None })
@@ -141,7 +150,8 @@ impl Matrix {
 
     /// The same from values that lie `[n_cols, n_rows]`. None if they do not, or are blocks.
     pub(super) fn from_columns(values: Values, n_rows: usize, n_cols: usize) -> Option<Self> {
-        let fits = n_rows.checked_mul(n_cols) == Some(values.len()) && !matches!(values, Values::Q8_0(_));
+        let fits =
+            n_rows.checked_mul(n_cols) == Some(values.len()) && !matches!(values, Values::Q8_0(_) | Values::Coded(..));
         fits.then(|| Self { values, n_rows, n_cols, turned: Some(Arc::default()) })
     }
 
@@ -159,6 +169,7 @@ impl Matrix {
             Values::F16(_) => "F16",
             Values::Bf16(_) => "BF16",
             Values::Q8_0(_) => "Q8_0",
+            Values::Coded(_, kind, _) => kind.label(),
         }
     }
 
@@ -211,7 +222,7 @@ impl Matrix {
             && match &self.values {
                 Values::F32(v) => mapped(v),
                 Values::F16(v) | Values::Bf16(v) => mapped(v),
-                Values::Q8_0(v) => mapped(v),
+                Values::Q8_0(v) | Values::Coded(v, ..) => mapped(v),
             }
     }
 
@@ -241,13 +252,16 @@ impl Matrix {
                 Values::F16(v) => Values::F16(pick(v, n, rows)),
                 Values::Bf16(v) => Values::Bf16(pick(v, n, rows)),
                 Values::Q8_0(v) => Values::Q8_0(pick(v, n / Q8_0_LEN * Q8_0_BYTES, rows)),
+                Values::Coded(v, kind, coding) => {
+                    Values::Coded(pick(v, coding.row_bytes(n).unwrap_or(0), rows), *kind, coding.clone())
+                }
             }
         } else {
             match &self.values {
                 Values::F32(v) => Values::F32(pick_columns(v, n_rows, n, rows)),
                 Values::F16(v) => Values::F16(pick_columns(v, n_rows, n, rows)),
                 Values::Bf16(v) => Values::Bf16(pick_columns(v, n_rows, n, rows)),
-                Values::Q8_0(_) => unreachable!("blocks are never stored as columns"),
+                Values::Q8_0(_) | Values::Coded(..) => unreachable!("blocks are never stored as columns"),
             }
         };
         Self { values, n_rows: rows.len(), n_cols: n, turned: None }
@@ -260,7 +274,7 @@ impl Matrix {
             Values::F32(v) => Values::F32(turn(v, n_rows, n_cols, rows)),
             Values::F16(v) => Values::F16(turn(v, n_rows, n_cols, rows)),
             Values::Bf16(v) => Values::Bf16(turn(v, n_rows, n_cols, rows)),
-            Values::Q8_0(_) => unreachable!("blocks are never stored as columns"),
+            Values::Q8_0(_) | Values::Coded(..) => unreachable!("blocks are never stored as columns"),
         }
     }
 

@@ -21,7 +21,7 @@ use ggml_sys as sys;
 
 pub use generate::{Generate, Generation, Stop};
 pub use harvest::{Document, Harvest, Harvested, documents};
-pub use quantize::requantize;
+pub use quantize::{convert, packer, requantize};
 pub use score::Score;
 pub use text::Message;
 

@@ -105,6 +105,30 @@ pub fn self_test(
     Ok(SelfTest { quality, cross_entropy, diagnosis, warnings })
 }
 
+/// What `dictionary` is to the engine's model, and what may be wrong with it: only the [`diagnosis`](super::diagnosis) of a
+/// self-test, on the first few hundred tokens of `text`. A plan in force is set aside meanwhile.
+///
+/// # Errors
+/// As [`self_test`].
+pub fn diagnose(
+    engine: &mut Engine,
+    dictionary: &Dictionary,
+    text: &[Document],
+    options: &Options,
+    progress: &mut Progress<'_>,
+) -> Result<Diagnosis> {
+    dictionary.check_model(engine.d_model(), engine.n_layer(), &dictionary.info().model_fingerprint)?;
+    let point = dictionary
+        .point()
+        .ok_or_else(|| Error::argument("the dictionary does not say which layer it belongs to; name one"))?;
+    let windows = windows(engine, text, options)?;
+    let plan = engine.plan().cloned();
+    engine.set_plan(None)?;
+    let rows = neighbours(engine, &windows, point);
+    engine.set_plan(plan)?;
+    diagnosis::diagnose(dictionary, &rows?, engine.options().threads, progress)
+}
+
 fn test(
     engine: &mut Engine,
     dictionary: &Arc<Dictionary>,

@@ -3,6 +3,7 @@
 
 use super::portable;
 use super::q8_0::{self, Q8_0_BYTES, Q8_0_LEN};
+use super::screen::{PANEL, TILE};
 use std::arch::x86_64::*;
 
 /// Proof that the CPU has AVX2, FMA and F16C: only [`Avx2::detect`] makes one.
@@ -43,6 +44,7 @@ entries! {
     fn axpy_f16(c: f32, a: &[u16], y: &mut [f32]);
     fn axpy_bf16(c: f32, a: &[u16], y: &mut [f32]);
     fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]);
+    fn products(rows: &[&[i32]; TILE], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]);
 }
 
 const LANES: usize = 8;
@@ -227,6 +229,35 @@ fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]) {
         for (quants, y) in quants.as_chunks::<LANES>().0.iter().zip(y.as_chunks_mut::<LANES>().0) {
             let sum = _mm256_fmadd_ps(factor, load_i8(quants), load(y));
             store(y, sum);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_i32(from: &[i32; LANES]) -> __m256i {
+    // SAFETY: the array is 32 readable bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+/// Twelve sums of eight lanes: one product and one addition for sixteen pairs of entries.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn products(rows: &[&[i32]; TILE], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]) {
+    let rows: [&[i32]; TILE] = std::array::from_fn(|r| &rows[r][..panel.len()]);
+    let mut sums = [[_mm256_setzero_si256(); 2]; TILE];
+    for (k, pairs) in panel.iter().enumerate() {
+        let halves = pairs.as_chunks::<LANES>().0;
+        let (low, high) = (load_i32(&halves[0]), load_i32(&halves[1]));
+        for r in 0..TILE {
+            let pair = _mm256_set1_epi32(rows[r][k]);
+            sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(pair, low));
+            sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(pair, high));
+        }
+    }
+    for (out, sums) in out.iter_mut().zip(&sums) {
+        for (out, sum) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
+            // SAFETY: the array is 32 writable bytes; the store needs no alignment.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), *sum) };
         }
     }
 }

@@ -3,6 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::avx2::Avx2;
 use super::portable;
+use super::screen::{PANEL, TILE};
 
 /// A set of kernels that this CPU can run.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,7 @@ kernels! {
     fn axpy_f16(c: f32, a: &[u16], y: &mut [f32]);
     fn axpy_bf16(c: f32, a: &[u16], y: &mut [f32]);
     fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]);
+    fn products(rows: &[&[i32]; TILE], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]);
 }
 
 impl Cpu {

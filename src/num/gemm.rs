@@ -63,28 +63,10 @@ pub fn gemm(a: Mat<'_>, b: Mat<'_>, add: bool, c: &mut [f32], threads: usize) {
     });
 }
 
-/// A·B into some columns of C: those from `first` on, of a row-major matrix with `n_cols` columns. One thread.
-///
-/// # Panics
-/// If the inner sizes differ, or C has other sizes or fewer columns.
-pub(crate) fn gemm_columns(a: Mat<'_>, b: Mat<'_>, c: &mut [f32], first: usize, n_cols: usize) {
-    assert_eq!(a.n_cols, b.n_rows, "the inner sizes differ");
-    assert_eq!(Some(c.len()), a.n_rows.checked_mul(n_cols), "{} values are no rows of {n_cols}", c.len());
-    assert!(first.checked_add(b.n_cols).is_some_and(|end| end <= n_cols), "{} columns behind {first}", b.n_cols);
-    if a.n_rows > 0 && b.n_cols > 0 {
-        multiply_into(a, b, false, &mut c[first..], n_cols, 0, a.n_rows);
-    }
-}
-
 /// The rows `first..first + rows` of the product, into `c`.
 fn multiply(a: Mat<'_>, b: Mat<'_>, add: bool, c: &mut [f32], first: usize, rows: usize) {
-    multiply_into(a, b, add, c, b.n_cols, first, rows);
-}
-
-/// The same, into rows that start every `c_stride` values.
-fn multiply_into(a: Mat<'_>, b: Mat<'_>, add: bool, c: &mut [f32], c_stride: usize, first: usize, rows: usize) {
     let (k, n) = (a.n_cols, b.n_cols);
-    assert!(rows > 0 && first + rows <= a.n_rows && n <= c_stride && c.len() >= (rows - 1) * c_stride + n);
+    assert!(first + rows <= a.n_rows && c.len() == rows * n);
     let a_rows = a.data.get(first * a.row_stride..).unwrap_or_default();
     // SAFETY: the assertions of `Mat::new` and above say that each matrix lies within its slice for these sizes and
     // strides (which fit isize, since the slices exist), and that the rows of C do not overlap each other; `c` is
@@ -103,7 +85,7 @@ fn multiply_into(a: Mat<'_>, b: Mat<'_>, add: bool, c: &mut [f32], c_stride: usi
             b.col_stride as isize,
             if add { 1.0 } else { 0.0 },
             c.as_mut_ptr(),
-            c_stride as isize,
+            n as isize,
             1,
         );
     }
@@ -154,28 +136,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn columns_of_a_wider_matrix() {
-        let (m, k, n, width) = (5, 7, 9, 20);
-        let (a, b) = (random(m * k, 1), random(k * n, 2));
-        let mut whole = vec![0.0; m * n];
-        gemm(Mat::new(&a, m, k), Mat::new(&b, k, n), false, &mut whole, 1);
-        for first in [0, 3, width - n] {
-            let mut c = vec![f32::NAN; m * width];
-            gemm_columns(Mat::new(&a, m, k), Mat::new(&b, k, n), &mut c, first, width);
-            for (c, whole) in c.chunks_exact(width).zip(whole.chunks_exact(n)) {
-                assert_eq!(&c[first..first + n], whole);
-                assert_eq!(c.iter().filter(|v| v.is_nan()).count(), width - n, "the other columns are left alone");
-            }
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "columns behind")]
-    fn columns_behind_the_last() {
-        gemm_columns(Mat::new(&[0.0; 2], 2, 1), Mat::new(&[0.0; 3], 1, 3), &mut [0.0; 8], 2, 4);
     }
 
     #[test]

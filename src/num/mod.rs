@@ -1,7 +1,7 @@
 //! Floor 0: dot kernels, top-k, matrix products, linear algebra, statistics, random numbers.
 //!
 //! Rows are stored in one of four ways ([`Row`]): `f32`, `f16`, `bf16`, or `q8_0` (blocks of 32 signed bytes with one
-//! half-precision scale, ggml's layout). The other side of every product is `f32`. Kernels exist twice: a portable
+//! half-precision scale, ggml's layout), or in blocks that a caller decodes. The other side of every product is `f32`. Kernels exist twice: a portable
 //! version, the oracle, written in fixed lanes so that a compiler vectorises it on any machine; and AVX2 + FMA + F16C,
 //! chosen at run time by a value that only a CPU with these instructions can produce. There is no AVX-512 version: no
 //! machine that runs these tests has it, and a kernel that no test has run does not ship.
@@ -13,13 +13,13 @@ pub mod linalg;
 mod portable;
 mod q8_0;
 mod row;
+pub(crate) mod screen;
 pub mod stats;
 mod top_k;
 
-pub(crate) use gemm::gemm_columns;
 pub use gemm::{Mat, gemm};
 pub use q8_0::{Q8_0_BYTES, Q8_0_LEN, quantize_q8_0};
-pub use row::{Row, axpy, axpy_bf16, axpy_f16, axpy_q8_0, axpy8, dot, dot_bf16, dot_f16, dot_q8_0, dot8};
+pub use row::{Coding, Row, axpy, axpy_bf16, axpy_f16, axpy_q8_0, axpy8, dot, dot_bf16, dot_f16, dot_q8_0, dot8};
 pub use top_k::top_k;
 
 /// A random number generator that gives the same numbers for the same seed on every machine.

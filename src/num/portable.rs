@@ -4,6 +4,7 @@
 //! reorder floating-point additions, which it is not allowed to do by itself.
 
 use super::q8_0::{self, Q8_0_BYTES, Q8_0_LEN};
+use super::screen::{PANEL, TILE};
 use half::{bf16, f16};
 
 const LANES: usize = 16;
@@ -84,5 +85,21 @@ pub(super) fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]) {
     for (block, y) in blocks.iter().zip(y_blocks) {
         let (scale, quants) = q8_0::split(block);
         axpy_with(c * scale, quants, y, |v| f32::from(v.cast_signed()));
+    }
+}
+
+/// Sums of products of pairs of 16-bit integers; that they fit is the caller's choice of rows.
+pub(super) fn products(rows: &[&[i32]; TILE], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]) {
+    let parts = |pair: i32| (i32::from(pair as i16), pair >> 16);
+    for (row, out) in rows.iter().zip(out) {
+        let mut sums = [0i32; PANEL];
+        for (&pair, features) in row.iter().zip(panel) {
+            let (low, high) = parts(pair);
+            for (sum, &feature) in sums.iter_mut().zip(features) {
+                let (feature_low, feature_high) = parts(feature);
+                *sum = sum.wrapping_add(low * feature_low).wrapping_add(high * feature_high);
+            }
+        }
+        *out = sums;
     }
 }

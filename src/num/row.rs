@@ -16,6 +16,63 @@ pub enum Row<'a> {
     Bf16(&'a [u16]),
     /// Blocks of [`Q8_0_BYTES`] bytes for [`Q8_0_LEN`] values each.
     Q8_0(&'a [u8]),
+    /// Blocks that somebody else decodes, some hundred values at a time.
+    Coded(&'a [u8], &'a Coding),
+}
+
+/// How rows of a storage that has no kernels here are decoded.
+pub struct Coding {
+    block_len: usize,
+    block_bytes: usize,
+    decode: Decode,
+}
+
+/// Decodes whole blocks.
+type Decode = Box<dyn Fn(&[u8], &mut [f32]) + Send + Sync>;
+
+impl Coding {
+    /// Values decoded at once, at least one block.
+    const PIECE: usize = 256;
+
+    /// Blocks of `block_len` values, at most 256, in `block_bytes` bytes; `decode` gets some of them and has to fill the
+    /// other side.
+    ///
+    /// # Panics
+    /// If a size is 0, or blocks are longer.
+    pub fn new(
+        block_len: usize,
+        block_bytes: usize,
+        decode: impl Fn(&[u8], &mut [f32]) + Send + Sync + 'static,
+    ) -> Self {
+        assert!((1..=Self::PIECE).contains(&block_len) && block_bytes > 0, "blocks of {block_len} values");
+        Self { block_len, block_bytes, decode: Box::new(decode) }
+    }
+
+    /// Bytes of a row of `n` values; none if that is no whole number of blocks.
+    pub fn row_bytes(&self, n: usize) -> Option<usize> {
+        n.is_multiple_of(self.block_len).then(|| n / self.block_len).and_then(|n| n.checked_mul(self.block_bytes))
+    }
+
+    fn len(&self, row: &[u8]) -> usize {
+        row.len() / self.block_bytes * self.block_len
+    }
+
+    /// Shows the row's values from `start` on, piece by piece.
+    fn each_piece(&self, row: &[u8], mut each: impl FnMut(usize, &[f32])) {
+        let blocks = Self::PIECE / self.block_len;
+        let mut values = [0f32; Self::PIECE];
+        for (i, bytes) in row.chunks(blocks * self.block_bytes).enumerate() {
+            let values = &mut values[..self.len(bytes)];
+            (self.decode)(bytes, values);
+            each(i * blocks * self.block_len, values);
+        }
+    }
+}
+
+impl std::fmt::Debug for Coding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Coding({} values in {} bytes)", self.block_len, self.block_bytes)
+    }
 }
 
 impl Row<'_> {
@@ -25,6 +82,7 @@ impl Row<'_> {
             Self::F32(row) => row.len(),
             Self::F16(row) | Self::Bf16(row) => row.len(),
             Self::Q8_0(row) => row.len() / Q8_0_BYTES * Q8_0_LEN,
+            Self::Coded(row, coding) => coding.len(row),
         }
     }
 
@@ -44,6 +102,12 @@ impl Row<'_> {
             Self::F16(row) => dot_f16(row, x),
             Self::Bf16(row) => dot_bf16(row, x),
             Self::Q8_0(row) => dot_q8_0(row, x),
+            Self::Coded(row, coding) => {
+                same_length(coding.len(row), x.len());
+                let mut sum = 0.0;
+                coding.each_piece(row, |at, values| sum += dot(values, &x[at..at + values.len()]));
+                sum
+            }
         }
     }
 
@@ -55,6 +119,10 @@ impl Row<'_> {
             Self::F16(row) => axpy_f16(c, row, y),
             Self::Bf16(row) => axpy_bf16(c, row, y),
             Self::Q8_0(row) => axpy_q8_0(c, row, y),
+            Self::Coded(row, coding) => {
+                same_length(coding.len(row), y.len());
+                coding.each_piece(row, |at, values| axpy(c, values, &mut y[at..at + values.len()]));
+            }
         }
     }
 
@@ -74,6 +142,7 @@ impl Row<'_> {
                     }
                 }
             }
+            Self::Coded(row, coding) => (coding.decode)(row, out),
         }
     }
 }
@@ -272,6 +341,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn rows_that_somebody_else_decodes() {
+        // Two values in three bytes: a sign in the first, then two numbers.
+        let coding = Coding::new(2, 3, |bytes, out| {
+            for (block, out) in bytes.as_chunks::<3>().0.iter().zip(out.as_chunks_mut::<2>().0) {
+                let sign = if block[0] > 0 { -1.0 } else { 1.0 };
+                *out = [sign * f32::from(block[1]), sign * f32::from(block[2])];
+            }
+        });
+        for n in [0, 2, 254, 256, 258, 1000] {
+            let bytes: Vec<u8> = (0..n / 2 * 3).map(|i| (i * 7 % 5) as u8).collect();
+            let row = Row::Coded(&bytes, &coding);
+            assert_eq!((row.len(), coding.row_bytes(n)), (n, Some(bytes.len())));
+            let (mut values, x) = (vec![9.0; n], random(n, 5));
+            row.decode(&mut values);
+            check_dot(row.dot(&x), &values, &x, "coded");
+            let mut out = x.clone();
+            row.axpy(-1.75, &mut out);
+            check_axpy(&out, -1.75, &values, &x, "coded");
+        }
+        assert_eq!(coding.row_bytes(3), None);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use tiller::{Error, Result};
 
 use crate::codes::{Rows, family, threads};
 use crate::output::Out;
-use crate::train::stored;
 
 /// Convert a dictionary, and say what that costs
 #[derive(Clap)]
@@ -23,8 +22,8 @@ pub(crate) struct Args {
     /// Whose format
     #[arg(long, value_enum, default_value = "gguf")]
     to: To,
-    /// How weights are stored in a gguf: f32, f16, bf16 or q8_0
-    #[arg(long, default_value = "f16", value_parser = stored)]
+    /// How weights are stored in a gguf: f32, f16, bf16, q8_0, or what ggml quantizes to: q4_0, q4_1, q5_0, q5_1, q4_k, ...
+    #[arg(long, default_value = "f16", value_parser = stored, value_name = "TYPE")]
     quant: GgmlType,
     /// Who made the dictionary's files, if they do not tell
     #[arg(long, value_parser = family, value_name = "FAMILY")]
@@ -44,11 +43,17 @@ enum To {
     Sparsify,
 }
 
+/// A type by its name.
+fn stored(text: &str) -> std::result::Result<GgmlType, String> {
+    let known = "f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl";
+    GgmlType::from_name(text).ok_or_else(|| format!("expected a type of ggml's, such as {known}"))
+}
+
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let dictionary = Dictionary::open_as(&args.dictionary, args.family)?;
     dictionary.info().notes.iter().for_each(|note| out.note(format!("note: {note}")));
     let loss = match args.to {
-        To::Gguf => Some(dictionary.convert(&args.out, args.quant)?),
+        To::Gguf => Some(tiller::engine::convert(&dictionary, &args.out, args.quant)?),
         To::Saelens => dictionary.save_saelens(&args.out).map(|()| None)?,
         To::Sparsify => dictionary.save_sparsify(&args.out).map(|()| None)?,
     };

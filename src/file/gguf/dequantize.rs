@@ -74,9 +74,6 @@ fn through_ggml(kind: GgmlType, row: &[u8], out: &mut [f32]) -> Result<()> {
 mod ggml {
     use super::GgmlType;
 
-    /// ggml's blocks hold nothing wider than a `float`.
-    const ALIGNMENT: usize = 4;
-
     pub(super) fn to_float(kind: GgmlType) -> ggml_sys::ggml_to_float_t {
         // SAFETY: `kind` is an identifier of ggml's own table (a test compares them all), for which ggml returns the
         // address of a constant.
@@ -90,7 +87,9 @@ mod ggml {
         let n = i64::try_from(out.len()).ok()?;
         let mut aligned: Vec<u32> = Vec::new();
         let mut from = row.as_ptr();
-        if !from.addr().is_multiple_of(ALIGNMENT) {
+        // ggml's blocks hold nothing wider than a `float`; those that hold one have sizes that are multiples of it.
+        let alignment = if kind.block_bytes().is_multiple_of(4) { 4 } else { 2 };
+        if !from.addr().is_multiple_of(alignment) {
             aligned.resize(row.len().div_ceil(size_of::<u32>()), 0);
             let copy: &mut [u8] = bytemuck::cast_slice_mut(&mut aligned);
             copy.get_mut(..row.len())?.copy_from_slice(row);

@@ -38,6 +38,13 @@ macro_rules! ggml_types {
                 }
             }
 
+            /// The name in the way that dictionaries give it, such as `Q4_K`.
+            pub fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($variant),)*
+                }
+            }
+
             /// Elements of a block; 1 for plain numbers.
             pub fn block_len(self) -> usize {
                 match self {

@@ -4,6 +4,7 @@
 //! both alike: `ratio` is the median over the pairs of value over baseline; `value` and `baseline` are medians too.
 
 mod concepts;
+mod encode;
 mod explain;
 mod harvest;
 mod map;
@@ -67,6 +68,8 @@ enum What {
     Concepts,
     /// Tokens a second of the trainers
     Train,
+    /// Encoding one row against reading the weights, and many rows against a matrix product
+    Encode,
     /// Opening a dictionary of 1 GB and steering with it
     Map,
     /// What ending a graph early saves
@@ -90,6 +93,9 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     };
     if wants(What::Train) {
         train::run(args, &mut lines)?;
+    }
+    if wants(What::Encode) {
+        encode::run(args, &mut lines)?;
     }
     if wants(What::Map) {
         map::run(args, &mut lines)?;
