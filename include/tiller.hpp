@@ -409,6 +409,87 @@ private:
     detail::owned<tiller_vocabulary, tiller_vocabulary_free> c_;
 };
 
+// Encodes the rows in a file or a directory of harvested rows into a .npy (dense) or .safetensors (sparse) file.
+inline tiller_encoded encode_file(
+    const dictionary &dictionary,
+    const std::string &rows,
+    const std::string &file,
+    uint32_t threads = 1,
+    const std::string &name = "",
+    const progress_fn &progress = nullptr
+) {
+    auto encoded = detail::sized<tiller_encoded>();
+    detail::progress lent(progress);
+    lent.run([&](tiller_error **err) {
+        return tiller_dictionary_encode_file(
+            dictionary.get(), rows.c_str(), name.empty() ? nullptr : name.c_str(), file.c_str(), threads, lent.get(),
+            &encoded, err);
+    });
+    return encoded;
+}
+
+// Decodes the codes in a file to rows in a .npy file, and returns their number. `rows` are the encoded ones, or "".
+inline uint64_t decode_file(
+    const dictionary &dictionary, const std::string &codes, const std::string &file, const std::string &rows = ""
+) {
+    uint64_t n = 0;
+    detail::call([&](auto **err) {
+        return tiller_dictionary_decode_file(
+            dictionary.get(), codes.c_str(), rows.empty() ? nullptr : rows.c_str(), file.c_str(), &n, err);
+    });
+    return n;
+}
+
+// Whether a dictionary fits rows of a model, and if not, what is most likely wrong.
+class diagnosis {
+public:
+    // What would be right, and what it gives.
+    struct alternative {
+        std::string words;
+        double l0, fvu;
+    };
+
+    explicit diagnosis(tiller_diagnosis *owned) : c_(owned) {}
+    tiller_diagnosed get_figures() const {
+        auto found = detail::sized<tiller_diagnosed>();
+        detail::call([&](auto **err) { return tiller_diagnosis_get(get(), &found, err); });
+        return found;
+    }
+    bool fits() const { return get_figures().fits != 0; }
+    std::string verdict() const {
+        return detail::text([&](auto **out, auto **err) { return tiller_diagnosis_verdict(get(), out, err); });
+    }
+    // Alternative `i`, the best one first.
+    alternative tried(size_t i) const {
+        alternative found{};
+        found.words = detail::text([&](auto **out, auto **err) {
+            return tiller_diagnosis_tried(get(), i, &found.l0, &found.fvu, out, err);
+        });
+        return found;
+    }
+    const tiller_diagnosis *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_diagnosis, tiller_diagnosis_free> c_;
+};
+
+// Tries a dictionary on rows of some hook points, its own among them, by name.
+inline tiller::diagnosis diagnose(
+    const dictionary &dictionary,
+    const std::vector<std::pair<std::string, std::vector<float>>> &rows,
+    uint32_t threads = 1,
+    const progress_fn &progress = nullptr
+) {
+    std::vector<tiller_hook_rows> list;
+    for (const auto &point : rows) list.push_back({point.first.c_str(), point.second.data(), point.second.size()});
+    tiller_diagnosis *made = nullptr;
+    detail::progress lent(progress);
+    lent.run([&](tiller_error **err) {
+        return tiller_dictionary_diagnose(dictionary.get(), list.data(), list.size(), threads, lent.get(), &made, err);
+    });
+    return tiller::diagnosis(made);
+}
+
 // Measures a dictionary on harvested rows.
 inline tiller_quality measure(
     const dictionary &dictionary,
@@ -1072,11 +1153,50 @@ public:
         });
         return tested;
     }
+    // Whether a dictionary fits the model, on the first few hundred tokens of text files.
+    tiller::diagnosis diagnose(
+        const tiller::dictionary &dictionary,
+        const std::vector<std::string> &files,
+        tiller_self_test options = {},
+        const progress_fn &progress = nullptr
+    ) {
+        options.size = static_cast<uint32_t>(sizeof options);
+        tiller_diagnosis *made = nullptr;
+        detail::progress lent(progress);
+        lent.run([&](tiller_error **err) {
+            const auto list = detail::pointers(files);
+            return tiller_engine_diagnose(
+                get(), dictionary.get(), list.data(), list.size(), &options, lent.get(), &made, err);
+        });
+        return tiller::diagnosis(made);
+    }
     tiller_engine *get() const noexcept { return c_.get(); }
 
 private:
     detail::owned<tiller_engine, tiller_engine_free> c_;
 };
+
+// Measures a dictionary on several quantizations of one model; the first is what the others are compared with.
+inline std::vector<tiller_drifted> drift(
+    const dictionary &dictionary,
+    const std::vector<std::string> &models,
+    const std::vector<std::string> &files,
+    tiller_engine_options engine = {},
+    tiller_self_test options = {},
+    const progress_fn &progress = nullptr
+) {
+    engine.size = static_cast<uint32_t>(sizeof engine);
+    options.size = static_cast<uint32_t>(sizeof options);
+    std::vector<tiller_drifted> out(models.size(), detail::sized<tiller_drifted>());
+    detail::progress lent(progress);
+    lent.run([&](tiller_error **err) {
+        const auto list = detail::pointers(models), texts = detail::pointers(files);
+        return tiller_dictionary_drift(
+            dictionary.get(), list.data(), list.size(), texts.data(), texts.size(), &engine, &options, lent.get(),
+            out.data(), err);
+    });
+    return out;
+}
 
 inline void requantize(const std::string &from, const std::string &to, const std::string &kind, uint32_t threads = 0) {
     detail::call(

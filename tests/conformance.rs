@@ -9,6 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tiller::file::gguf::{Array, GgmlType, Writer};
+use tiller::file::npy;
+use tiller::file::safetensors::Dtype;
 
 use library::{compile, plain_library, root, run};
 
@@ -51,6 +53,8 @@ impl Fixture {
         let first = r#"{"feature":0,"density":0.01,"words":[["sea",3.0],["ships",2.0]]}"#;
         write("explanations.jsonl", &format!("{first}\n{{\"feature\":1,\"words\":[[\"tax\",1.5]]}}\n"));
         write("broken.jsonl", "{\"feature\": x}\n");
+        let rows: Vec<u8> = [1f32, -2.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        npy::write(&at("rows.npy"), Dtype::F32, &[2, 2], rows).expect("rows");
         write("text.txt", &"The ships sailed over the sea to the harbour, and the sailors sang. ".repeat(8));
         let model = if with_engine { support::model(support::SMOLLM) } else { None };
         let mut tables = Vec::new();

@@ -3,7 +3,7 @@
 //!
 //! Each [`Target`] is a reader and what it reads. A damaged file whose error nobody has seen before gets damaged further:
 //! so the search gets deeper than chance takes it. The same seed gives the same files; `TILLER_FUZZ_SECONDS` makes it
-//! search for that long in all, with another seed each time.
+//! search for that long in all, with another seed each time; `TILLER_FUZZ_TARGET` names one reader for all of that time.
 
 mod support;
 
@@ -57,6 +57,14 @@ impl Target {
         Self { name, seeds, read, wrap: |bytes| bytes }
     }
 
+    fn write(&self, place: &Path, files: &Files) {
+        for (name, bytes) in files {
+            let path = place.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, (self.wrap)(bytes.clone())).unwrap();
+        }
+    }
+
     fn run(&self, seed: u64, until: Option<Instant>) {
         let _alone = memory::alone();
         let dir = scratch();
@@ -70,9 +78,7 @@ impl Target {
             // A new directory each time: rewriting a file makes some file systems flush it to the disk.
             let place = dir.path().join(rounds.to_string());
             std::fs::create_dir(&place).unwrap();
-            for (name, bytes) in &files {
-                std::fs::write(place.join(name), (self.wrap)(bytes.clone())).unwrap();
-            }
+            self.write(&place, &files);
             let (result, peak) = memory::peak(|| {
                 std::panic::catch_unwind(|| (self.read)(&place)).unwrap_or_else(|_| Err("PANIC".to_owned()))
             });
@@ -288,11 +294,108 @@ fn dictionaries(family: &str) -> Vec<Files> {
     dirs.into_iter().filter(|dir| dir.is_dir()).map(files).collect()
 }
 
+/// A fixture of a family whose directories' names say something, with all of them.
+fn with_names(path: &str) -> Files {
+    fn collect(root: &Path, at: &Path, out: &mut Files) {
+        if !at.is_dir() {
+            let name = at.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            return out.push((name, std::fs::read(at).unwrap()));
+        }
+        let mut inside: Vec<_> = std::fs::read_dir(at).unwrap().map(|e| e.unwrap().path()).collect();
+        inside.sort();
+        inside.iter().for_each(|at| collect(root, at, out));
+    }
+    let (root, mut files) = (data("families"), Files::new());
+    collect(&root, &root.join(path), &mut files);
+    files
+}
+
+/// Opens what lies at the end of a chain of directories: a file alone, or the directory that holds several.
+fn read_named(dir: &Path) -> Result<(), String> {
+    let mut at = dir.to_path_buf();
+    while at.is_dir() {
+        let mut inside = std::fs::read_dir(&at).unwrap().map(|e| e.unwrap().path());
+        match (inside.next(), inside.next()) {
+            (Some(one), None) => at = one,
+            _ => break,
+        }
+    }
+    read_dictionary(&at)
+}
+
+/// The families that are told by names, or lie in single files.
+const NAMED: [(&str, &[&str]); 8] = [
+    (
+        "gemma scope",
+        &[
+            "gemma-scope-2b-pt-res/layer_5/width_16k/average_l0_7",
+            "gemma-scope-2b-pt-mlp/layer_3/width_16k/average_l0_9",
+            "gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6",
+            "gemma-scope-2b-pt-transcoders/layer_2/width_16k/average_l0_11",
+        ],
+    ),
+    (
+        "gemma scope 2",
+        &[
+            "gemma-scope-2-1b-pt/resid_post/layer_9_width_16k_l0_small",
+            "gemma-scope-2-1b-pt/transcoder/layer_7_width_16k_l0_big_affine",
+        ],
+    ),
+    (
+        "llama scope",
+        &[
+            "Llama3_1-8B-Base-LXR-8x/Llama3_1-8B-Base-L15R-8x",
+            "Llama3_1-8B-Base-LXTC-8x/Llama3_1-8B-Base-L8TC-8x",
+            "Llama-Scope-R1-Distill/400M-Slimpajama-400M-OpenR1-Math-220k/L7R",
+        ],
+    ),
+    ("sparsify", &["sparsify/layers.10", "sparsify/layers.11", "sparsify/layers.3.mlp"]),
+    ("openai", &["gpt2-small/resid_post_mlp_v5_32k/autoencoders/8.pt", "gpt2-small/resid_delta_mlp/autoencoders/3.pt"]),
+    (
+        "qwen scope",
+        &["SAE-Res-Qwen3-1.7B-Base-W32K-L0_5/layer4.sae.pt", "SAE-Res-Qwen3-8B-Base-W16K-L0_3/layer6.sae.pt"],
+    ),
+    (
+        "goodfire",
+        &[
+            "DeepSeek-R1-Distill-Llama-8B-SAE-l15/DeepSeek-R1-Distill-Llama-8B-SAE-l15.pt",
+            "Llama-3.1-8B-Instruct-SAE-l19/Llama-3.1-8B-Instruct-SAE-l19.pth",
+        ],
+    ),
+    ("transcoders", &["qwen3-0.6b-transcoders", "clt-gemma-2-2b"]),
+];
+
+/// A dictionary of ours, of every tensor that there is.
+fn tiny_dictionary() -> Vec<u8> {
+    let mut w = Writer::new();
+    w.set("general.architecture", "sae");
+    w.set("sae.version", 1u32);
+    w.set("sae.activation", "gated");
+    w.set("sae.apply_b_dec_to_input", true);
+    w.set("sae.hook", "blocks.3.hook_resid_post");
+    w.set("sae.notes", Array::strings(["one", "two"]).unwrap());
+    w.tensor("enc.weight", &[32, 3], GgmlType::Q8_0, vec![1; 34 * 3]);
+    w.tensor("dec.weight", &[32, 3], GgmlType::F16, vec![2; 64 * 3]);
+    w.tensor("skip.weight", &[32, 32], GgmlType::BF16, vec![3; 64 * 32]);
+    for (name, n) in [("enc.bias", 3), ("dec.bias", 32), ("threshold", 3), ("gate.bias", 3), ("gate.log_scale", 3)] {
+        w.tensor(name, &[n], GgmlType::F32, vec![0; 4 * n]);
+    }
+    for name in ["stats.density", "stats.max", "stats.mean"] {
+        w.tensor(name, &[3], GgmlType::F32, vec![0; 12]);
+    }
+    written(|path| w.write(path))
+}
+
 /// Every reader of files.
 fn targets() -> Vec<Target> {
     let deflated = |data: Vec<u8>| archive(&[Part { deflated: true, ..part("x.npy", data) }]);
-    vec![
+    let named = NAMED.map(|(name, paths)| Target {
+        seeds: paths.iter().map(|path| with_names(path)).collect(),
+        ..Target::new(name, vec![], read_named)
+    });
+    let mut targets = vec![
         Target::new("gguf", vec![tiny_model()], read_gguf),
+        Target::new("our dictionary", vec![tiny_dictionary()], read_named),
         Target::new("safetensors", vec![tiny_safetensors()], read_safetensors),
         Target::new("safetensors as tensors", vec![tiny_safetensors()], read_tensors),
         Target::new(
@@ -328,7 +431,9 @@ fn targets() -> Vec<Target> {
                 .concat(),
             ..Target::new("other families", vec![], read_dictionary)
         },
-    ]
+    ];
+    targets.extend(named);
+    targets
 }
 
 /// A dictionary with a tensor and a number.
@@ -344,13 +449,15 @@ fn damaged_files_neither_panic_nor_eat_memory() {
     for target in &targets {
         for files in &target.seeds {
             let dir = tempfile::tempdir().unwrap();
-            for (name, bytes) in files {
-                std::fs::write(dir.path().join(name), (target.wrap)(bytes.clone())).unwrap();
-            }
+            target.write(dir.path(), files);
             let seed = (target.read)(dir.path());
             assert!(seed.is_ok(), "{}: the undamaged file: {seed:?}", target.name);
         }
     }
+    let only = std::env::var("TILLER_FUZZ_TARGET").ok();
+    let targets: Vec<Target> =
+        targets.into_iter().filter(|target| only.as_ref().is_none_or(|only| target.name == only)).collect();
+    assert!(!targets.is_empty(), "no target is called {only:?}");
     let seconds = std::env::var("TILLER_FUZZ_SECONDS").ok().and_then(|s| s.parse::<u64>().ok());
     for (i, target) in targets.iter().enumerate() {
         match seconds {

@@ -25,7 +25,16 @@ type Engine struct{ h *handle[C.tiller_engine] }
 func OpenEngine(file string, options EngineOptions) (*Engine, error) {
 	name := cstring(file)
 	defer free(name)
-	var o C.tiller_engine_options
+	o := options.c()
+	var out *C.tiller_engine
+	var err *C.tiller_error
+	if e := check(C.tiller_engine_open(name, &o, &out, &err), err); e != nil {
+		return nil, e
+	}
+	return &Engine{own(out, func(p *C.tiller_engine) { C.tiller_engine_free(p) })}, nil
+}
+
+func (options EngineOptions) c() (o C.tiller_engine_options) {
 	o.size = C.uint32_t(unsafe.Sizeof(o))
 	o.threads, o.context = C.uint32_t(options.Threads), C.uint32_t(options.Context)
 	o.batch, o.sequences = C.uint32_t(options.Batch), C.uint32_t(options.Sequences)
@@ -33,12 +42,7 @@ func OpenEngine(file string, options EngineOptions) (*Engine, error) {
 	if options.WithoutHook {
 		o.without_hook = 1
 	}
-	var out *C.tiller_engine
-	var err *C.tiller_error
-	if e := check(C.tiller_engine_open(name, &o, &out, &err), err); e != nil {
-		return nil, e
-	}
-	return &Engine{own(out, func(p *C.tiller_engine) { C.tiller_engine_free(p) })}, nil
+	return o
 }
 
 // Close frees the engine early: models are large, and the garbage collector doesn't see that.
@@ -447,9 +451,7 @@ func (n *Engine) SelfTest(
 	defer runtime.KeepAlive(dictionary.h)
 	list := newStrings(files)
 	defer list.free()
-	var o C.tiller_self_test
-	o.size, o.max_tokens = C.uint32_t(unsafe.Sizeof(o)), C.uint32_t(options.MaxTokens)
-	o.score_tokens, o.window = C.uint32_t(options.ScoreTokens), C.uint32_t(options.Window)
+	o := options.c()
 	var t C.tiller_self_tested
 	t.size = C.uint32_t(unsafe.Sizeof(t))
 	lent, giveBack := lend(progress)
@@ -464,4 +466,62 @@ func (n *Engine) SelfTest(
 		},
 		int(t.n_warnings), float64(t.clean), float64(t.reconstructed), float64(t.zero), float64(t.recovered),
 	}, check(status, err)
+}
+
+// Diagnose tells whether a dictionary fits the model, on the first few hundred tokens of text files.
+func (n *Engine) Diagnose(
+	dictionary *Dictionary, files []string, options SelfTestOptions, progress Progress,
+) (*Diagnosis, error) {
+	defer runtime.KeepAlive(n.h)
+	defer runtime.KeepAlive(dictionary.h)
+	list := newStrings(files)
+	defer list.free()
+	o := options.c()
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var out *C.tiller_diagnosis
+	var err *C.tiller_error
+	status := C.tiller_engine_diagnose(
+		n.h.c(), dictionary.h.c(), list.c(), C.size_t(len(list)), &o, lent, &out, &err)
+	return newDiagnosis(status, out, err)
+}
+
+func (options SelfTestOptions) c() (o C.tiller_self_test) {
+	o.size, o.max_tokens = C.uint32_t(unsafe.Sizeof(o)), C.uint32_t(options.MaxTokens)
+	o.score_tokens, o.window = C.uint32_t(options.ScoreTokens), C.uint32_t(options.Window)
+	return o
+}
+
+// Drifted is what one quantization of a model makes of a dictionary; Clean is in nats a token, Changed the share of active
+// features that are others than with the first model.
+type Drifted struct{ L0, FVU, Clean, Recovered, Changed float64 }
+
+// Drift measures the dictionary on several quantizations of one model; the first is what the others are compared with.
+func (d *Dictionary) Drift(
+	models, files []string, engine EngineOptions, options SelfTestOptions, progress Progress,
+) ([]Drifted, error) {
+	defer runtime.KeepAlive(d.h)
+	list, texts := newStrings(models), newStrings(files)
+	defer list.free()
+	defer texts.free()
+	o, machine := options.c(), engine.c()
+	found := make([]C.tiller_drifted, len(models)+1)
+	for i := range found {
+		found[i].size = C.uint32_t(unsafe.Sizeof(found[i]))
+	}
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var err *C.tiller_error
+	status := C.tiller_dictionary_drift(
+		d.h.c(), list.c(), C.size_t(len(list)), texts.c(), C.size_t(len(texts)), &machine, &o, lent, &found[0], &err)
+	if e := check(status, err); e != nil {
+		return nil, e
+	}
+	var all []Drifted
+	for _, f := range found[:len(models)] {
+		all = append(all, Drifted{
+			float64(f.l0), float64(f.fvu), float64(f.clean), float64(f.recovered), float64(f.changed),
+		})
+	}
+	return all, nil
 }

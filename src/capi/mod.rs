@@ -9,6 +9,7 @@
 mod activations;
 mod arguments;
 mod coder;
+mod codes;
 mod control_vector;
 mod diagnosis;
 mod dictionary;

@@ -3,6 +3,7 @@
 //! | module | asks |
 //! |---|---|
 //! | [`assignment`] | which one-to-one matching is best? |
+//! | [`codes`] | what are the codes of rows in files, and the rows of codes? |
 //! | [`concepts`] | does steering by a concept's words work, and how hard should it be? |
 //! | [`diagnosis`] | what is wrong with a dictionary that does not fit? |
 //! | [`drift`] | what does quantizing the model do to a dictionary? (feature `engine`) |
@@ -12,6 +13,7 @@
 //! | [`trial`] | what does a model write with a plan and without, and how fluent is it? (feature `engine`) |
 
 pub mod assignment;
+pub mod codes;
 pub mod concepts;
 pub mod diagnosis;
 #[cfg(feature = "engine")]

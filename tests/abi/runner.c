@@ -67,6 +67,7 @@ RELEASE(control_vector)
 RELEASE(coder)
 RELEASE(probe)
 RELEASE(hook)
+RELEASE(diagnosis)
 
 /* ---- What comes out ---- */
 
@@ -87,6 +88,8 @@ static void out_text(tiller_text *text) {
     if (status == TILLER_OK && tiller_text_length(text) != strlen(tiller_text_data(text))) out(" (wrong length)");
     tiller_text_free(text);
 }
+
+static const char *truth(bool value) { return value ? "true" : "false"; }
 
 /* ---- What goes in: lists are parted by spaces, "-" is none ---- */
 
@@ -256,6 +259,57 @@ static void dictionary_save_saelens(char **a) { status = tiller_dictionary_save_
 
 static void dictionary_save_sparsify(char **a) { status = tiller_dictionary_save_sparsify(get(a[0]), a[1], &err); }
 
+static void dictionary_encode_file(char **a) {
+    tiller_encoded done;
+    done.size = sizeof done;
+    const char *name = strcmp(a[2], "-") == 0 ? NULL : a[2];
+    status = tiller_dictionary_encode_file(get(a[0]), a[1], name, a[3], number(a[4]), NULL, &done, &err);
+    if (status == TILLER_OK) out("%llu %llu", (unsigned long long) done.n_rows, (unsigned long long) done.n_active);
+}
+
+static void dictionary_decode_file(char **a) {
+    uint64_t n = 0;
+    const char *rows = strcmp(a[2], "-") == 0 ? NULL : a[2];
+    status = tiller_dictionary_decode_file(get(a[0]), a[1], rows, a[3], &n, &err);
+    if (status == TILLER_OK) out("%llu", (unsigned long long) n);
+}
+
+/* Two points: a name and its rows, each. */
+static void dictionary_diagnose(char **a) {
+    tiller_hook_rows list[2];
+    const size_t n = strcmp(a[4], "-") == 0 ? 1 : 2;
+    for (size_t i = 0; i < n; i++) {
+        list[i].hook = a[2 + 2 * i];
+        list[i].data = floats(a[3 + 2 * i], &list[i].n_data);
+    }
+    tiller_diagnosis *made = NULL;
+    status = tiller_dictionary_diagnose(get(a[1]), list, n, 1, NULL, &made, &err);
+    KEEP(diagnosis, a[0], made);
+}
+
+static void diagnosis_get(char **a) {
+    tiller_diagnosed found;
+    found.size = sizeof found;
+    status = tiller_diagnosis_get(get(a[0]), &found, &err);
+    if (status != TILLER_OK) return;
+    out("%s %s %.5g %.5g", truth(found.fits), truth(found.has_cause), found.l0, found.promised_l0);
+}
+
+static void diagnosis_verdict(char **a) {
+    tiller_text *text = NULL;
+    status = tiller_diagnosis_verdict(get(a[0]), &text, &err);
+    out_text(text);
+}
+
+static void diagnosis_tried(char **a) {
+    double l0 = -1, fvu = -1;
+    tiller_text *text = NULL;
+    status = tiller_diagnosis_tried(get(a[0]), number(a[1]), &l0, &fvu, &text, &err);
+    if (status == TILLER_OK) out("%s ", truth(l0 >= 0 && fvu >= 0));
+    if (status == TILLER_OK) out("%s", tiller_text_data(text));
+    tiller_text_free(text);
+}
+
 static void slice_new(char **a) {
     size_t n;
     const uint32_t *features = numbers(a[2], &n);
@@ -323,7 +377,6 @@ static void model_open(char **a) {
     KEEP(model, a[0], made);
 }
 
-static const char *truth(bool value) { return value ? "true" : "false"; }
 
 static void model_info(char **a) {
     const tiller_model *m = get(a[0]);
@@ -757,6 +810,8 @@ static const struct {
     OPERATION(dictionary_stats), OPERATION(dictionary_encode), OPERATION(dictionary_encode_rows),
     OPERATION(dictionary_decode), OPERATION(dictionary_encoder_row), OPERATION(dictionary_decoder_row),
     OPERATION(dictionary_save), OPERATION(dictionary_open_as), OPERATION(dictionary_convert),
+    OPERATION(dictionary_encode_file), OPERATION(dictionary_decode_file), OPERATION(dictionary_diagnose),
+    OPERATION(diagnosis_get), OPERATION(diagnosis_verdict), OPERATION(diagnosis_tried),
     OPERATION(dictionary_save_saelens), OPERATION(dictionary_save_sparsify), OPERATION(slice_new),
     OPERATION(slice_encode), OPERATION(slice_edit), {"free", free_},
     OPERATION(gguf_open), OPERATION(gguf_value), OPERATION(gguf_has), OPERATION(gguf_tensor), OPERATION(model_open),

@@ -188,6 +188,30 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
          const auto loss = get<dictionary>(a[0]).convert(a[1], a[2]);
          return show(loss.encoder_min, loss.encoder_mean, loss.decoder_min, loss.decoder_mean);
      }},
+    {"dictionary_encode_file",
+     [](auto &a) {
+         const auto done = encode_file(get<dictionary>(a[0]), a[1], a[3], number(a[4]), a[2] == "-" ? "" : a[2]);
+         return show(done.n_rows, done.n_active);
+     }},
+    {"dictionary_decode_file",
+     [](auto &a) { return show(decode_file(get<dictionary>(a[0]), a[1], a[3], a[2] == "-" ? "" : a[2])); }},
+    {"dictionary_diagnose",
+     [](auto &a) {
+         std::vector<std::pair<std::string, std::vector<float>>> rows{{a[2], list<float>(a[3])}};
+         if (a[4] != "-") rows.emplace_back(a[4], list<float>(a[5]));
+         return keep(a[0], diagnose(get<dictionary>(a[1]), rows)), "";
+     }},
+    {"diagnosis_get",
+     [](auto &a) {
+         const auto found = get<diagnosis>(a[0]).get_figures();
+         return show(found.fits != 0, found.has_cause != 0, found.l0, found.promised_l0);
+     }},
+    {"diagnosis_verdict", [](auto &a) { return show(get<diagnosis>(a[0]).verdict()); }},
+    {"diagnosis_tried",
+     [](auto &a) {
+         const auto found = get<diagnosis>(a[0]).tried(number(a[1]));
+         return show(found.l0 >= 0 && found.fvu >= 0, found.words);
+     }},
     {"dictionary_save_saelens", [](auto &a) { return get<dictionary>(a[0]).save_saelens(a[1]), ""; }},
     {"dictionary_save_sparsify", [](auto &a) { return get<dictionary>(a[0]).save_sparsify(a[1]), ""; }},
     {"slice_new",

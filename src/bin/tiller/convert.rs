@@ -4,11 +4,12 @@ use clap::{Args as Clap, ValueEnum};
 use serde_json::json;
 use std::path::PathBuf;
 use tiller::dictionary::{Dictionary, Family};
+use tiller::eval::codes::Rows;
 use tiller::eval::quality::{Meter, Quality};
 use tiller::file::gguf::GgmlType;
 use tiller::{Error, Result};
 
-use crate::codes::{Rows, family, threads};
+use crate::codes::{family, threads};
 use crate::output::Out;
 
 /// Convert a dictionary, and say what that costs

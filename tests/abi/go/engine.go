@@ -102,6 +102,21 @@ func init() {
 				func(done, total uint64, note string) bool { left--; return left != -1 })
 			return show(f.Factor, f.Trials, f.Gain), err
 		},
+		"engine_diagnose": func(a arguments) (string, error) {
+			d, err := get[*tiller.Engine](a[1]).Diagnose(
+				get[*tiller.Dictionary](a[2]), []string{a[3]}, tiller.SelfTestOptions{MaxTokens: 200}, nil)
+			return kept(a[0], d, err)
+		},
+		"dictionary_drift": func(a arguments) (string, error) {
+			found, err := get[*tiller.Dictionary](a[0]).Drift(words(a[1]), []string{a[2]},
+				tiller.EngineOptions{Threads: 1, Context: 256},
+				tiller.SelfTestOptions{MaxTokens: 100, ScoreTokens: 60, Window: 64}, nil)
+			var all []any
+			for _, f := range found {
+				all = append(all, f.FVU > 0 && f.L0 > 0 && f.Clean > 0, f.Changed)
+			}
+			return show(all...), err
+		},
 		"engine_harvest": func(a arguments) (string, error) {
 			left := number(a[4])
 			return shown(get[*tiller.Engine](a[0]).Harvest([]string{a[1]}, a[2],

@@ -265,6 +265,31 @@ var operations = map[string]operation{
 		loss, err := get[*tiller.Dictionary](a[0]).Convert(a[1], a[2])
 		return show(loss.EncoderMin, loss.EncoderMean, loss.DecoderMin, loss.DecoderMean), err
 	},
+	"dictionary_encode_file": func(a arguments) (string, error) {
+		rows, active, err := get[*tiller.Dictionary](a[0]).EncodeFile(
+			a[1], strings.Trim(a[2], "-"), a[3], number(a[4]), nil)
+		return show(rows, active), err
+	},
+	"dictionary_decode_file": func(a arguments) (string, error) {
+		return shown(get[*tiller.Dictionary](a[0]).DecodeFile(a[1], strings.Trim(a[2], "-"), a[3]))
+	},
+	"dictionary_diagnose": func(a arguments) (string, error) {
+		points := []tiller.HookRows{{Hook: a[2], Data: floats(a[3])}}
+		if a[4] != "-" {
+			points = append(points, tiller.HookRows{Hook: a[4], Data: floats(a[5])})
+		}
+		d, err := get[*tiller.Dictionary](a[1]).Diagnose(points, 1, nil)
+		return kept(a[0], d, err)
+	},
+	"diagnosis_get": func(a arguments) (string, error) {
+		d, err := get[*tiller.Diagnosis](a[0]).Figures()
+		return show(d.Fits, d.HasCause, d.L0, d.PromisedL0), err
+	},
+	"diagnosis_verdict": func(a arguments) (string, error) { return get[*tiller.Diagnosis](a[0]).Verdict() },
+	"diagnosis_tried": func(a arguments) (string, error) {
+		words, l0, fvu, err := get[*tiller.Diagnosis](a[0]).Tried(number(a[1]))
+		return show(l0 >= 0 && fvu >= 0, words), err
+	},
 	"dictionary_save_saelens": func(a arguments) (string, error) {
 		return "", get[*tiller.Dictionary](a[0]).SaveSaelens(a[1])
 	},
