@@ -5,11 +5,15 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use rand::Rng;
+use tiller::Kind;
 use tiller::dictionary::{Dictionary, Normalization, Parts, Settings};
-use tiller::engine::{Engine, Options};
+use tiller::engine::{Document, Engine, Options, requantize};
 use tiller::eval::diagnosis::{Cause, diagnose};
+use tiller::eval::drift::drift;
+use tiller::eval::self_test;
 use tiller::hook_point::HookPoint;
 use tiller::num::{norm, rng, stats};
 use tiller::progress::silent;
@@ -151,4 +155,61 @@ fn planted_faults_are_named() {
     }
     println!("{named} of {} faults named", faults.len());
     assert!(10 * named >= 9 * faults.len(), "{named} of {}", faults.len());
+}
+
+fn shipped() -> Dictionary {
+    Dictionary::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/smollm2-135m-l19.gguf")).unwrap()
+}
+
+/// The verdict alone, without the cross-entropies of a self-test.
+#[test]
+fn a_running_model_gives_the_verdict() {
+    let Some(path) = support::model(support::SMOLLM) else { return };
+    let mut engine = Engine::open(&path, &Options { context: 512, threads: 2, ..Options::default() }).unwrap();
+    let text = [Document::Text(TEXT.to_owned())];
+    let options = self_test::Options { max_tokens: 400, ..self_test::Options::default() };
+    let mut verdict = |d: &Dictionary| self_test::diagnose(&mut engine, d, &text, &options, &mut silent).unwrap();
+    let dictionary = shipped();
+    let found = verdict(&dictionary);
+    assert!(found.fits(), "{found}");
+    let mut info = dictionary.info().clone();
+    (info.layer, info.hook) = (Some(18), "blocks.18.hook_resid_post".to_owned());
+    let found = verdict(&dictionary.with_info(info));
+    assert_eq!(found.cause, Some(Cause::Point(HookPoint::from(19))), "{found}");
+    assert!(found.to_string().contains("most likely it belongs to blocks.19.hook_resid_post"), "{found}");
+}
+
+/// The same model in more bits and in fewer: the fewer bits, the more features are others.
+#[test]
+fn fewer_bits_drift_further() {
+    let Some(path) = support::model(support::SMOLLM) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut models = vec![path.clone()];
+    for kind in ["Q8_0", "Q2_K"] {
+        models.push(dir.path().join(format!("{kind}.gguf")));
+        requantize(&path, models.last().unwrap(), kind, 2).unwrap();
+    }
+    let dictionary = Arc::new(shipped());
+    let text = [Document::Text(TEXT.to_owned())];
+    let machine = Options { context: 512, threads: 2, ..Options::default() };
+    let options = self_test::Options { max_tokens: 300, score_tokens: 200, window: 128 };
+    let found = drift(&models, &dictionary, &text, &machine, &options, &mut silent).unwrap();
+    let changed: Vec<f64> = found.iter().map(|d| d.changed).collect();
+    assert_eq!(changed[0], 0.0, "the first is what the others are compared with");
+    assert!(changed[1] > 0.0 && changed[1] < 0.5 * changed[2] && changed[2] < 0.9, "{changed:?}");
+    for d in &found {
+        let (quality, ce) = (&d.test.quality, &d.test.cross_entropy);
+        assert!(quality.fvu > 0.05 && quality.fvu < 0.8, "{}: FVU {}", d.model.display(), quality.fvu);
+        assert!(quality.l0 > 10.0 && quality.l0 < 100.0, "{}: L0 {}", d.model.display(), quality.l0);
+        assert!(ce.clean < ce.reconstructed && ce.reconstructed < ce.zero, "{}: {ce:?}", d.model.display());
+    }
+    let ce = |i: usize| found[i].test.cross_entropy.clean;
+    assert!((ce(1) - ce(0)).abs() < 0.05 && ce(2) > ce(0) + 0.1, "{} {} {}", ce(0), ce(1), ce(2));
+    // Another model is none of its quantizations.
+    if let Some(other) = support::model(support::GEMMA) {
+        let error = drift(&[path, other], &dictionary, &text, &machine, &options, &mut silent).unwrap_err();
+        assert_eq!(error.kind(), Kind::Mismatch, "{error}");
+    }
+    let error = drift(&[], &dictionary, &text, &machine, &options, &mut silent).unwrap_err();
+    assert_eq!(error.kind(), Kind::Argument, "{error}");
 }

@@ -10,7 +10,6 @@ use clap::{Args as Clap, Subcommand};
 use tiller::Result;
 
 use crate::output::Out;
-pub(crate) use sae::stored;
 pub(crate) use source::Source;
 
 /// Train on harvested rows
