@@ -8,8 +8,9 @@
 use std::ops::Range;
 
 use super::Dictionary;
-use super::encode::{Rule, Units};
-use crate::num::screen::{self, PANEL, Rounded, TILE};
+use super::encode::Rule;
+use super::sieve::{Candidate, Packer, Panel, Sieve, thin_out};
+use crate::num::screen::{self, PANEL, Rounded, Sums, TILE};
 
 /// Codes of many rows, compressed by rows (CSR).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -72,6 +73,8 @@ impl Codes {
 
 /// Rows screened at once: the encoder is read and rounded once for so many.
 const BLOCK: usize = 2048;
+/// Tiles of rows that are multiplied before their products are looked at.
+const TILES: usize = 16;
 /// Fewer rows are not worth rounding the encoder for.
 const MIN_SCREENED: usize = 16;
 /// Weights that are worth a thread of their own: it takes as long to start as to read them.
@@ -160,60 +163,47 @@ impl Dictionary {
     fn screen(&self, inputs: &Inputs, features: Range<usize>, rule: Rule, bounds: &[f32]) -> Vec<Vec<Candidate>> {
         /// Bytes of panels that stay in the cache of second level while all rows pass by.
         const CHUNK_BYTES: usize = 256 << 10;
-        let (d, pairs, n_features) = (self.d_model(), inputs.pairs, self.n_features());
-        let panels = (CHUNK_BYTES / (pairs * PANEL * 4).max(1)).max(1);
-        let (rows, units) = (self.encoder.rows(), self.units());
-        let mut found = vec![Vec::new(); inputs.n];
-        let mut bars = vec![f32::NEG_INFINITY; inputs.n];
-        let (mut row, mut packed) = (vec![0f32; d], vec![[0i32; PANEL]; panels * pairs]);
-        let mut integers = vec![0i32; PANEL * pairs];
-        let mut of = vec![Rounded::default(); panels * PANEL];
+        let (pairs, units) = (inputs.pairs, self.units());
+        let panels = (CHUNK_BYTES / (pairs * PANEL * size_of::<i32>()).max(1)).max(1);
+        let mut packer = Packer::new(self.encoder.rows(), self.d_model());
+        let mut packed = vec![[0i32; PANEL]; panels * pairs];
+        let mut sieve = Sieve::new(rule, inputs.n);
+        let mut sums = Vec::new();
         for first in features.clone().step_by(panels * PANEL) {
             let chunk = first..(first + panels * PANEL).min(features.end);
-            let count = chunk.len().div_ceil(PANEL);
-            of.fill(Rounded::default());
-            for (p, start) in chunk.clone().step_by(PANEL).enumerate() {
-                let some = start..(start + PANEL).min(chunk.end);
-                for (j, i) in some.clone().enumerate() {
-                    rows.get(i).decode(&mut row);
-                    of[p * PANEL + j] = screen::round(&row, &mut integers[j * pairs..(j + 1) * pairs]);
-                }
-                screen::pack(&integers[..some.len() * pairs], pairs, &mut packed[p * pairs..(p + 1) * pairs]);
-            }
-            for start in (0..inputs.n).step_by(TILE) {
-                // The last tile is filled up with its last row.
-                let tile = std::array::from_fn(|t| inputs.row((start + t).min(inputs.n - 1)));
-                for p in 0..count {
-                    let sums = screen::products(&tile, &packed[p * pairs..(p + 1) * pairs]);
-                    let at = first + p * PANEL;
-                    let panel =
-                        Panel { first: at, len: PANEL.min(chunk.end - at), of: &of[p * PANEL..(p + 1) * PANEL] };
-                    for (r, sums) in (start..inputs.n).zip(&sums) {
-                        match rule {
-                            Rule::Alone => panel.alone(inputs.of[r], sums, bounds, &mut found[r]),
-                            _ => {
-                                panel.competing(inputs.of[r], sums, units, bars[r], &mut found[r]);
-                                if let Rule::TopK(k) = rule
-                                    && found[r].len() >= 2 * k + 64
-                                {
-                                    bars[r] = raise(&mut found[r], k, bars[r]);
-                                }
-                            }
-                        }
+            let some: Vec<Panel> = chunk
+                .step_by(PANEL)
+                .zip(packed.chunks_exact_mut(pairs))
+                .map(|(start, packed)| {
+                    let features = start..(start + PANEL).min(features.end);
+                    let of = packer.pack(features.clone(), packed);
+                    if rule == Rule::Alone {
+                        Panel::alone(features, &of, bounds)
+                    } else {
+                        Panel::competing(features, &of, units)
+                    }
+                })
+                .collect();
+            for start in (0..inputs.n).step_by(TILES * TILE) {
+                let rows = start..(start + TILES * TILE).min(inputs.n);
+                inputs.products(rows.clone(), &packed[..some.len() * pairs], &mut sums);
+                for (tile, sums) in rows.clone().step_by(TILE).zip(sums.chunks_exact(some.len())) {
+                    for (panel, sums) in some.iter().zip(sums) {
+                        (tile..rows.end).zip(sums).for_each(|(r, sums)| sieve.sift(panel, r, inputs.of[r], sums));
                     }
                 }
             }
             if let Rule::GroupMax(_) = rule {
-                found.iter_mut().for_each(|found| thin_out(found, rule, n_features));
+                sieve.found.iter_mut().for_each(|found| thin_out(found, rule, self.n_features()));
             }
         }
-        found
+        sieve.found
     }
 
     /// Codes of inputs whose active features are among the candidates. Features are gone through in order, some at a time
     /// for all inputs, so that their rows are read once.
     fn exact(&self, inputs: &[f32], candidates: &[Vec<Candidate>]) -> Codes {
-        const FEATURES: u32 = 64;
+        const FEATURES: u32 = 16;
         let (d, rule, units) = (self.d_model(), self.rule(), self.units());
         let rows = self.encoder.rows();
         let mut z: Vec<Vec<(u32, f32)>> = candidates.iter().map(|c| Vec::with_capacity(c.len())).collect();
@@ -267,111 +257,27 @@ impl Inputs {
         all
     }
 
-    fn row(&self, r: usize) -> &[i32] {
-        &self.integers[r * self.pairs..(r + 1) * self.pairs]
-    }
-}
-
-/// A feature that may be active, and between what its pre-activation lies.
-#[derive(Clone, Copy)]
-struct Candidate {
-    feature: u32,
-    low: f32,
-    high: f32,
-}
-
-/// The features of a panel.
-struct Panel<'a> {
-    first: usize,
-    /// Fewer than [`PANEL`] in the last one.
-    len: usize,
-    of: &'a [Rounded],
-}
-
-impl Panel<'_> {
-    /// z of feature `j`, and how far it may be off. Comparisons are made so that NaN, of which nothing is known, passes.
-    #[inline]
-    fn z(&self, j: usize, a: Rounded, sum: i32) -> (f32, f32) {
-        let of = self.of[j];
-        (sum as f32 * (a.step * of.step), a.error * of.norm + a.norm * of.error)
-    }
-
-    /// Features that are independent: `bounds` are exceeded by z of any that is active.
-    #[inline]
-    fn alone(&self, a: Rounded, sums: &[i32; PANEL], bounds: &[f32], found: &mut Vec<Candidate>) {
-        let bounds = &bounds[self.first..self.first + self.len];
-        let passes = |j: usize, bound: f32| {
-            let (z, reach) = self.z(j, a, sums[j]);
-            z + reach <= bound
-        };
-        if bounds.iter().enumerate().fold(true, |all, (j, &bound)| all & passes(j, bound)) {
-            return;
-        }
-        for (j, &bound) in bounds.iter().enumerate() {
-            if !passes(j, bound) {
-                found.push(Candidate { feature: (self.first + j) as u32, low: 0.0, high: 0.0 });
-            }
-        }
-    }
-
-    /// Features that compete: `bar` is a pre-activation that the winners reach.
-    #[inline]
-    fn competing(&self, a: Rounded, sums: &[i32; PANEL], units: Units<'_>, bar: f32, found: &mut Vec<Candidate>) {
-        let (bias, norms) = units.competing(self.first..self.first + self.len);
-        let p = |j: usize| {
-            let (z, reach) = self.z(j, a, sums[j]);
-            let outer = norms.map_or(1.0, |norms| norms[j]);
-            let reach = (reach + 1e-6 * (z.abs() + bias[j].abs())) * outer;
-            let p = (z + bias[j]) * outer;
-            (p - reach, p + reach)
-        };
-        let loses = |high: f32| (high < bar) | (high <= 0.0);
-        if (0..self.len).fold(true, |all, j| all & loses(p(j).1)) {
-            return;
-        }
-        for j in 0..self.len {
-            let (low, high) = p(j);
-            if !loses(high) {
-                let low = if low.is_nan() { f32::NEG_INFINITY } else { low };
-                found.push(Candidate { feature: (self.first + j) as u32, low, high });
-            }
-        }
-    }
-}
-
-/// A bar that the k largest reach: the k-th largest of what the candidates reach at least. Drops those that it leaves
-/// behind.
-fn raise(found: &mut Vec<Candidate>, k: usize, bar: f32) -> f32 {
-    let Some(at) = k.checked_sub(1).filter(|&at| at < found.len()) else { return bar };
-    let mut low: Vec<f32> = found.iter().map(|c| c.low).collect();
-    let (_, &mut kth, _) = low.select_nth_unstable_by(at, |a, b| b.total_cmp(a));
-    let bar = if kth > bar { kth } else { bar };
-    found.retain(|c| !(c.high < bar));
-    bar
-}
-
-/// Drops candidates that cannot win.
-fn thin_out(found: &mut Vec<Candidate>, rule: Rule, n_features: usize) {
-    match rule {
-        Rule::Alone => {}
-        Rule::TopK(k) => {
-            raise(found, k, f32::NEG_INFINITY);
-        }
-        Rule::GroupMax(k) => {
-            let group = (n_features / k.max(1)).max(1) as u32;
-            let mut bars: Vec<(u32, f32)> = Vec::new();
-            for c in found.iter() {
-                let g = c.feature / group;
-                match bars.last_mut() {
-                    Some((last, bar)) if *last == g => *bar = bar.max(c.low),
-                    _ => bars.push((g, c.low)),
+    /// Products of some inputs, at most [`TILES`] tiles of them, with some panels, which lie one after the other: for each
+    /// tile those of every panel. A part of a panel stays in the cache of first level while the tiles pass by.
+    fn products(&self, rows: Range<usize>, panels: &[[i32; PANEL]], sums: &mut Vec<Sums>) {
+        /// Entry pairs of a part.
+        const DEPTH: usize = 256;
+        let (pairs, last) = (self.pairs, rows.end - 1);
+        let count = panels.len() / pairs;
+        sums.clear();
+        sums.resize(rows.len().div_ceil(TILE) * count, Sums::default());
+        for first in (0..pairs).step_by(DEPTH) {
+            let part = first..(first + DEPTH).min(pairs);
+            for (p, panel) in panels.chunks_exact(pairs).enumerate() {
+                for (t, start) in rows.clone().step_by(TILE).enumerate() {
+                    // The last tile is filled up with its last row.
+                    let tile = std::array::from_fn(|r| {
+                        let at = (start + r).min(last) * pairs;
+                        &self.integers[at + part.start..at + part.end]
+                    });
+                    screen::products(&tile, &panel[part.clone()], &mut sums[t * count + p]);
                 }
             }
-            let mut bars = bars.into_iter().peekable();
-            found.retain(|c| {
-                while bars.next_if(|bar| bar.0 < c.feature / group).is_some() {}
-                bars.peek().is_none_or(|bar| !(c.high < bar.1))
-            });
         }
     }
 }

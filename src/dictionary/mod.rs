@@ -2,8 +2,8 @@
 //!
 //! A dictionary writes a residual row x `[d_model]` as a few of `n_features` directions:
 //! f = encode(x), x ≈ f·D + b_dec. Both matrices lie feature-major, one contiguous row per feature, in a mapped file, as
-//! F32, F16, BF16 or Q8_0, and are decoded in registers, never copied. The mathematics that makes steering cheap: ReLU,
-//! JumpReLU and Gated features depend on their own encoder row alone, so editing a set S with the error term kept,
+//! F32, F16, BF16 or Q8_0, and are decoded in registers, never copied; other types of ggml's are decoded piece by piece. The
+//! mathematics that makes steering cheap: ReLU, JumpReLU and Gated features depend on their own encoder row alone, so editing a set S with the error term kept,
 //! x' = x + Σ_{i∈S} (f'ᵢ − fᵢ)·Dᵢ, reads 2·|S| rows, not 2·n_features ([`Dictionary::slice`]).
 //!
 //! | file | owns |
@@ -12,6 +12,7 @@
 //! | `matrix.rs` | rows in a map or in memory |
 //! | `parts.rs` | a dictionary made in memory, checked |
 //! | `encode.rs`, `batch.rs`, `slice.rs` | one row, many rows, few features |
+//! | `sieve.rs` | which features of a batch may be active |
 //! | `calibrate.rs` | thresholds for TopK |
 //! | `gguf.rs`, `convert.rs` | our own files: read, written |
 //! | `family/` | other people's files, one file a family |
@@ -31,6 +32,7 @@ mod gguf;
 mod matrix;
 mod parts;
 mod settings;
+mod sieve;
 mod slice;
 mod variant;
 
@@ -187,7 +189,7 @@ impl Dictionary {
         &self.info.hook
     }
 
-    /// How the weights are stored: `F32`, `F16`, `BF16` or `Q8_0`.
+    /// How the weights are stored: `F32`, `F16`, `BF16`, `Q8_0`, or another type of ggml's, such as `Q4_K`.
     pub fn storage(&self) -> &'static str {
         self.encoder.type_name()
     }

@@ -240,11 +240,22 @@ fn load_i32(from: &[i32; LANES]) -> __m256i {
     unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
 }
 
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn store_i32(to: &mut [i32; LANES], v: __m256i) {
+    // SAFETY: the array is 32 writable bytes; the store needs no alignment.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v) }
+}
+
 /// Twelve sums of eight lanes: one product and one addition for sixteen pairs of entries.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn products(rows: &[&[i32]; TILE], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]) {
     let rows: [&[i32]; TILE] = std::array::from_fn(|r| &rows[r][..panel.len()]);
     let mut sums = [[_mm256_setzero_si256(); 2]; TILE];
+    for (sums, out) in sums.iter_mut().zip(out.iter()) {
+        let halves = out.as_chunks::<LANES>().0;
+        *sums = [load_i32(&halves[0]), load_i32(&halves[1])];
+    }
     for (k, pairs) in panel.iter().enumerate() {
         let halves = pairs.as_chunks::<LANES>().0;
         let (low, high) = (load_i32(&halves[0]), load_i32(&halves[1]));
@@ -256,8 +267,7 @@ fn products(rows: &[&[i32]; TILE], panel: &[[i32; PANEL]], out: &mut [[i32; PANE
     }
     for (out, sums) in out.iter_mut().zip(&sums) {
         for (out, sum) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
-            // SAFETY: the array is 32 writable bytes; the store needs no alignment.
-            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), *sum) };
+            store_i32(out, *sum);
         }
     }
 }

@@ -88,11 +88,11 @@ pub(super) fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]) {
     }
 }
 
-/// Sums of products of pairs of 16-bit integers; that they fit is the caller's choice of rows.
+/// Adds the products of pairs of 16-bit integers; that they fit is the caller's choice of rows.
 pub(super) fn products(rows: &[&[i32]; TILE], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]) {
     let parts = |pair: i32| (i32::from(pair as i16), pair >> 16);
     for (row, out) in rows.iter().zip(out) {
-        let mut sums = [0i32; PANEL];
+        let mut sums = *out;
         for (&pair, features) in row.iter().zip(panel) {
             let (low, high) = parts(pair);
             for (sum, &feature) in sums.iter_mut().zip(features) {
