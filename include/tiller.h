@@ -1081,6 +1081,44 @@ tiller_status tiller_probe_weights(const tiller_probe *probe,
 
 // Frees `probe`. NULL is a no-op.
 TILLER_API void tiller_probe_free(tiller_probe *probe);
+/* ---- Rows and codes in files ----------------------------------------------------------------------------- */
+
+// What was encoded.
+typedef struct {
+    // Set it to sizeof(tiller_encoded) before the call.
+    uint32_t size;
+    // Always 0.
+    uint32_t reserved;
+    // Rows.
+    uint64_t n_rows;
+    // Active features of all rows: rows times L0.
+    uint64_t n_active;
+} tiller_encoded;
+
+// Encodes the rows in a file (.npy, .npz, .safetensors, torch; one array [n, d_model]) or a directory of harvested rows,
+// on `threads` threads (0 means 1). `name` says which array, if the file holds several, or is NULL. Codes go to `file`:
+// dense [n, n_features] if it ends in .npy; if in .safetensors, sparse as `row`, `feature` (u32) and `value` (f32), and
+// `shape` (i64). Progress counts rows.
+TILLER_API
+tiller_status tiller_dictionary_encode_file(const tiller_dictionary *dictionary,
+                                            const char *rows,
+                                            const char *name,
+                                            const char *file,
+                                            uint32_t threads,
+                                            const tiller_progress *progress,
+                                            tiller_encoded *out,
+                                            tiller_error **err);
+
+// Decodes the codes in a file, dense or sparse as tiller_dictionary_encode_file() writes them, to rows [n, d_out] in the
+// .npy file `file`; their number goes to `*n_rows`, which may be NULL. `rows` are the rows that were encoded, for
+// dictionaries that normalise each row by itself or have a skip connection, or NULL.
+TILLER_API
+tiller_status tiller_dictionary_decode_file(const tiller_dictionary *dictionary,
+                                            const char *codes,
+                                            const char *rows,
+                                            const char *file,
+                                            uint64_t *n_rows,
+                                            tiller_error **err);
 
 /* ---- Quality of a dictionary ----------------------------------------------------------------------------- */
 
@@ -1127,6 +1165,81 @@ tiller_status tiller_dictionary_measure(const tiller_dictionary *dictionary,
                                         const tiller_progress *progress,
                                         tiller_quality *out,
                                         tiller_error **err);
+
+/* ---- Why a dictionary does not fit ----------------------------------------------------------------------- */
+
+// Whether a dictionary fits rows of a model, and if not, what is most likely wrong: found by trying what could be.
+//
+// Its life: tiller_dictionary_diagnose() or tiller_engine_diagnose(); tiller_diagnosis_get() for figures,
+// tiller_diagnosis_verdict() for a sentence, tiller_diagnosis_tried() for every alternative; tiller_diagnosis_free().
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_diagnosis tiller_diagnosis;
+
+// Rows of one hook point of a model.
+typedef struct {
+    // Its name, such as "blocks.19.hook_resid_post".
+    const char *hook;
+    // Rows of d_model floats, one after the other, none of them of position 0.
+    const float *data;
+    // Number of floats.
+    size_t n_data;
+} tiller_hook_rows;
+
+// What was found, in figures.
+typedef struct {
+    // Set it to sizeof(tiller_diagnosed) before the call.
+    uint32_t size;
+    // 1 if the dictionary fits as it is.
+    uint32_t fits;
+    // 1 if a cause was found: it is the first alternative of tiller_diagnosis_tried().
+    uint32_t has_cause;
+    // Alternatives that were tried.
+    uint32_t n_tried;
+    // Mean number of active features in a row.
+    double l0;
+    // The one that the dictionary's file promises; 0 if it promises none.
+    double promised_l0;
+    // Fraction of variance unexplained; infinite where it cannot be told.
+    double fvu;
+} tiller_diagnosed;
+
+// Tries `dictionary`, and what may be wrong with it, on rows of some hook points: its own, and others that it may belong
+// to. Some hundred rows of each do. Progress counts alternatives.
+//
+// On success `*out` owns a new object; free it with tiller_diagnosis_free().
+TILLER_API
+tiller_status tiller_dictionary_diagnose(const tiller_dictionary *dictionary,
+                                         const tiller_hook_rows *rows,
+                                         size_t n_rows,
+                                         uint32_t threads,
+                                         const tiller_progress *progress,
+                                         tiller_diagnosis **out,
+                                         tiller_error **err);
+
+// The figures of the dictionary as it was given.
+TILLER_API
+tiller_status tiller_diagnosis_get(const tiller_diagnosis *diagnosis,
+                                   tiller_diagnosed *out,
+                                   tiller_error **err);
+
+// The verdict, in a sentence with figures: that it fits, or what is most likely wrong.
+TILLER_API
+tiller_status tiller_diagnosis_verdict(const tiller_diagnosis *diagnosis,
+                                       tiller_text **out,
+                                       tiller_error **err);
+
+// Alternative `i`, the best one first: what would be right, in words, and the L0 and FVU that it gives.
+TILLER_API
+tiller_status tiller_diagnosis_tried(const tiller_diagnosis *diagnosis,
+                                     size_t i,
+                                     double *l0,
+                                     double *fvu,
+                                     tiller_text **out,
+                                     tiller_error **err);
+
+// Frees `diagnosis`. NULL is a no-op.
+TILLER_API void tiller_diagnosis_free(tiller_diagnosis *diagnosis);
 
 /* ---- Explaining by counting ------------------------------------------------------------------------------ */
 
@@ -1884,6 +1997,24 @@ typedef struct {
     double recovered;
 } tiller_self_tested;
 
+// What one quantization of a model makes of a dictionary.
+typedef struct {
+    // Set it to sizeof(tiller_drifted) before the call, in each struct of an array.
+    uint32_t size;
+    // Always 0.
+    uint32_t reserved;
+    // Mean number of active features in a row.
+    double l0;
+    // Fraction of variance unexplained.
+    double fvu;
+    // Cross-entropy of the model as it is, in nats a token.
+    double clean;
+    // Share of the cross-entropy that the reconstruction recovers, as in tiller_self_tested.
+    double recovered;
+    // Share of the active features of a token that are others than with the first model, 1 - |A and B| / |A or B|.
+    double changed;
+} tiller_drifted;
+
 // Explains the features of `dictionary` by reading their directions through the final norm and the unembedding of
 // `model`, which `engine` runs. `from` and `to` are NULL, or the rows of the dictionary's layer and of the last one for
 // the same text: then a linear map between the two stands in front of the lens. See tiller_explain_data() for the
@@ -1912,6 +2043,35 @@ tiller_status tiller_engine_self_test(tiller_engine *engine,
                                       const tiller_self_test *given,
                                       const tiller_progress *progress,
                                       tiller_self_tested *out,
+                                      tiller_error **err);
+
+// Whether `dictionary` fits the engine's model, and if not, what is most likely wrong: on the first few hundred tokens of
+// text files, as tiller_engine_harvest() reads them. A plan in force is set aside meanwhile. Progress counts alternatives.
+//
+// On success `*out` owns a new object; free it with tiller_diagnosis_free().
+TILLER_API
+tiller_status tiller_engine_diagnose(tiller_engine *engine,
+                                     const tiller_dictionary *dictionary,
+                                     const char *const *files,
+                                     size_t n_files,
+                                     const tiller_self_test *given,
+                                     const tiller_progress *progress,
+                                     tiller_diagnosis **out,
+                                     tiller_error **err);
+
+// Measures `dictionary` on several quantizations of one model, over text files as tiller_engine_harvest() reads them; the
+// first of the `n_models` is what the others are compared with. Each is opened with `engine` (or NULL) and closed again.
+// Fills `out`, `n_models` structs. Progress counts tokens and names the model.
+TILLER_API
+tiller_status tiller_dictionary_drift(const tiller_dictionary *dictionary,
+                                      const char *const *models,
+                                      size_t n_models,
+                                      const char *const *files,
+                                      size_t n_files,
+                                      const tiller_engine_options *engine,
+                                      const tiller_self_test *given,
+                                      const tiller_progress *progress,
+                                      tiller_drifted *out,
                                       tiller_error **err);
 
 #endif /* TILLER_ENGINE */

@@ -331,9 +331,16 @@ fn an_empty_dictionary() {
 
 #[test]
 fn a_type_that_is_not_ours() {
-    let q4 = || vec![0u8; 2 * 18];
-    let draft = Draft::new().tensor("dec.weight", &[32, 2], GgmlType::Q4_0, q4());
-    draft.refused(Kind::Unsupported, &["\"dec.weight\"", "F32, F16, BF16 or Q8_0"]);
+    let integers = Draft::new().tensor("dec.weight", &[32, 2], GgmlType::I32, vec![0; 4 * 64]);
+    integers.refused(Kind::Unsupported, &["\"dec.weight\"", "found I32"]);
+    // ggml's other types are ggml's to decode.
+    let draft = Draft::new().tensor("dec.weight", &[32, 2], GgmlType::Q4_0, vec![0; 2 * 18]);
+    match cfg!(feature = "engine") {
+        true => assert_eq!(draft.open().unwrap().d_out(), 32),
+        false => {
+            draft.refused(Kind::Unsupported, &["\"dec.weight\"", "F32, F16, BF16 or Q8_0", "engine", "found Q4_0"])
+        }
+    }
     let halves = Draft::new().tensor("enc.bias", &[2], GgmlType::F16, vec![0; 4]);
     halves.refused(Kind::Format, &["\"enc.bias\"", "F32"]);
 }

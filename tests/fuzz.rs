@@ -320,6 +320,9 @@ fn read_named(dir: &Path) -> Result<(), String> {
             _ => break,
         }
     }
+    // Of a cross-layer transcoder the encoder is named.
+    let encoder = at.join("W_enc_2.safetensors");
+    let at = if encoder.exists() { encoder } else { at };
     read_dictionary(&at)
 }
 

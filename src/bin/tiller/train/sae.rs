@@ -59,7 +59,7 @@ enum Which {
     BatchTopK,
 }
 
-fn stored(text: &str) -> std::result::Result<GgmlType, String> {
+pub(super) fn stored(text: &str) -> std::result::Result<GgmlType, String> {
     let kind = GgmlType::from_name(&text.to_uppercase());
     let fits = |kind: &GgmlType| [GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0].contains(kind);
     kind.filter(fits).ok_or_else(|| "expected f32, f16, bf16 or q8_0".into())
