@@ -106,6 +106,17 @@ fn sum_all(v: [__m256; UNROLL]) -> f32 {
     sum(_mm256_add_ps(_mm256_add_ps(v[0], v[1]), _mm256_add_ps(v[2], v[3])))
 }
 
+/// Asks for what lies two kilobytes behind `from`: the processor itself looks ahead no further than to the end of a page, and
+/// rows of a dictionary follow each other through many.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn look_ahead<T>(from: &T) {
+    const AHEAD: usize = 2048;
+    let at = std::ptr::from_ref(from).cast::<i8>().wrapping_add(AHEAD);
+    // SAFETY: a prefetch reads nothing and never faults, wherever it points.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
+}
+
 macro_rules! dot_of {
     ($name:ident, $type:ty, $load:ident) => {
         #[target_feature(enable = "avx2,fma,f16c")]
@@ -116,6 +127,8 @@ macro_rules! dot_of {
             let (x_groups, x_chunks) = x_chunks.as_chunks::<UNROLL>();
             let mut sums = [_mm256_setzero_ps(); UNROLL];
             for (a, x) in a_groups.iter().zip(x_groups) {
+                look_ahead(&a[0]);
+                look_ahead(&a[UNROLL / 2]);
                 for i in 0..UNROLL {
                     sums[i] = _mm256_fmadd_ps($load(&a[i]), load(&x[i]), sums[i]);
                 }
@@ -137,6 +150,7 @@ fn dot_q8_0(a: &[u8], x: &[f32]) -> f32 {
     let (blocks, x_blocks) = (a.as_chunks::<Q8_0_BYTES>().0, x.as_chunks::<Q8_0_LEN>().0);
     let mut sums = [_mm256_setzero_ps(); 2];
     for (i, (block, x)) in blocks.iter().zip(x_blocks).enumerate() {
+        look_ahead(block);
         let (scale, quants) = q8_0::split(block);
         let (quants, x) = (quants.as_chunks::<LANES>().0, x.as_chunks::<LANES>().0);
         let first = _mm256_fmadd_ps(load_i8(&quants[1]), load(&x[1]), _mm256_mul_ps(load_i8(&quants[0]), load(&x[0])));
