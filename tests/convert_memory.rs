@@ -60,6 +60,7 @@ fn a_gigabyte_of_saelens_opens_mapped_and_converts_in_200_megabytes() {
         drop(Dictionary::open(dir.path()).unwrap());
         took = took.min(start.elapsed());
     }
+    println!("opened in {took:?}");
     assert!(took <= Duration::from_millis(50), "opening took {took:?}");
     let dictionary = Dictionary::open(dir.path()).unwrap();
     // A few features of a matrix that lies the other way round: their columns alone.
