@@ -110,6 +110,7 @@ fn sum_all(v: [__m256; UNROLL]) -> f32 {
 /// rows of a dictionary follow each other through many.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
+#[allow(unused_unsafe)] // The oldest Rust that this builds with counts a prefetch as unsafe.
 fn look_ahead<T>(from: &T) {
     const AHEAD: usize = 2048;
     let at = std::ptr::from_ref(from).cast::<i8>().wrapping_add(AHEAD);
