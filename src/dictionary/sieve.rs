@@ -18,6 +18,13 @@ pub(super) struct Candidate {
     high: f32,
 }
 
+impl Candidate {
+    /// Whether it may; of NaN nothing is known.
+    fn reaches(self, bar: f32) -> bool {
+        self.high >= bar || self.high.is_nan()
+    }
+}
+
 /// Rounds encoder rows.
 pub(super) struct Packer<'a> {
     rows: Rows<'a>,
@@ -165,7 +172,7 @@ fn raise(found: &mut Vec<Candidate>, k: usize, bar: f32) -> f32 {
     let mut low: Vec<f32> = found.iter().map(|c| c.low).collect();
     let (_, &mut kth, _) = low.select_nth_unstable_by(at, |a, b| b.total_cmp(a));
     let bar = if kth > bar { kth } else { bar };
-    found.retain(|c| !(c.high < bar));
+    found.retain(|c| c.reaches(bar));
     bar
 }
 
@@ -189,7 +196,7 @@ pub(super) fn thin_out(found: &mut Vec<Candidate>, rule: Rule, n_features: usize
             let mut bars = bars.into_iter().peekable();
             found.retain(|c| {
                 while bars.next_if(|bar| bar.0 < c.feature / group).is_some() {}
-                bars.peek().is_none_or(|bar| !(c.high < bar.1))
+                bars.peek().is_none_or(|bar| c.reaches(bar.1))
             });
         }
     }
