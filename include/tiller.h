@@ -449,6 +449,16 @@ tiller_status tiller_dictionary_decoder_row(const tiller_dictionary *dictionary,
                                             size_t n_row,
                                             tiller_error **err);
 
+// A dictionary of `n_features` features of another, in that order, renumbered from 0.
+//
+// On success `*out` owns a new dictionary; free it with tiller_dictionary_free().
+TILLER_API
+tiller_status tiller_dictionary_select(const tiller_dictionary *dictionary,
+                                       const uint32_t *features,
+                                       size_t n_features,
+                                       tiller_dictionary **out,
+                                       tiller_error **err);
+
 // Takes `n_features` features out of the dictionary. Keeps its own reference.
 //
 // On success `*out` owns a new slice; free it with tiller_slice_free().
@@ -1081,6 +1091,7 @@ tiller_status tiller_probe_weights(const tiller_probe *probe,
 
 // Frees `probe`. NULL is a no-op.
 TILLER_API void tiller_probe_free(tiller_probe *probe);
+
 /* ---- Rows and codes in files ----------------------------------------------------------------------------- */
 
 // What was encoded.

@@ -272,6 +272,12 @@ public:
             return tiller_dictionary_slice(get(), features.data(), features.size(), out, err);
         }));
     }
+    // A dictionary of some of the features, in that order, renumbered from 0.
+    dictionary select(const std::vector<uint32_t> &features) const {
+        return dictionary(detail::make<tiller_dictionary>([&](auto **out, auto **err) {
+            return tiller_dictionary_select(get(), features.data(), features.size(), out, err);
+        }));
+    }
     // `storage` is "F32", "F16", "BF16" or "Q8_0".
     void save(const std::string &file, const std::string &storage) const {
         detail::call([&](auto **err) { return tiller_dictionary_save(get(), file.c_str(), storage.c_str(), err); });

@@ -318,6 +318,15 @@ func (d *Dictionary) Slice(features []uint32) (*Slice, error) {
 	return &Slice{own(out, func(p *C.tiller_slice) { C.tiller_slice_free(p) })}, nil
 }
 
+// Select gives a dictionary of some of the features, in that order, renumbered from 0.
+func (d *Dictionary) Select(features []uint32) (*Dictionary, error) {
+	defer runtime.KeepAlive(d.h)
+	var out *C.tiller_dictionary
+	var err *C.tiller_error
+	status := C.tiller_dictionary_select(d.h.c(), numbers(features), C.size_t(len(features)), &out, &err)
+	return newDictionary(status, out, err)
+}
+
 // Slice is a few features of a dictionary. Safe for concurrent use.
 type Slice struct{ h *handle[C.tiller_slice] }
 

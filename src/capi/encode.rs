@@ -166,6 +166,24 @@ unsafe fn matrix_row(
     Ok(())
 }
 
+/// A dictionary of `n_features` features of another, in that order, renumbered from 0.
+///
+/// On success `*out` owns a new dictionary; free it with tiller_dictionary_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_dictionary_select(
+    dictionary: Option<&tiller_dictionary>,
+    features: *const u32,
+    n_features: usize,
+    out: Out<'_, tiller_dictionary>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        // SAFETY: the header requires `n_features` numbers.
+        let features = unsafe { slice(features, n_features, "features") }?;
+        some(dictionary, "dictionary")?.dictionary.select(features).map(tiller_dictionary::from)
+    })
+}
+
 /// A few features of a dictionary, to encode and edit them at the cost of their own rows.
 ///
 /// Thread safety: immutable; may be used from several threads at once.

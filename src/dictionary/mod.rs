@@ -31,6 +31,7 @@ mod family;
 mod gguf;
 mod matrix;
 mod parts;
+mod select;
 mod settings;
 mod sieve;
 mod slice;

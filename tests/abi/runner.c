@@ -310,6 +310,15 @@ static void diagnosis_tried(char **a) {
     tiller_text_free(text);
 }
 
+static void dictionary_select(char **a) {
+    size_t n;
+    const uint32_t *features = numbers(a[2], &n);
+    tiller_dictionary *made = NULL;
+    status = tiller_dictionary_select(get(a[1]), features, n, &made, &err);
+    KEEP(dictionary, a[0], made);
+    if (status == TILLER_OK) out("%zu", tiller_dictionary_n_features(made));
+}
+
 static void slice_new(char **a) {
     size_t n;
     const uint32_t *features = numbers(a[2], &n);
@@ -812,7 +821,7 @@ static const struct {
     OPERATION(dictionary_save), OPERATION(dictionary_open_as), OPERATION(dictionary_convert),
     OPERATION(dictionary_encode_file), OPERATION(dictionary_decode_file), OPERATION(dictionary_diagnose),
     OPERATION(diagnosis_get), OPERATION(diagnosis_verdict), OPERATION(diagnosis_tried),
-    OPERATION(dictionary_save_saelens), OPERATION(dictionary_save_sparsify), OPERATION(slice_new),
+    OPERATION(dictionary_save_saelens), OPERATION(dictionary_save_sparsify), OPERATION(dictionary_select), OPERATION(slice_new),
     OPERATION(slice_encode), OPERATION(slice_edit), {"free", free_},
     OPERATION(gguf_open), OPERATION(gguf_value), OPERATION(gguf_has), OPERATION(gguf_tensor), OPERATION(model_open),
     OPERATION(model_info), OPERATION(model_fingerprint_length), OPERATION(model_token_text),

@@ -214,6 +214,8 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
      }},
     {"dictionary_save_saelens", [](auto &a) { return get<dictionary>(a[0]).save_saelens(a[1]), ""; }},
     {"dictionary_save_sparsify", [](auto &a) { return get<dictionary>(a[0]).save_sparsify(a[1]), ""; }},
+    {"dictionary_select",
+     [](auto &a) { return show(keep(a[0], get<dictionary>(a[1]).select(list<uint32_t>(a[2]))).n_features()); }},
     {"slice_new",
      [](auto &a) {
          const auto &made = keep(a[0], get<dictionary>(a[1]).slice(list<uint32_t>(a[2])));

@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// Who made the dictionary's files, if they do not tell
     #[arg(long, value_parser = family, value_name = "FAMILY")]
     family: Option<Family>,
+    /// Leave out the features that never fired when statistics were counted; the others are renumbered
+    #[arg(long)]
+    drop_dead: bool,
     /// Rows [n, d_model] to measure L0 and FVU on, before and after: .npy or a directory of `tiller harvest`
     #[arg(long, value_name = "FILE|DIR")]
     rows: Option<PathBuf>,
@@ -51,7 +54,12 @@ fn stored(text: &str) -> std::result::Result<GgmlType, String> {
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
-    let dictionary = Dictionary::open_as(&args.dictionary, args.family)?;
+    let mut dictionary = Dictionary::open_as(&args.dictionary, args.family)?;
+    if args.drop_dead {
+        let before = dictionary.n_features();
+        dictionary = dictionary.without_dead().map_err(|e| e.context(args.dictionary.display()))?;
+        out.note(format!("{} of {before} features never fired", before - dictionary.n_features()));
+    }
     dictionary.info().notes.iter().for_each(|note| out.note(format!("note: {note}")));
     let loss = match args.to {
         To::Gguf => Some(tiller::engine::convert(&dictionary, &args.out, args.quant)?),

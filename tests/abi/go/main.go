@@ -296,6 +296,13 @@ var operations = map[string]operation{
 	"dictionary_save_sparsify": func(a arguments) (string, error) {
 		return "", get[*tiller.Dictionary](a[0]).SaveSparsify(a[1])
 	},
+	"dictionary_select": func(a arguments) (string, error) {
+		d, err := get[*tiller.Dictionary](a[1]).Select(numbers(a[2]))
+		if _, err = keep(a[0], d, err); err != nil {
+			return "", err
+		}
+		return show(d.NFeatures()), nil
+	},
 	"slice_new": func(a arguments) (string, error) {
 		s, err := get[*tiller.Dictionary](a[1]).Slice(numbers(a[2]))
 		if _, err = keep(a[0], s, err); err != nil {
