@@ -91,8 +91,9 @@ fn vectors_probes_and_coders_from_arrays() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let rows = |shift: f32| -> Vec<u8> {
-        let value =
-            |i: u32| (i.wrapping_mul(2_654_435_761) >> 20) as f32 / 4096.0 + if i % 4 == 0 { shift } else { 0.0 };
+        let value = |i: u32| {
+            (i.wrapping_mul(2_654_435_761) >> 20) as f32 / 4096.0 + if i.is_multiple_of(4) { shift } else { 0.0 }
+        };
         (0..400).flat_map(|i| value(i).to_le_bytes()).collect()
     };
     npy::write(at("up.npy").as_ref(), Dtype::F32, &[100, 4], rows(3.0)).unwrap();
