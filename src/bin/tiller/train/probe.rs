@@ -95,8 +95,11 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     ])
 }
 
+/// Rows, one after another, and the label of each.
+type Labelled = (Vec<f32>, Vec<bool>);
+
 /// Rows and labels to fit and to test on. Pairs stay together, so that no word is on both sides.
-fn split(pair: &Pair, share: f64) -> ((Vec<f32>, Vec<bool>), (Vec<f32>, Vec<bool>)) {
+fn split(pair: &Pair, share: f64) -> (Labelled, Labelled) {
     use rand::Rng;
     let (mut train, mut test) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
     for (rows, label) in [(&pair.positive, true), (&pair.negative, false)] {
