@@ -59,9 +59,12 @@ impl World {
     }
 }
 
+/// Inputs, outputs, weights, and Adam's two means.
+type Layer = (usize, usize, Vec<f32>, Vec<f32>, Vec<f32>);
+
 /// (bits, mask) → 64 → 64 → representation of width 10 → logits of the 32 states; ReLU between.
 struct Predictor {
-    layers: Vec<(usize, usize, Vec<f32>, Vec<f32>, Vec<f32>)>,
+    layers: Vec<Layer>,
     step: i32,
 }
 
