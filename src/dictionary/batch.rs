@@ -3,7 +3,7 @@
 //! Few features of many are active, so a batch is screened first: the products of all rows with all features in 16-bit
 //! integers ([`screen`]), which costs half of a matrix product in `f32`, and then the exact pre-activation of every feature
 //! that may be active by the bound on the error. What comes out is to the bit what [`Dictionary::encode_sparse`] gives row
-//! by row. A few rows, which a screening of the whole dictionary would not pay for, share each encoder row as it is read.
+//! by row. A few rows, which a screening of the whole dictionary would not pay for, go another way ([`few`](super::few)).
 
 use std::ops::Range;
 
@@ -54,13 +54,15 @@ impl Codes {
         &self.entries
     }
 
-    fn with_rows(n: usize) -> Self {
+    pub(super) fn with_rows(n: usize) -> Self {
         let mut offsets = Vec::with_capacity(n + 1);
         offsets.push(0);
         Self { offsets, entries: Vec::new() }
     }
 
-    fn end_row(&mut self) {
+    /// Appends the row that `write` appends to the entries.
+    pub(super) fn push_row(&mut self, write: impl FnOnce(&mut Vec<(u32, f32)>)) {
+        write(&mut self.entries);
         self.offsets.push(self.entries.len());
     }
 
@@ -105,36 +107,6 @@ impl Dictionary {
             }
         }
         codes
-    }
-
-    /// Codes of a few inputs a: every encoder row is read once.
-    fn encode_few(&self, inputs: &[f32], threads: usize, codes: &mut Codes) {
-        let (d, n_features) = (self.d_model(), self.n_features());
-        let n = inputs.len() / d;
-        let rows = self.encoder.rows();
-        let shares = on_threads(n_features, threads, 1, |features| {
-            let mut z = vec![0.0; n * features.len()];
-            let len = features.len();
-            for (j, i) in features.enumerate() {
-                let row = rows.get(i);
-                inputs.chunks_exact(d).enumerate().for_each(|(r, a)| z[r * len + j] = row.dot(a));
-            }
-            z
-        });
-        let (units, rule) = (self.units(), self.rule());
-        let mut z = Vec::with_capacity(n_features);
-        for r in 0..n {
-            z.clear();
-            shares.iter().for_each(|share| z.extend_from_slice(&share[r * (share.len() / n)..][..share.len() / n]));
-            if rule == Rule::Alone {
-                let active = z.iter().enumerate().map(|(i, &z)| (i as u32, units.get(i).activate(z)));
-                codes.entries.extend(active.filter(|code| code.1 > 0.0));
-            } else {
-                units.preactivate(&mut z);
-                rule.keep(&z, &mut codes.entries);
-            }
-            codes.end_row();
-        }
     }
 
     /// Codes of many inputs a: screened, then exact.
@@ -217,14 +189,15 @@ impl Dictionary {
         }
         let mut codes = Codes::with_rows(z.len());
         for z in &z {
-            if rule == Rule::Alone {
-                let active = z.iter().map(|&(i, z)| (i, units.get(i as usize).activate(z)));
-                codes.entries.extend(active.filter(|code| code.1 > 0.0));
-            } else {
-                let p: Vec<(u32, f32)> = z.iter().map(|&(i, z)| (i, units.get(i as usize).preactivate(z))).collect();
-                rule.keep_among(&p, self.n_features(), &mut codes.entries);
-            }
-            codes.end_row();
+            codes.push_row(|out| {
+                if rule == Rule::Alone {
+                    let active = z.iter().map(|&(i, z)| (i, units.get(i as usize).activate(z)));
+                    out.extend(active.filter(|code| code.1 > 0.0));
+                } else {
+                    let p = |&(i, z): &(u32, f32)| (i, units.get(i as usize).preactivate(z));
+                    rule.keep_among(&z.iter().map(p).collect::<Vec<_>>(), self.n_features(), out);
+                }
+            });
         }
         codes
     }
@@ -284,7 +257,12 @@ impl Inputs {
 
 /// What `work` makes of the parts of 0..n, which are multiples of `unit` but for the last: one part a thread, the first of
 /// which is the caller's.
-fn on_threads<T: Send>(n: usize, threads: usize, unit: usize, work: impl Fn(Range<usize>) -> T + Sync) -> Vec<T> {
+pub(super) fn on_threads<T: Send>(
+    n: usize,
+    threads: usize,
+    unit: usize,
+    work: impl Fn(Range<usize>) -> T + Sync,
+) -> Vec<T> {
     let part = n.div_ceil(threads.max(1)).next_multiple_of(unit).max(1);
     let ranges: Vec<Range<usize>> = (0..n).step_by(part).map(|first| first..(first + part).min(n)).collect();
     let Some((first, others)) = ranges.split_first() else { return Vec::new() };

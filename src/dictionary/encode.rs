@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{Activation, Dictionary, Normalization};
+use super::{Activation, Codes, Dictionary, Normalization};
 use crate::num::{self, top_k};
 
 /// What layer norm adds to the standard deviation.
@@ -89,6 +89,13 @@ impl Unit {
         (self.inner * z + self.bias) * self.outer
     }
 
+    /// Whether no z up to this one makes it active: p rises with z. Of NaN nothing is known.
+    #[inline]
+    pub(super) fn is_silent_up_to(self, z: f32) -> bool {
+        let p = self.preactivate(z);
+        p <= self.threshold || p <= 0.0 || z + self.gate <= 0.0
+    }
+
     /// f from z = Eᵢ·a. NaN is not active.
     #[inline]
     pub(crate) fn activate(self, z: f32) -> f32 {
@@ -127,17 +134,6 @@ impl Units<'_> {
         (&self.bias[features.clone()], self.norms.map(|norms| &norms[features]))
     }
 
-    /// Turns z = E·a of a row, in place, into p.
-    pub(super) fn preactivate(self, z: &mut [f32]) {
-        if self.gate.is_none() && self.norms.is_none() {
-            z.iter_mut().zip(self.bias).for_each(|(z, b)| *z += b);
-            return;
-        }
-        for (i, z) in z.iter_mut().enumerate() {
-            *z = self.get(i).preactivate(*z);
-        }
-    }
-
     /// For each feature a bound that z = E·a exceeds wherever the feature is active: most can be passed over by one
     /// comparison. A little low, for rounding.
     pub(super) fn bounds(self) -> Vec<f32> {
@@ -174,44 +170,18 @@ impl Dictionary {
     /// If a length is wrong; so do the other functions on rows.
     pub fn encode(&self, x: &[f32], out: &mut [f32]) {
         assert_eq!(out.len(), self.n_features(), "codes have one place for each feature");
-        let a = self.input(x).0;
-        match self.rule() {
-            Rule::Alone => {
-                let (rows, units) = (self.encoder.rows(), self.units());
-                for (i, f) in out.iter_mut().enumerate() {
-                    *f = units.get(i).activate(rows.get(i).dot(&a));
-                }
-            }
-            rule => {
-                self.preactivations(&a, out);
-                let mut best = Vec::new();
-                rule.keep(out, &mut best);
-                out.fill(0.0);
-                best.iter().for_each(|&(i, f)| out[i as usize] = f);
-            }
-        }
+        let mut codes = Vec::new();
+        self.encode_sparse(x, &mut codes);
+        out.fill(0.0);
+        codes.iter().for_each(|&(i, f)| out[i as usize] = f);
     }
 
     /// The active features of the row `x` `[d_model]` as (feature, activation), features ascending.
     pub fn encode_sparse(&self, x: &[f32], out: &mut Vec<(u32, f32)>) {
+        let mut codes = Codes::with_rows(1);
+        self.encode_few(&self.input(x).0, 1, &mut codes);
         out.clear();
-        let a = self.input(x).0;
-        match self.rule() {
-            Rule::Alone => {
-                let (rows, units) = (self.encoder.rows(), self.units());
-                for i in 0..self.n_features() {
-                    let f = units.get(i).activate(rows.get(i).dot(&a));
-                    if f > 0.0 {
-                        out.push((i as u32, f));
-                    }
-                }
-            }
-            rule => {
-                let mut p = vec![0.0; self.n_features()];
-                self.preactivations(&a, &mut p);
-                rule.keep(&p, out);
-            }
-        }
+        out.extend_from_slice(codes.entries());
     }
 
     /// f·D + b_dec, in the units of s(x): `out` `[d_out]`. Where inputs are normalised, [`Dictionary::reconstruct`]
@@ -280,13 +250,6 @@ impl Dictionary {
     /// ‖D‖ of all features; a zero row counts as 1: it decodes to nothing anyway.
     fn norms(&self) -> &[f32] {
         self.norms.get_or_init(|| self.decoder.norms().into_iter().map(safe_norm).collect())
-    }
-
-    /// p of all features from a.
-    fn preactivations(&self, a: &[f32], out: &mut [f32]) {
-        let rows = self.encoder.rows();
-        out.iter_mut().enumerate().for_each(|(i, p)| *p = rows.get(i).dot(a));
-        self.units().preactivate(out);
     }
 
     /// a = s(x) − \[apply\]·b_dec, and how s is undone.

@@ -89,6 +89,11 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    /// All rows, end to end.
+    pub(super) fn all(self) -> Row<'a> {
+        self.values
+    }
+
     #[inline]
     pub(super) fn get(self, i: usize) -> Row<'a> {
         let n = self.n_cols;

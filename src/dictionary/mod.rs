@@ -11,8 +11,9 @@
 //! | `settings.rs` | what distinguishes dictionaries: activation, normalisation, origin |
 //! | `matrix.rs` | rows in a map or in memory |
 //! | `parts.rs` | a dictionary made in memory, checked |
-//! | `encode.rs`, `batch.rs`, `slice.rs` | one row, many rows, few features |
-//! | `sieve.rs` | which features of a batch may be active |
+//! | `encode.rs`, `slice.rs` | one row, few features |
+//! | `few.rs`, `batch.rs` | all features of a few rows, of many |
+//! | `sieve.rs` | which features may be active |
 //! | `calibrate.rs` | thresholds for TopK |
 //! | `gguf.rs`, `convert.rs` | our own files: read, written |
 //! | `family/` | other people's files, one file a family |
@@ -28,6 +29,7 @@ mod convert;
 mod encode;
 mod export;
 mod family;
+mod few;
 mod gguf;
 mod matrix;
 mod parts;

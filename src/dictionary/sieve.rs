@@ -1,4 +1,4 @@
-//! What tells, from products in 16-bit integers and the bound on their error, which features of a row may be active.
+//! What tells, from products in integers and the bound on their error, which features of a row may be active.
 //!
 //! Independent features are compared with a bound of their own. Of features that compete, a row's bar rises with what the
 //! k best are sure to reach, and who cannot reach it is dropped. Comparisons are made so that NaN, of which nothing is
@@ -152,15 +152,23 @@ impl Sieve {
         }
         for (j, &sum) in sums.iter().enumerate().take(panel.len) {
             let (low, high) = panel.p(j, a, sum);
-            if !loses(high) {
-                let low = if low.is_nan() { f32::NEG_INFINITY } else { low };
-                self.found[r].push(Candidate { feature: (panel.first + j) as u32, low, high });
-            }
+            self.offer(r, panel.first + j, low, high);
         }
+    }
+
+    /// Looks at one feature of row `r`, of those that compete, whose pre-activation lies between two numbers.
+    #[inline]
+    pub(super) fn offer(&mut self, r: usize, feature: usize, low: f32, high: f32) {
+        let (found, bar) = (&mut self.found[r], &mut self.bars[r]);
+        if high < *bar || high <= 0.0 {
+            return;
+        }
+        let low = if low.is_nan() { f32::NEG_INFINITY } else { low };
+        found.push(Candidate { feature: feature as u32, low, high });
         if let Rule::TopK(k) = self.rule
-            && self.found[r].len() >= 2 * k + 64
+            && found.len() >= 2 * k + 64
         {
-            self.bars[r] = raise(&mut self.found[r], k, bar);
+            *bar = raise(found, k, *bar);
         }
     }
 }

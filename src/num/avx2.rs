@@ -2,7 +2,7 @@
 #![cfg(target_arch = "x86_64")]
 
 use super::portable;
-use super::q8_0::{self, Q8_0_BYTES, Q8_0_LEN};
+use super::q8_0::{Q8_0_BYTES, Q8_0_LEN};
 use super::screen::{PANEL, TILE};
 use std::arch::x86_64::*;
 
@@ -38,6 +38,7 @@ entries! {
     fn dot_f16(a: &[u16], x: &[f32]) -> f32;
     fn dot_bf16(a: &[u16], x: &[f32]) -> f32;
     fn dot_q8_0(a: &[u8], x: &[f32]) -> f32;
+    fn estimate_q8_0(a: &[u8], x: &[[i16; Q8_0_LEN]], weights: &[f32]) -> (f32, f32);
     fn axpy(c: f32, a: &[f32], y: &mut [f32]);
     fn dot8(rows: &[f32], x: &[f32]) -> [f32; 8];
     fn axpy8(c: &[f32; 8], rows: &[f32], y: &mut [f32]);
@@ -94,6 +95,20 @@ fn load_i8(from: &[u8; LANES]) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
+fn load_i8_as_i16(from: &[u8; 2 * LANES]) -> __m256i {
+    // SAFETY: the array is 16 readable bytes; the load needs no alignment.
+    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(from.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_i16(from: &[i16; 2 * LANES]) -> __m256i {
+    // SAFETY: the array is 32 readable bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn sum(v: __m256) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -146,19 +161,80 @@ dot_of!(dot, f32, load);
 dot_of!(dot_f16, u16, load_f16);
 dot_of!(dot_bf16, u16, load_bf16);
 
+/// The scale and the quants of a block. `half` would ask for every number anew what the CPU can do.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn split_q8_0(block: &[u8; Q8_0_BYTES]) -> (f32, &[[u8; LANES]]) {
+    let [low, high, quants @ ..] = block;
+    let bits = _mm_cvtsi32_si128(i32::from(u16::from_le_bytes([*low, *high])));
+    (_mm_cvtss_f32(_mm_cvtph_ps(bits)), quants.as_chunks::<LANES>().0)
+}
+
+/// Two sums, of the blocks of even and of odd places.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dot_q8_0(a: &[u8], x: &[f32]) -> f32 {
     let (blocks, x_blocks) = (a.as_chunks::<Q8_0_BYTES>().0, x.as_chunks::<Q8_0_LEN>().0);
     let mut sums = [_mm256_setzero_ps(); 2];
-    for (i, (block, x)) in blocks.iter().zip(x_blocks).enumerate() {
-        look_ahead(block);
-        let (scale, quants) = q8_0::split(block);
-        let (quants, x) = (quants.as_chunks::<LANES>().0, x.as_chunks::<LANES>().0);
-        let first = _mm256_fmadd_ps(load_i8(&quants[1]), load(&x[1]), _mm256_mul_ps(load_i8(&quants[0]), load(&x[0])));
-        let second = _mm256_fmadd_ps(load_i8(&quants[3]), load(&x[3]), _mm256_mul_ps(load_i8(&quants[2]), load(&x[2])));
-        sums[i % 2] = _mm256_fmadd_ps(_mm256_set1_ps(scale), _mm256_add_ps(first, second), sums[i % 2]);
+    for (blocks, x_blocks) in blocks.chunks(2).zip(x_blocks.chunks(2)) {
+        for ((block, x), sum) in blocks.iter().zip(x_blocks).zip(&mut sums) {
+            look_ahead(block);
+            let ((scale, q), x) = (split_q8_0(block), x.as_chunks::<LANES>().0);
+            let first = _mm256_fmadd_ps(load_i8(&q[1]), load(&x[1]), _mm256_mul_ps(load_i8(&q[0]), load(&x[0])));
+            let second = _mm256_fmadd_ps(load_i8(&q[3]), load(&x[3]), _mm256_mul_ps(load_i8(&q[2]), load(&x[2])));
+            *sum = _mm256_fmadd_ps(_mm256_set1_ps(scale), _mm256_add_ps(first, second), *sum);
+        }
     }
     sum(_mm256_add_ps(sums[0], sums[1]))
+}
+
+/// The products of a block in eight sums.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn block_products(block: &[u8; Q8_0_BYTES], x: &[i16; Q8_0_LEN]) -> __m256 {
+    const HALF: usize = Q8_0_LEN / 2;
+    let [_, _, quants @ ..] = block;
+    let (quants, x) = (quants.as_chunks::<HALF>().0, x.as_chunks::<HALF>().0);
+    let half = |i: usize| _mm256_madd_epi16(load_i8_as_i16(&quants[i]), load_i16(&x[i]));
+    _mm256_cvtepi32_ps(_mm256_add_epi32(half(0), half(1)))
+}
+
+/// The scales of some blocks are converted eight at a time before the products, which then load each into all lanes.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn estimate_q8_0(a: &[u8], x: &[[i16; Q8_0_LEN]], weights: &[f32]) -> (f32, f32) {
+    /// Blocks whose scales are converted at once.
+    const BLOCKS: usize = 128;
+    let sign = _mm256_set1_ps(-0.0);
+    let (mut sums, mut reach) = ([_mm256_setzero_ps(); UNROLL], _mm256_setzero_ps());
+    let (mut bits, mut scales) = ([0u16; BLOCKS], [0f32; BLOCKS]);
+    let blocks = a.as_chunks::<Q8_0_BYTES>().0;
+    for ((blocks, x), weights) in blocks.chunks(BLOCKS).zip(x.chunks(BLOCKS)).zip(weights.chunks(BLOCKS)) {
+        bits[blocks.len()..].fill(0);
+        for (bits, block) in bits.iter_mut().zip(blocks) {
+            *bits = u16::from_le_bytes([block[0], block[1]]);
+        }
+        let weights = weights.as_chunks::<LANES>().0;
+        let groups = bits.as_chunks::<LANES>().0.iter().zip(scales.as_chunks_mut::<LANES>().0);
+        for ((bits, scales), weights) in groups.zip(weights) {
+            let eight = load_f16(bits);
+            reach = _mm256_fmadd_ps(_mm256_andnot_ps(sign, eight), load(weights), reach);
+            store(scales, eight);
+        }
+        let (groups, blocks) = blocks.as_chunks::<UNROLL>();
+        let (x_groups, x) = x.as_chunks::<UNROLL>();
+        let (scale_groups, scales) = scales[..UNROLL * groups.len() + blocks.len()].as_chunks::<UNROLL>();
+        for ((blocks, x), scales) in groups.iter().zip(x_groups).zip(scale_groups) {
+            look_ahead(&blocks[0]);
+            look_ahead(&blocks[UNROLL / 2]);
+            for i in 0..UNROLL {
+                let scale = _mm256_set1_ps(scales[i]);
+                sums[i] = _mm256_fmadd_ps(scale, block_products(&blocks[i], &x[i]), sums[i]);
+            }
+        }
+        for ((block, x), &scale) in blocks.iter().zip(x).zip(scales) {
+            sums[0] = _mm256_fmadd_ps(_mm256_set1_ps(scale), block_products(block, x), sums[0]);
+        }
+    }
+    (sum_all(sums), sum(reach))
 }
 
 /// The sums of the lanes of eight registers.
@@ -239,9 +315,9 @@ axpy_of!(axpy_bf16, u16, load_bf16);
 fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]) {
     let (blocks, y_blocks) = (a.as_chunks::<Q8_0_BYTES>().0, y.as_chunks_mut::<Q8_0_LEN>().0);
     for (block, y) in blocks.iter().zip(y_blocks) {
-        let (scale, quants) = q8_0::split(block);
+        let (scale, quants) = split_q8_0(block);
         let factor = _mm256_set1_ps(c * scale);
-        for (quants, y) in quants.as_chunks::<LANES>().0.iter().zip(y.as_chunks_mut::<LANES>().0) {
+        for (quants, y) in quants.iter().zip(y.as_chunks_mut::<LANES>().0) {
             let sum = _mm256_fmadd_ps(factor, load_i8(quants), load(y));
             store(y, sum);
         }

@@ -3,6 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::avx2::Avx2;
 use super::portable;
+use super::q8_0::Q8_0_LEN;
 use super::screen::{PANEL, TILE};
 
 /// A set of kernels that this CPU can run.
@@ -36,6 +37,7 @@ kernels! {
     fn dot_f16(a: &[u16], x: &[f32]) -> f32;
     fn dot_bf16(a: &[u16], x: &[f32]) -> f32;
     fn dot_q8_0(a: &[u8], x: &[f32]) -> f32;
+    fn estimate_q8_0(a: &[u8], x: &[[i16; Q8_0_LEN]], weights: &[f32]) -> (f32, f32);
     fn axpy(c: f32, a: &[f32], y: &mut [f32]);
     fn dot8(rows: &[f32], x: &[f32]) -> [f32; 8];
     fn axpy8(c: &[f32; 8], rows: &[f32], y: &mut [f32]);

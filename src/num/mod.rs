@@ -8,6 +8,7 @@
 
 mod avx2;
 mod cpu;
+pub(crate) mod estimate;
 mod gemm;
 pub mod linalg;
 mod portable;

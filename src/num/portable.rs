@@ -57,6 +57,18 @@ pub(super) fn dot_q8_0(a: &[u8], x: &[f32]) -> f32 {
     lanes.iter().sum()
 }
 
+/// Σ_b d_b·(q_b·x_b) and Σ_b |d_b|·weight_b.
+pub(super) fn estimate_q8_0(a: &[u8], x: &[[i16; Q8_0_LEN]], weights: &[f32]) -> (f32, f32) {
+    let (mut sum, mut reach) = (0.0, 0.0);
+    for ((block, x), weight) in a.as_chunks::<Q8_0_BYTES>().0.iter().zip(x).zip(weights) {
+        let (scale, quants) = q8_0::split(block);
+        let product = |(&q, &x): (&u8, &i16)| i32::from(q.cast_signed()) * i32::from(x);
+        sum += scale * quants.iter().zip(x).map(product).sum::<i32>() as f32;
+        reach += scale.abs() * weight;
+    }
+    (sum, reach)
+}
+
 pub(super) fn axpy(c: f32, a: &[f32], y: &mut [f32]) {
     axpy_with(c, a, y, |v| v);
 }
