@@ -87,7 +87,9 @@ impl Dictionary {
     /// [`Dictionary::encode_sparse`] gives.
     ///
     /// Costs about n·n_features·d_model operations, half of what a matrix product takes, and one row the time that its
-    /// encoder takes to read. Memory beside the codes: 2,048 rows, in `f32` and in 16 bits, and 1 MB a thread.
+    /// encoder takes to read. Memory beside the codes: 2,048 rows, in `f32` and in 16 bits, and 1 MB a thread. Who encodes more
+    /// than some rows one by one, or a few at a time, with an encoder in F32 keeps it once more in `q8_0`, a quarter of its
+    /// size: almost all that is read then is that.
     ///
     /// # Panics
     /// If `rows` is no whole number of rows.
@@ -207,24 +209,31 @@ impl Dictionary {
 struct Inputs {
     n: usize,
     pairs: usize,
-    integers: Vec<i32>,
+    /// One after the other.
+    tiles: Vec<[i32; TILE]>,
     of: Vec<Rounded>,
 }
 
 impl Inputs {
     fn new(inputs: &[f32], d: usize, threads: usize) -> Self {
         let (n, pairs) = (inputs.len() / d, screen::n_pairs(d));
-        let parts = on_threads(n, threads, 1, |range| {
-            let (mut integers, mut of) = (vec![0; range.len() * pairs], Vec::with_capacity(range.len()));
-            for (a, out) in inputs[range.start * d..range.end * d].chunks_exact(d).zip(integers.chunks_exact_mut(pairs))
-            {
-                of.push(screen::round(a, out));
+        let parts = on_threads(n, threads, TILE, |range| {
+            let mut of = Vec::with_capacity(range.len());
+            let mut tiles = vec![[0; TILE]; range.len().div_ceil(TILE) * pairs];
+            let mut integers = vec![0; TILE * pairs];
+            let rows = inputs[range.start * d..range.end * d].chunks(TILE * d);
+            for (rows, tile) in rows.zip(tiles.chunks_exact_mut(pairs)) {
+                let rows = rows.chunks_exact(d);
+                let len = rows.len();
+                of.extend(rows.zip(integers.chunks_exact_mut(pairs)).map(|(a, out)| screen::round(a, out)));
+                screen::interleave(&integers[..len * pairs], pairs, tile);
             }
-            (integers, of)
+            (tiles, of)
         });
-        let mut all = Self { n, pairs, integers: Vec::with_capacity(n * pairs), of: Vec::with_capacity(n) };
-        for (integers, of) in parts {
-            all.integers.extend_from_slice(&integers);
+        let tiles = parts.iter().map(|part| part.0.len()).sum();
+        let mut all = Self { n, pairs, tiles: Vec::with_capacity(tiles), of: Vec::with_capacity(n) };
+        for (tiles, of) in parts {
+            all.tiles.extend_from_slice(&tiles);
             all.of.extend_from_slice(&of);
         }
         all
@@ -235,7 +244,7 @@ impl Inputs {
     fn products(&self, rows: Range<usize>, panels: &[[i32; PANEL]], sums: &mut Vec<Sums>) {
         /// Entry pairs of a part.
         const DEPTH: usize = 256;
-        let (pairs, last) = (self.pairs, rows.end - 1);
+        let pairs = self.pairs;
         let count = panels.len() / pairs;
         sums.clear();
         sums.resize(rows.len().div_ceil(TILE) * count, Sums::default());
@@ -243,12 +252,8 @@ impl Inputs {
             let part = first..(first + DEPTH).min(pairs);
             for (p, panel) in panels.chunks_exact(pairs).enumerate() {
                 for (t, start) in rows.clone().step_by(TILE).enumerate() {
-                    // The last tile is filled up with its last row.
-                    let tile = std::array::from_fn(|r| {
-                        let at = (start + r).min(last) * pairs;
-                        &self.integers[at + part.start..at + part.end]
-                    });
-                    screen::products(&tile, &panel[part.clone()], &mut sums[t * count + p]);
+                    let tile = &self.tiles[start / TILE * pairs..][part.clone()];
+                    screen::products(tile, &panel[part.clone()], &mut sums[t * count + p]);
                 }
             }
         }

@@ -1,17 +1,19 @@
 //! Encode one row, or a few: each encoder row is read once.
 //!
 //! Products with a row in `f32` take no time beside reading it. With a row of `q8_0`, a quarter as long, they do: there
-//! integers ([`Estimator`]) tell first which few features may be active, and only of these is the product taken. What
-//! comes out is to the bit what all products in `f32` give.
+//! integers ([`Estimator`]) tell first which few features may be active, and only of these is the product taken. An
+//! encoder in `f32` is rounded to such rows for the purpose, if many rows come one by one ([`Outline`](super::outline)).
+//! What comes out is to the bit what all products in `f32` give.
 
 use std::ops::Range;
 
 use super::Dictionary;
 use super::batch::{Codes, on_threads};
 use super::encode::Rule;
+use super::matrix::Rows;
 use super::sieve::{Sieve, thin_out};
 use crate::num::Row;
-use crate::num::estimate::Estimator;
+use crate::num::estimate::{Estimator, ROUNDED};
 
 /// An input a, rounded where that helps.
 struct Input<'a> {
@@ -22,27 +24,35 @@ struct Input<'a> {
 impl Input<'_> {
     /// Between what its product with an encoder row lies, if that is known without it; NaN knows nothing.
     #[inline]
-    fn estimate(&self, row: Row<'_>) -> Option<(f32, f32)> {
-        match (&self.estimator, row) {
-            (Some(estimator), Row::Q8_0(blocks)) => {
-                let (z, reach) = estimator.estimate(blocks);
-                Some((z - reach, z + reach))
-            }
-            _ => None,
-        }
+    fn estimate(&self, row: Option<Row<'_>>) -> Option<(f32, f32)> {
+        let (Some(estimator), Some(Row::Q8_0(blocks))) = (&self.estimator, row) else { return None };
+        let (z, reach) = estimator.estimate(blocks);
+        Some((z - reach, z + reach))
     }
+}
+
+/// Encoder rows as they are, and for estimates in blocks of `q8_0`: the same, or rounded.
+#[derive(Clone, Copy)]
+struct Encoder<'a> {
+    rows: Rows<'a>,
+    blocks: Option<Rows<'a>>,
 }
 
 impl Dictionary {
     /// Codes of a few inputs a `[n, d_model]`, on at most `threads` threads.
     pub(super) fn encode_few(&self, inputs: &[f32], threads: usize, codes: &mut Codes) {
         let (n_features, rule) = (self.n_features(), self.rule());
-        let rounds = matches!(self.encoder.rows().all(), Row::Q8_0(_));
-        let input = |a| Input { a, estimator: rounds.then(|| Estimator::new(a)).flatten() };
-        let inputs: Vec<Input<'_>> = inputs.chunks_exact(self.d_model()).map(input).collect();
+        let (rows, inputs) = (self.encoder.rows(), inputs.chunks_exact(self.d_model()));
+        let (blocks, error) = match rows.all() {
+            Row::Q8_0(_) => (Some(rows), 0.0),
+            _ => (self.outline.rows(&self.encoder, inputs.len(), threads), ROUNDED),
+        };
+        let estimator = |a| blocks.and_then(|_| Estimator::new(a, error));
+        let inputs: Vec<Input<'_>> = inputs.map(|a| Input { a, estimator: estimator(a) }).collect();
+        let encoder = Encoder { rows, blocks };
         let shares = on_threads(n_features, threads, 1, |features| match rule {
-            Rule::Alone => self.active_among(&inputs, features),
-            _ => self.contenders_among(&inputs, features),
+            Rule::Alone => self.active_among(encoder, &inputs, features),
+            _ => self.contenders_among(encoder, &inputs, features),
         });
         let mut all = Vec::new();
         for r in 0..inputs.len() {
@@ -53,16 +63,16 @@ impl Dictionary {
     }
 
     /// For each input the activations of some features that depend on nothing else.
-    fn active_among(&self, inputs: &[Input<'_>], features: Range<usize>) -> Vec<Vec<(u32, f32)>> {
-        let (rows, units) = (self.encoder.rows(), self.units());
+    fn active_among(&self, encoder: Encoder<'_>, inputs: &[Input<'_>], features: Range<usize>) -> Vec<Vec<(u32, f32)>> {
+        let units = self.units();
         let mut active = vec![Vec::new(); inputs.len()];
         for i in features {
-            let (row, unit) = (rows.get(i), units.get(i));
+            let (blocks, unit) = (encoder.blocks.map(|blocks| blocks.get(i)), units.get(i));
             for (input, active) in inputs.iter().zip(&mut active) {
-                if input.estimate(row).is_some_and(|(_, high)| unit.is_silent_up_to(high)) {
+                if input.estimate(blocks).is_some_and(|(_, high)| unit.is_silent_up_to(high)) {
                     continue;
                 }
-                let f = unit.activate(row.dot(input.a));
+                let f = unit.activate(encoder.rows.get(i).dot(input.a));
                 if f > 0.0 {
                     active.push((i as u32, f));
                 }
@@ -72,14 +82,19 @@ impl Dictionary {
     }
 
     /// For each input the pre-activations of some features that compete: of all that may win, and maybe of others.
-    fn contenders_among(&self, inputs: &[Input<'_>], features: Range<usize>) -> Vec<Vec<(u32, f32)>> {
-        let (rows, units, rule) = (self.encoder.rows(), self.units(), self.rule());
+    fn contenders_among(
+        &self,
+        encoder: Encoder<'_>,
+        inputs: &[Input<'_>],
+        features: Range<usize>,
+    ) -> Vec<Vec<(u32, f32)>> {
+        let (units, rule) = (self.units(), self.rule());
         let mut sieve = Sieve::new(rule, inputs.len());
         for i in features {
-            let (row, unit) = (rows.get(i), units.get(i));
+            let (blocks, unit) = (encoder.blocks.map(|blocks| blocks.get(i)), units.get(i));
             for (r, input) in inputs.iter().enumerate() {
-                let (low, high) = input.estimate(row).unwrap_or_else(|| {
-                    let z = row.dot(input.a);
+                let (low, high) = input.estimate(blocks).unwrap_or_else(|| {
+                    let z = encoder.rows.get(i).dot(input.a);
                     (z, z)
                 });
                 sieve.offer(r, i, unit.preactivate(low), unit.preactivate(high));
@@ -87,7 +102,7 @@ impl Dictionary {
         }
         let exact = |(input, mut found): (&Input<'_>, Vec<_>)| {
             thin_out(&mut found, rule, self.n_features());
-            let p = |i: usize| units.get(i).preactivate(rows.get(i).dot(input.a));
+            let p = |i: usize| units.get(i).preactivate(encoder.rows.get(i).dot(input.a));
             found.iter().map(|c| (c.feature, p(c.feature as usize))).collect()
         };
         inputs.iter().zip(sieve.found).map(exact).collect()
@@ -138,7 +153,7 @@ mod tests {
     fn dictionary(activation: Activation, rescale: bool, kind: GgmlType) -> Dictionary {
         let mut bias = random(F, 3);
         bias[44] = -1e20;
-        bias[45] = f32::INFINITY;
+        bias[45] = 1e20;
         let threshold = |i| if i % 50 == 7 { f32::INFINITY } else { i as f32 * 0.01 - 1.0 };
         let gated = activation == Activation::Gated;
         let gate = || Gate { bias: random(F, 5), log_scale: random(F, 6).iter().map(|v| v * 3.0).collect() };
@@ -214,7 +229,8 @@ mod tests {
                             assert_eq!(codes.row(r), plain, "{what}, row {r}, {threads} threads");
                         }
                     }
-                    for (x, plain) in rows.chunks_exact(D).zip(&plain) {
+                    // More rows than are encoded before the rounded rows of an encoder in f32 are made.
+                    for (x, plain) in rows.chunks_exact(D).zip(&plain).chain(rows.chunks_exact(D).zip(&plain)) {
                         let (mut sparse, mut dense) = (vec![(9, 9.0)], vec![f32::NAN; F]);
                         dictionary.encode_sparse(x, &mut sparse);
                         dictionary.encode(x, &mut dense);

@@ -64,6 +64,7 @@ pub(super) fn open(path: &Path) -> Result<Dictionary> {
         skip: file.opt_tensor("skip.weight").map(|_| matrix(&file, "skip.weight")).transpose()?,
         stats,
         norms: Arc::default(),
+        outline: Arc::default(),
         stats_rows: Arc::default(),
     };
     parts::check(&dictionary).map_err(|what| Error::format(path, what))?;

@@ -13,7 +13,7 @@
 //! | `parts.rs` | a dictionary made in memory, checked |
 //! | `encode.rs`, `slice.rs` | one row, few features |
 //! | `few.rs`, `batch.rs` | all features of a few rows, of many |
-//! | `sieve.rs` | which features may be active |
+//! | `sieve.rs`, `outline.rs` | which features may be active, and rounded rows that tell it |
 //! | `calibrate.rs` | thresholds for TopK |
 //! | `gguf.rs`, `convert.rs` | our own files: read, written |
 //! | `family/` | other people's files, one file a family |
@@ -32,6 +32,7 @@ mod family;
 mod few;
 mod gguf;
 mod matrix;
+mod outline;
 mod parts;
 mod select;
 mod settings;
@@ -49,6 +50,7 @@ pub use convert::{Fidelity, Loss, Pack};
 pub(crate) use encode::{Undo, Unit};
 pub use family::Family;
 use matrix::{Matrix, Shared};
+use outline::Outline;
 pub use parts::{Gate, Parts};
 use settings::Place;
 pub use settings::{Activation, FeatureStats, Info, Normalization, Settings};
@@ -83,6 +85,7 @@ pub struct Dictionary {
     stats: Option<SharedStats>,
     /// ‖Dᵢ‖ of all features, computed when the settings ask for it: it reads the whole decoder.
     norms: Arc<OnceLock<Vec<f32>>>,
+    outline: Arc<Outline>,
     stats_rows: Arc<OnceLock<Vec<FeatureStats>>>,
 }
 

@@ -57,6 +57,7 @@ pub(super) fn assemble(parts: Parts) -> Result<Dictionary> {
         settings,
         info,
         norms: Arc::default(),
+        outline: Arc::default(),
         stats_rows: Arc::default(),
     };
     check(&dictionary).map_err(Error::argument)?;

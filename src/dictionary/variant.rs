@@ -21,6 +21,7 @@ impl Dictionary {
     /// [`Kind::Argument`](crate::Kind::Argument) if the number of values is another.
     pub fn with_encoder(mut self, rows: Vec<f32>) -> Result<Self> {
         self.encoder = self.matrix(rows)?;
+        self.outline = Arc::default();
         Ok(self)
     }
 

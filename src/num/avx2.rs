@@ -45,7 +45,7 @@ entries! {
     fn axpy_f16(c: f32, a: &[u16], y: &mut [f32]);
     fn axpy_bf16(c: f32, a: &[u16], y: &mut [f32]);
     fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]);
-    fn products(rows: &[&[i32]; TILE], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]);
+    fn products(tile: &[[i32; TILE]], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]);
 }
 
 const LANES: usize = 8;
@@ -340,18 +340,17 @@ fn store_i32(to: &mut [i32; LANES], v: __m256i) {
 
 /// Twelve sums of eight lanes: one product and one addition for sixteen pairs of entries.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn products(rows: &[&[i32]; TILE], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]) {
-    let rows: [&[i32]; TILE] = std::array::from_fn(|r| &rows[r][..panel.len()]);
+fn products(tile: &[[i32; TILE]], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]) {
     let mut sums = [[_mm256_setzero_si256(); 2]; TILE];
     for (sums, out) in sums.iter_mut().zip(out.iter()) {
         let halves = out.as_chunks::<LANES>().0;
         *sums = [load_i32(&halves[0]), load_i32(&halves[1])];
     }
-    for (k, pairs) in panel.iter().enumerate() {
+    for (row, pairs) in tile.iter().zip(panel) {
         let halves = pairs.as_chunks::<LANES>().0;
         let (low, high) = (load_i32(&halves[0]), load_i32(&halves[1]));
         for r in 0..TILE {
-            let pair = _mm256_set1_epi32(rows[r][k]);
+            let pair = _mm256_set1_epi32(row[r]);
             sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(pair, low));
             sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(pair, high));
         }

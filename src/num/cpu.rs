@@ -44,7 +44,7 @@ kernels! {
     fn axpy_f16(c: f32, a: &[u16], y: &mut [f32]);
     fn axpy_bf16(c: f32, a: &[u16], y: &mut [f32]);
     fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]);
-    fn products(rows: &[&[i32]; TILE], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]);
+    fn products(tile: &[[i32; TILE]], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]);
 }
 
 impl Cpu {

@@ -101,17 +101,15 @@ pub(super) fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]) {
 }
 
 /// Adds the products of pairs of 16-bit integers; that they fit is the caller's choice of rows.
-pub(super) fn products(rows: &[&[i32]; TILE], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]) {
+pub(super) fn products(tile: &[[i32; TILE]], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]) {
     let parts = |pair: i32| (i32::from(pair as i16), pair >> 16);
-    for (row, out) in rows.iter().zip(out) {
-        let mut sums = *out;
-        for (&pair, features) in row.iter().zip(panel) {
+    for (rows, features) in tile.iter().zip(panel) {
+        for (&pair, sums) in rows.iter().zip(out.iter_mut()) {
             let (low, high) = parts(pair);
             for (sum, &feature) in sums.iter_mut().zip(features) {
                 let (feature_low, feature_high) = parts(feature);
                 *sum = sum.wrapping_add(low * feature_low).wrapping_add(high * feature_high);
             }
         }
-        *out = sums;
     }
 }

@@ -7,7 +7,7 @@
 //! |v·v' − ss'·q·q'| ≤ ‖δ‖·‖v'‖ + ‖s·q‖·‖δ'‖ ([`Rounded::reach`]), some hundredths of ‖v‖·‖v'‖/√d for rows of width d.
 //!
 //! Two neighbouring entries lie in one `i32`, the unit of the multiply-add of every instruction set; features lie in panels
-//! of [`PANEL`], entry pair by entry pair.
+//! of [`PANEL`] and rows in tiles of [`TILE`], entry pair by entry pair, as the multiplication reads them.
 
 use super::cpu::Cpu;
 
@@ -109,22 +109,31 @@ pub(crate) fn round(row: &[f32], out: &mut [i32]) -> Rounded {
 
 /// Lays up to [`PANEL`] rounded rows, `rows` `[n, pairs]`, out as a panel `[pairs]`; what is missing counts as zeros.
 pub(crate) fn pack(rows: &[i32], pairs: usize, panel: &mut [[i32; PANEL]]) {
-    debug_assert_eq!(panel.len(), pairs);
-    if rows.len() < PANEL * pairs {
-        panel.iter_mut().for_each(|p| *p = [0; PANEL]);
+    lay_out(rows, pairs, panel);
+}
+
+/// Lays up to [`TILE`] rounded rows, `rows` `[n, pairs]`, out as a tile `[pairs]`; what is missing counts as zeros.
+pub(crate) fn interleave(rows: &[i32], pairs: usize, tile: &mut [[i32; TILE]]) {
+    lay_out(rows, pairs, tile);
+}
+
+fn lay_out<const N: usize>(rows: &[i32], pairs: usize, out: &mut [[i32; N]]) {
+    debug_assert_eq!(out.len(), pairs);
+    if rows.len() < N * pairs {
+        out.iter_mut().for_each(|p| *p = [0; N]);
     }
     for (i, row) in rows.chunks_exact(pairs.max(1)).enumerate() {
-        for (panel, &pair) in panel.iter_mut().zip(row) {
-            panel[i] = pair;
+        for (out, &pair) in out.iter_mut().zip(row) {
+            out[i] = pair;
         }
     }
 }
 
-/// Adds Σ q·q' of [`TILE`] rounded rows with the features of a panel to `out`, over some of their entry pairs.
+/// Adds Σ q·q' of the rows of a tile with the features of a panel to `out`, over some of their entry pairs.
 #[inline]
-pub(crate) fn products(rows: &[&[i32]; TILE], panel: &[[i32; PANEL]], out: &mut Sums) {
-    rows.iter().for_each(|row| assert_eq!(row.len(), panel.len(), "rows and panel have the same width"));
-    Cpu::detect().products(rows, panel, out);
+pub(crate) fn products(tile: &[[i32; TILE]], panel: &[[i32; PANEL]], out: &mut Sums) {
+    assert_eq!(tile.len(), panel.len(), "tile and panel have the same width");
+    Cpu::detect().products(tile, panel, out);
 }
 
 /// Of the rows of a tile with the features of a panel.
@@ -143,12 +152,14 @@ mod tests {
         let mut panel = vec![[0; PANEL]; pairs];
         let rows: Vec<i32> = std::iter::repeat_n(qe.as_slice(), PANEL).flatten().copied().collect();
         pack(&rows, pairs, &mut panel);
+        let mut tile = vec![[0; TILE]; pairs];
+        interleave(&qa.repeat(TILE), pairs, &mut tile);
         for cpu in Cpu::all() {
             let mut sums = [[0; PANEL]; TILE];
             // In two parts.
             let at = pairs / 3;
-            cpu.products(&[&qa[..at]; TILE], &panel[..at], &mut sums);
-            cpu.products(&[&qa[at..]; TILE], &panel[at..], &mut sums);
+            cpu.products(&tile[..at], &panel[..at], &mut sums);
+            cpu.products(&tile[at..], &panel[at..], &mut sums);
             let value = sums[0][0] as f32 * (ra.step * re.step);
             let (exact, reach) = (dot(a, e), ra.reach(re));
             assert!(sums.as_flattened().iter().all(|&sum| sum == sums[0][0]), "{cpu:?} {what}");
@@ -216,9 +227,8 @@ mod tests {
     #[ignore = "a measurement"]
     fn pace() {
         let pairs = 256;
-        let rows = vec![3; pairs];
         let panel = vec![[5; PANEL]; pairs];
-        let tile: [&[i32]; TILE] = std::array::from_fn(|_| rows.as_slice());
+        let tile = vec![[3; TILE]; pairs];
         let start = std::time::Instant::now();
         let mut sums = [[0; PANEL]; TILE];
         for _ in 0..100_000 {

@@ -195,6 +195,7 @@ impl Draft {
             skip,
             stats,
             norms: Arc::default(),
+            outline: Arc::default(),
             stats_rows: Arc::default(),
         };
         let wrong = |what| Error::format(source.weights().path(), format!("{family}: {what}"));
