@@ -1090,6 +1090,26 @@ public:
         });
         return found;
     }
+    // Of the features that mean the words, those that make the model say them, best first.
+    tiller::matches rank(
+        const dictionary &dictionary,
+        const tiller::matches &matches,
+        const std::vector<std::string> &words,
+        size_t n_features,
+        tiller_output options = {},
+        const progress_fn &progress = nullptr
+    ) {
+        options.size = static_cast<uint32_t>(sizeof options);
+        const auto list = detail::pointers(words);
+        detail::progress lent(progress);
+        tiller_matches *made = nullptr;
+        lent.run([&](tiller_error **err) {
+            return tiller_engine_rank(
+                get(), dictionary.get(), matches.get(), list.data(), list.size(), n_features, &options, lent.get(),
+                &made, err);
+        });
+        return tiller::matches(made);
+    }
     tiller_score perplexity(const std::string &text, size_t window = 0) {
         auto score = detail::sized<tiller_score>();
         detail::call([&](auto **err) { return tiller_engine_perplexity(get(), text.c_str(), window, &score, err); });

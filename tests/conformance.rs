@@ -64,8 +64,10 @@ impl Fixture {
             let text = text.replace("$VERSION", env!("CARGO_PKG_VERSION"));
             match &model {
                 Some(path) => {
-                    let shipped = root().join("examples/smollm2-135m-l19.gguf").display().to_string();
-                    write(name, &text.replace("$MODEL", &path.display().to_string()).replace("$DICTIONARY", &shipped));
+                    let shipped = root().join("examples/smollm2-135m-l19");
+                    let text = text.replace("$MODEL", &path.display().to_string());
+                    let text = text.replace("$DICTIONARY", &shipped.with_extension("gguf").display().to_string());
+                    write(name, &text.replace("$EXPLANATIONS", &shipped.with_extension("jsonl").display().to_string()));
                 }
                 None if name == "engine.tsv" => continue,
                 None => write(name, &text),

@@ -8,6 +8,7 @@
 //! | [`diagnosis`] | what is wrong with a dictionary that does not fit? |
 //! | [`drift`] | what does quantizing the model do to a dictionary? (feature `engine`) |
 //! | [`mpc`] | do single features say what concepts' log-odds are? |
+//! | [`output`] | which features that read a concept also make the model write it? (feature `engine`) |
 //! | [`quality`] | how well does a dictionary describe rows? |
 //! | [`self_test`] | does it fit the model at hand, and does the model notice its reconstructions? (feature `engine`) |
 //! | [`trial`] | what does a model write with a plan and without, and how fluent is it? (feature `engine`) |
@@ -19,6 +20,8 @@ pub mod diagnosis;
 #[cfg(feature = "engine")]
 pub mod drift;
 pub mod mpc;
+#[cfg(feature = "engine")]
+pub mod output;
 pub mod quality;
 #[cfg(feature = "engine")]
 pub mod self_test;

@@ -115,6 +115,11 @@ impl<'e> Comparison<'e> {
         Ok(all)
     }
 
+    /// The engine, to measure something else on it.
+    pub fn engine(&mut self) -> &mut Engine {
+        self.engine
+    }
+
     /// What the model writes without steering.
     pub fn unsteered(&self) -> &[Continuation] {
         &self.unsteered

@@ -56,6 +56,9 @@ pub struct Match {
     pub density: Option<f32>,
     /// Its mean activation where it fires.
     pub mean: Option<f32>,
+    /// By how many nats it makes the words likelier when it is pushed, if that was
+    /// [measured](crate::eval).
+    pub lift: Option<f32>,
 }
 
 impl Match {
@@ -69,6 +72,7 @@ impl Match {
             label: explanation.label.clone(),
             density: explanation.density,
             mean: explanation.mean,
+            lift: None,
         }
     }
 }

@@ -102,6 +102,22 @@ func init() {
 				func(done, total uint64, note string) bool { left--; return left != -1 })
 			return show(f.Factor, f.Trials, f.Gain), err
 		},
+		"engine_rank": func(a arguments) (string, error) {
+			left := number(a[6])
+			var words []string
+			if a[5] != "-" {
+				words = append(words, a[5])
+			}
+			m, err := get[*tiller.Engine](a[1]).Rank(
+				get[*tiller.Dictionary](a[2]), get[*tiller.Matches](a[3]), words, number(a[4]), tiller.OutputOptions{},
+				func(done, total uint64, note string) bool { left--; return left != -1 })
+			shown, err := keepMatches(a[0], m, err)
+			if err == nil && m.Len() > 0 {
+				first, _ := m.At(0)
+				shown += " " + show(first.Lift > 0)
+			}
+			return shown, err
+		},
 		"engine_diagnose": func(a arguments) (string, error) {
 			d, err := get[*tiller.Engine](a[1]).Diagnose(
 				get[*tiller.Dictionary](a[2]), []string{a[3]}, tiller.SelfTestOptions{MaxTokens: 200}, nil)

@@ -25,10 +25,10 @@ use tiller::explain::{Explanations, Match};
 use tiller::model::Model;
 use tiller::num::rng;
 use tiller::plan::{Compiled, Feature, Op, Plan, Route, Rule, Strength};
-use tiller::{Error, Result};
+use tiller::{Error, Kind, Result};
 
 use super::{Args, Line, Lines, median, model_name};
-use crate::open;
+use crate::open::{self, Rank};
 
 /// The built-in concepts.
 const SUITE: &str = include_str!("../../../../examples/concepts.json");
@@ -149,14 +149,24 @@ impl Bench<'_> {
         searching: &mut Comparison<'_>,
         lines: &Lines<'_>,
     ) -> Result<Option<(Vec<Match>, f32)>> {
-        let words: Vec<&str> = concept.words.iter().map(String::as_str).collect();
-        let matches = explanations.find(&words, self.args.features)?;
-        if matches.is_empty() {
-            lines.out.note(format!("{}: no feature means {}", concept.name, words.join(" ")));
-            return Ok(None);
-        }
+        let words = concept.words.join(" ");
+        let chosen = match self.args.rank {
+            Rank::Words => open::choose(explanations, &words, self.args.features, lines.out),
+            Rank::Output => {
+                let (n, dictionary) = (self.args.features, &self.dictionary);
+                open::choose_by_output(searching.engine(), dictionary, explanations, &words, n, lines.out)
+            }
+        };
+        let matches = match chosen {
+            Ok(matches) => matches,
+            Err(error) if error.kind() == Kind::Unsupported => {
+                lines.out.note(format!("{}: {error}", concept.name));
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
         let mut bar = lines.out.bar(&format!("{} strength", concept.name), "trials");
-        let target = wanted(&words.join(" "), &matches);
+        let target = wanted(&words, &matches);
         let found =
             searching.search(&self.search, &target, &|s| self.steer(&matches, s), &mut |step| bar.step(step))?;
         drop(bar);
@@ -184,7 +194,7 @@ impl Bench<'_> {
     }
 
     fn steer(&self, matches: &[Match], strength: f32) -> Result<Arc<Compiled>> {
-        let features = matches.iter().map(|m| Feature::from(m.feature));
+        let features = matches.iter().map(open::feature);
         self.compile(Rule::new(Op::MinClamp, features, Some(Strength::activation(strength))))
     }
 
@@ -201,7 +211,7 @@ impl Bench<'_> {
             let id = draws.find(|&id| fires(id) && !taken(id));
             let id = id.ok_or_else(|| Error::unsupported("the dictionary has no other features that fire"))?;
             let mean = d.stats(m.feature as usize).map_or(1.0, |s| s.mean);
-            let length = strength * mean * d.decoder_norm(m.feature as usize);
+            let length = strength * m.weight * mean * d.decoder_norm(m.feature as usize);
             features.push(Feature { id, weight: length / d.decoder_norm(id as usize) });
         }
         self.compile(Rule::new(Op::MinClamp, features, Some(Strength::raw(1.0))))

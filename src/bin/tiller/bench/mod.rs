@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// Features a concept
     #[arg(short = 'n', long, default_value_t = 4, value_name = "N")]
     features: usize,
+    /// What ranks the features of a concept, for concepts
+    #[arg(long, default_value = "output")]
+    rank: crate::open::Rank,
     /// Largest perplexity, relative to the unsteered text, that the search for a strength allows
     #[arg(long, default_value_t = 1.5, value_name = "RATIO")]
     max_perplexity: f64,
