@@ -26,7 +26,8 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("The hook in your llama.cpp", "hook", None),
     ("The engine", "engine", Some("TILLER_ENGINE")),
     ("Explaining and testing with the engine", "engine_measure", Some("TILLER_ENGINE")),
-    ("Finding a strength with the engine", "engine_trial", Some("TILLER_ENGINE")),
+    ("Finding features and a strength with the engine", "engine_trial", Some("TILLER_ENGINE")),
+    ("Making a model steerable", "adopt", Some("TILLER_ENGINE")),
 ];
 
 /// Files of `src/capi` that export nothing.

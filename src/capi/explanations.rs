@@ -237,7 +237,7 @@ pub struct tiller_match {
     pub feature: u32,
     /// How well it means all the words, above 0 and at most 1.
     pub score: f32,
-    /// Its score relative to the best match: its weight in a plan.
+    /// Its weight in a plan: its score relative to the best match, or by its lift.
     pub weight: f32,
     /// The share of tokens on which it fires; negative if unknown.
     pub density: f32,

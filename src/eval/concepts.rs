@@ -40,6 +40,14 @@ pub struct Suite {
 }
 
 impl Suite {
+    /// Sixteen concepts, 24 prompts to score and ten to search on: `examples/concepts.json`.
+    ///
+    /// # Errors
+    /// None: a test reads it.
+    pub fn built_in() -> Result<Self> {
+        Self::from_json(include_str!("../../examples/concepts.json"), "the built-in concepts")
+    }
+
     /// Reads and checks a suite from JSON text; `name` stands in error messages.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::dictionary::Dictionary;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::explain::Match;
+use crate::explain::{Explanations, Match};
 use crate::num::{dot, norm};
 use crate::plan::{Compiled, Op, Plan, Route, Rule, Sequences, Strength};
 use crate::progress::{Progress, Step};
@@ -47,6 +47,33 @@ impl Default for Output {
         let prompts = super::trial::PROMPTS.iter().take(6).map(|&prompt| prompt.to_owned()).collect();
         Self { push: 0.3, prompts, share: 0.25 }
     }
+}
+
+/// The at most `n` features that mean `words` by their explanations and make the model say them, best first. Where none
+/// makes the model say them, and without `options`, those that mean them best; none if no explanation holds any word.
+///
+/// # Errors
+/// See [`Explanations::find`] and [`rank`].
+pub fn choose(
+    engine: &mut Engine,
+    dictionary: &Arc<Dictionary>,
+    explanations: &Explanations,
+    words: &[&str],
+    n: usize,
+    options: Option<&Output>,
+    progress: &mut Progress<'_>,
+) -> Result<Vec<Match>> {
+    let Some(options) = options else { return explanations.find(words, n) };
+    let mut found = explanations.find(words, candidates(n))?;
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let ranked = rank(engine, dictionary, &found, words, n, options, progress)?;
+    if ranked.is_empty() {
+        found.truncate(n);
+        return Ok(found);
+    }
+    Ok(ranked)
 }
 
 /// The at most `n` of `candidates` that make the model speak most of `words`, best first, with their

@@ -44,7 +44,7 @@ pub struct Match {
     pub feature: u32,
     /// How well it means all the words, in (0, 1]; for a search in labels, 1.
     pub score: f32,
-    /// Its score relative to the best match: a weight for steering with several features.
+    /// Its share of the strength when several features are steered: its score relative to the best match, or by its lift.
     pub weight: f32,
     /// The words of the query that its explanation holds, as written there.
     pub matched: Vec<String>,

@@ -3,6 +3,7 @@
 //! Results go to standard output: tables for people, with `--json` one JSON object a line for machines. Progress bars
 //! and errors go to standard error. Exit codes: 0 done, 1 the work failed, 2 the command line was wrong.
 
+mod adopt;
 mod bench;
 mod codes;
 mod convert;
@@ -40,6 +41,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Fetch(fetch::Args),
+    Adopt(adopt::Args),
     Info(info::Args),
     Harvest(harvest::Args),
     Train(train::Args),
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
     let out = Out::new(cli.json, cli.quiet);
     let result = match cli.command {
         Command::Fetch(args) => fetch::run(args, &out),
+        Command::Adopt(args) => adopt::run(&args, &out),
         Command::Info(args) => info::run(&args, &out),
         Command::Harvest(args) => harvest::run(&args, &out),
         Command::Train(args) => train::run(&args, &out),

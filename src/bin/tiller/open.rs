@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tiller::dictionary::Dictionary;
 use tiller::engine::{Engine, Options, requantize};
-use tiller::eval::output;
+use tiller::eval::output::{self, Output};
 use tiller::explain::{Explanations, Match};
 use tiller::model::Model;
 use tiller::plan::{Feature, Op, Plan, Rule, Strength, Unit};
@@ -158,29 +158,36 @@ impl Wish {
 }
 
 /// A feature with its share of the strength.
-pub(crate) fn feature(m: &Match) -> Feature {
+fn feature(m: &Match) -> Feature {
     Feature { id: m.feature, weight: m.weight }
 }
 
 /// The `n` features that mean all of `words`, best first.
 pub(crate) fn choose(explanations: &Explanations, words: &str, n: usize, out: &Out) -> Result<Vec<Match>> {
+    let words = known(explanations, words, out);
+    some_feature(explanations.find(&words, n)?, &words)
+}
+
+/// The words one by one, with a warning about those that no explanation holds.
+fn known<'w>(explanations: &Explanations, words: &'w str, out: &Out) -> Vec<&'w str> {
     let words: Vec<&str> = words.split_whitespace().collect();
     let unknown = explanations.unknown_words(&words);
     if !unknown.is_empty() {
         out.note(format!("warning: no feature is explained by {}", unknown.join(", ")));
     }
-    let matches = explanations.find(&words, n)?;
-    if matches.is_empty() {
-        return Err(Error::unsupported(format!(
-            "no feature means {:?}: try other, more common words",
-            words.join(" ")
-        )));
+    words
+}
+
+fn some_feature(found: Vec<Match>, words: &[&str]) -> Result<Vec<Match>> {
+    if found.is_empty() {
+        let words = words.join(" ");
+        return Err(Error::unsupported(format!("no feature means {words:?}: try other, more common words")));
     }
-    Ok(matches)
+    Ok(found)
 }
 
 /// The `n` features that mean all of `words` and make the model say them most, best first.
-pub(crate) fn choose_by_output(
+fn choose_by_output(
     engine: &mut Engine,
     dictionary: &Arc<Dictionary>,
     explanations: &Explanations,
@@ -188,17 +195,16 @@ pub(crate) fn choose_by_output(
     n: usize,
     out: &Out,
 ) -> Result<Vec<Match>> {
-    let candidates = choose(explanations, words, output::candidates(n), out)?;
-    let asked: Vec<&str> = words.split_whitespace().collect();
+    let words = known(explanations, words, out);
     let mut bar = out.bar("output scores", "readings");
-    let options = output::Output::default();
-    let ranked = output::rank(engine, dictionary, &candidates, &asked, n, &options, &mut |step| bar.step(step))?;
+    let options = Output::default();
+    let found =
+        output::choose(engine, dictionary, explanations, &words, n, Some(&options), &mut |step| bar.step(step))?;
     drop(bar);
-    if ranked.is_empty() {
+    if found.iter().any(|m| m.lift.is_none()) {
         out.note("warning: no feature that means the words makes the model say them; taking those that mean them best");
-        return Ok(candidates.into_iter().take(n).collect());
     }
-    Ok(ranked)
+    some_feature(found, &words)
 }
 
 /// The chosen features as a table.
