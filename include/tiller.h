@@ -625,12 +625,14 @@ typedef struct {
     uint32_t feature;
     // How well it means all the words, above 0 and at most 1.
     float score;
-    // Its score relative to the best match: its weight in a plan.
+    // Its weight in a plan: its score relative to the best match, or by its lift.
     float weight;
     // The share of tokens on which it fires; negative if unknown.
     float density;
     // Its mean activation where it fires; negative if unknown.
     float mean;
+    // By how many nats it makes the words likelier, as tiller_engine_rank() measured it; NaN if it did not.
+    float lift;
     // Its best words, parted by spaces. Valid, like the others, until the matches are freed.
     const char *words;
     // The words of the query that are among them, parted by spaces.
@@ -1368,7 +1370,7 @@ TILLER_API tiller_status tiller_plan_open(const char *file, tiller_plan **out, t
 // Reads and checks a plan from JSON text. Paths in it are relative to the working directory.
 TILLER_API tiller_status tiller_plan_parse(const char *json, tiller_plan **out, tiller_error **err);
 
-// The plan of one rule on the features that a search found, each with the weight 1.
+// The plan of one rule on the features that a search found, each with its weight.
 //
 // `op` is an operator of the schema, such as "min_clamp". `unit` counts `strength`: 0 raw, 1 multiples of each feature's
 // mean positive activation, 2 the norm of the row. `dictionary` is the name for tiller_plan_compile(), or NULL.
@@ -2087,7 +2089,7 @@ tiller_status tiller_dictionary_drift(const tiller_dictionary *dictionary,
 
 #endif /* TILLER_ENGINE */
 
-/* ---- Finding a strength with the engine ------------------------------------------------------------------ */
+/* ---- Finding features and a strength with the engine ----------------------------------------------------- */
 
 #ifdef TILLER_ENGINE
 
@@ -2121,6 +2123,16 @@ typedef struct {
     double distinct;
 } tiller_found;
 
+// How features are ranked by what they make the model say. Zero means the default.
+typedef struct {
+    // sizeof(tiller_output).
+    uint32_t size;
+    // Length of the vector that a feature is pushed by, relative to the row's; 0 means 0.3.
+    float push;
+    // The smallest lift that is kept, relative to the best one's; 0 means 0.25.
+    float share;
+} tiller_output;
+
 // Searches how strong `plan` should be: the factor, from 1 to 6, by which its strengths make the model speak most of a
 // concept while the text stays fluent. Give the plan a strength of 1 multiple of each feature's mean activation, then
 // apply tiller_plan_scaled(). The concept is `n_words` words, and the first words of `matches` (may be NULL).
@@ -2138,6 +2150,101 @@ tiller_status tiller_engine_find_strength(tiller_engine *engine,
                                           const tiller_progress *progress,
                                           tiller_found *out,
                                           tiller_error **err);
+
+// The at most `n_features` of `matches` that make the model speak most of `n_words` words when they are pushed, best
+// first, with their lift and their weight. Features that mean a concept need not be those that make the model say it
+// (arXiv 2505.20063): search more than you want, some 24, and rank them by this.
+//
+// Reads some ten tokens a match; open the engine with several sequences, and they are read side by side; progress counts
+// readings. No plan is in force afterwards.
+//
+// On success `*out` owns a new object, which is empty if no match makes the words likelier; free it with
+// tiller_matches_free().
+TILLER_API
+tiller_status tiller_engine_rank(tiller_engine *engine,
+                                 const tiller_dictionary *dictionary,
+                                 const tiller_matches *matches,
+                                 const char *const *words,
+                                 size_t n_words,
+                                 size_t n_features,
+                                 const tiller_output *given,
+                                 const tiller_progress *progress,
+                                 tiller_matches **out,
+                                 tiller_error **err);
+
+#endif /* TILLER_ENGINE */
+
+/* ---- Making a model steerable ---------------------------------------------------------------------------- */
+
+#ifdef TILLER_ENGINE
+
+// How a model is adopted. Zero and NULL mean the default.
+typedef struct {
+    // sizeof(tiller_adopt_options).
+    uint32_t size;
+    // Threads; 0 takes all.
+    uint32_t threads;
+    // The time that it may take; 0 means 30.
+    double minutes;
+    // Text files to learn from, as tiller_engine_harvest() reads them; without any the model writes its own text.
+    const char *const *files;
+    // How many there are.
+    size_t n_files;
+    // Layers to try; without any three in the upper half.
+    const uint32_t *layers;
+    // How many there are.
+    size_t n_layers;
+    // Features of the dictionary; 0: one for a hundred rows.
+    uint32_t n_features;
+    // Layers that go to a GPU, if this build has one.
+    uint32_t gpu_layers;
+    // 1 keeps the rows and the trial dictionaries.
+    uint32_t keep;
+    // Always 0.
+    uint32_t reserved;
+} tiller_adopt_options;
+
+// What an adoption made.
+typedef struct {
+    // Set it to sizeof(tiller_adopted) before the call.
+    uint32_t size;
+    // The layer whose features steer best.
+    uint32_t layer;
+    // Features of the dictionary.
+    uint64_t n_features;
+    // Rows that it was trained on.
+    uint64_t n_rows;
+    // Mean number of active features in a row of held-out text.
+    double l0;
+    // Fraction of variance unexplained there.
+    double fvu;
+    // Cross-entropy recovered there.
+    double recovered;
+    // How much more often words of a concept come when the model is steered by other words of it: the median.
+    double gain;
+    // Perplexity of that text, steered over unsteered: the median.
+    double perplexity;
+    // Seconds that it took, earlier calls included.
+    double seconds;
+    // 1 if the dictionary passes its self-test.
+    uint32_t fits;
+    // Always 0.
+    uint32_t reserved;
+} tiller_adopted;
+
+// Makes the model file `model` steerable on this machine: tries a few layers on a small budget, takes the one whose
+// features steer concepts best, harvests, trains, explains and tests a dictionary. Writes dictionary.gguf,
+// dictionary.jsonl (its explanations) and report.md to `directory`.
+//
+// Progress counts seconds; its note says what is being done. After TILLER_CANCELLED, or a crash, the same call goes on
+// where that one ended.
+TILLER_API
+tiller_status tiller_adopt(const char *model,
+                           const char *directory,
+                           const tiller_adopt_options *given,
+                           const tiller_progress *progress,
+                           tiller_adopted *out,
+                           tiller_error **err);
 
 #endif /* TILLER_ENGINE */
 

@@ -1229,6 +1229,27 @@ inline void requantize(const std::string &from, const std::string &to, const std
         [&](auto **err) { return tiller_requantize(from.c_str(), to.c_str(), kind.c_str(), threads, err); });
 }
 
+// Makes a model file steerable: a dictionary of the layer that steers best, with explanations and a report, in a directory.
+inline tiller_adopted adopt(
+    const std::string &model,
+    const std::string &directory,
+    const std::vector<std::string> &files = {},
+    const std::vector<uint32_t> &layers = {},
+    tiller_adopt_options options = {},
+    const progress_fn &progress = nullptr
+) {
+    options.size = static_cast<uint32_t>(sizeof options);
+    const auto texts = detail::pointers(files);
+    options.files = texts.data(), options.n_files = texts.size();
+    options.layers = layers.data(), options.n_layers = layers.size();
+    auto adopted = detail::sized<tiller_adopted>();
+    detail::progress lent(progress);
+    lent.run([&](tiller_error **err) {
+        return tiller_adopt(model.c_str(), directory.c_str(), &options, lent.get(), &adopted, err);
+    });
+    return adopted;
+}
+
 #endif  // TILLER_ENGINE
 
 }  // namespace tiller

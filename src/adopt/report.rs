@@ -64,8 +64,12 @@ impl Job<'_> {
         writeln!(out, "\n## The dictionary\n")?;
         writeln!(
             out,
-            "BatchTopK, {} features trained, {} kept because they fire; {} rows, each seen {} times.\n",
-            tested.features.0, tested.features.1, tested.rows, tested.epochs
+            "BatchTopK, {} features trained, {} kept because they fire; {} rows of {}, each seen {} times.\n",
+            tested.features.0,
+            tested.features.1,
+            tested.rows,
+            if self.options.text.is_empty() { "text that the model wrote" } else { "the text given" },
+            tested.epochs
         )?;
         writeln!(out, "On text that it was not trained on, by the model as it is quantized:\n")?;
         writeln!(out, "| L0 | FVU | cross-entropy recovered | features silent there |\n|---|---|---|---|")?;

@@ -28,8 +28,6 @@ pub(super) struct Text {
     pub(super) train: Vec<Document>,
     /// To test on.
     pub(super) held_out: Vec<Document>,
-    /// Whether the model wrote it.
-    pub(super) own: bool,
 }
 
 /// A digest of documents.
@@ -64,7 +62,7 @@ impl Job<'_> {
             )));
         }
         let held_out = pieces.split_off(pieces.len() - pieces.len() / HELD_OUT);
-        Ok(Text { train: pieces, held_out, own })
+        Ok(Text { train: pieces, held_out })
     }
 
     /// What the model writes by itself, in some time, after neutral beginnings; kept in a file.

@@ -29,11 +29,13 @@ pub struct tiller_adopt_options {
     pub n_features: u32,
     /// Layers that go to a GPU, if this build has one.
     pub gpu_layers: u32,
-    /// Keeps the rows and the trial dictionaries.
-    pub keep: bool,
+    /// 1 keeps the rows and the trial dictionaries.
+    pub keep: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
-// SAFETY: `repr(C)`, a `u32` first; zeros are NULL, 0 and false.
+// SAFETY: `repr(C)`, a `u32` first; zeros are NULL and 0.
 unsafe impl Options for tiller_adopt_options {
     const NAME: &'static str = "tiller_adopt_options";
 }
@@ -62,8 +64,10 @@ pub struct tiller_adopted {
     pub perplexity: f64,
     /// Seconds that it took, earlier calls included.
     pub seconds: f64,
-    /// Whether the dictionary passes its self-test.
-    pub fits: bool,
+    /// 1 if the dictionary passes its self-test.
+    pub fits: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 // SAFETY: `repr(C)`, a `u32` first.
@@ -103,7 +107,7 @@ pub unsafe extern "C" fn tiller_adopt(
         options.features = given.n_features as usize;
         options.threads = given.threads as usize;
         options.gpu_layers = given.gpu_layers as usize;
-        options.keep = given.keep;
+        options.keep = given.keep != 0;
         let made = adopt::adopt(model, directory, &options, &mut progress)?;
         let value = tiller_adopted {
             size: 0,
@@ -116,7 +120,8 @@ pub unsafe extern "C" fn tiller_adopt(
             gain: made.tested.median_gain(),
             perplexity: made.tested.median_perplexity(),
             seconds: made.seconds,
-            fits: made.tested.fits,
+            fits: u32::from(made.tested.fits),
+            reserved: 0,
         };
         // SAFETY: the header requires a struct whose `size` is set.
         unsafe { report(out, value) }

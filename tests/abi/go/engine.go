@@ -133,6 +133,13 @@ func init() {
 			}
 			return show(all...), err
 		},
+		"adopt": func(a arguments) (string, error) {
+			left := number(a[4])
+			made, err := tiller.Adopt(a[0], a[1],
+				tiller.AdoptOptions{Minutes: float64(float(a[3])), Files: []string{a[2]}, Threads: 1},
+				func(done, total uint64, note string) bool { left--; return left != -1 })
+			return show(made.Layer), err
+		},
 		"engine_harvest": func(a arguments) (string, error) {
 			left := number(a[4])
 			return shown(get[*tiller.Engine](a[0]).Harvest([]string{a[1]}, a[2],
