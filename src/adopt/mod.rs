@@ -177,7 +177,9 @@ impl Job<'_> {
 
     /// The layer that was chosen.
     fn layer(&self) -> Result<usize> {
-        let best = self.state.tried.iter().max_by(|a, b| a.gain().total_cmp(&b.gain()).then(b.layer.cmp(&a.layer)));
+        // Of layers that steer as well, the one nearest to two thirds of the depth.
+        let off = |tried: &Tried| (3 * tried.layer + 3).abs_diff(2 * self.model.n_layer());
+        let best = self.state.tried.iter().max_by(|a, b| a.gain().total_cmp(&b.gain()).then(off(b).cmp(&off(a))));
         best.map(|tried| tried.layer).ok_or_else(|| Error::numeric("adopt: no layer was tried"))
     }
 
