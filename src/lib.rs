@@ -13,7 +13,7 @@
 //! | 5 | [`hook`] |
 //! | 6 | [`engine`] (feature `engine`) |
 //! | 7 | [`eval`] |
-//! | 8 | [`adopt`] (feature `engine`) |
+//! | 8 | [`adopt`] (with the engine) |
 //! | 9 | `capi` and the command `tiller` |
 
 pub mod activations;

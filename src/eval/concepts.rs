@@ -209,7 +209,12 @@ pub struct Search {
 impl Default for Search {
     /// In multiples of a feature's mean activation.
     fn default() -> Self {
-        Self { strengths: vec![0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], refine: 2, max_perplexity: 1.5, min_distinct: 0.8 }
+        Self {
+            strengths: vec![0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0],
+            refine: 2,
+            max_perplexity: 1.5,
+            min_distinct: 0.8,
+        }
     }
 }
 
@@ -369,7 +374,7 @@ mod tests {
         assert_eq!(found.best.unwrap().strength, 2.5);
         // Two broken strengths (3 and 4) end the climb; 6 is never tried.
         let tried: Vec<f32> = found.trials.iter().map(|t| t.strength).collect();
-        assert_eq!(tried, [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 2.5, 2.75]);
+        assert_eq!(tried, [0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 2.5, 2.75]);
     }
 
     #[test]

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use crate::dictionary::Dictionary;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::explain::{Explanations, Match};
+use crate::explain::{Explanations, Match, lens};
+use crate::model::Model;
 use crate::num::{dot, norm};
 use crate::plan::{Compiled, Op, Plan, Route, Rule, Sequences, Strength};
 use crate::progress::{Progress, Step};
@@ -51,6 +52,7 @@ impl Default for Output {
 
 /// The at most `n` features that mean `words` by their explanations and make the model say them, best first. Where none
 /// makes the model say them, and without `options`, those that mean them best; none if no explanation holds any word.
+/// If explanations name fewer than `n`, features whose directions point at the words stand for election too.
 ///
 /// # Errors
 /// See [`Explanations::find`] and [`rank`].
@@ -65,6 +67,9 @@ pub fn choose(
 ) -> Result<Vec<Match>> {
     let Some(options) = options else { return explanations.find(words, n) };
     let mut found = explanations.find(words, candidates(n))?;
+    if found.len() < n {
+        found.extend(pointing(engine, dictionary, explanations, words, &found, candidates(n))?);
+    }
     if found.is_empty() {
         return Ok(found);
     }
@@ -74,6 +79,24 @@ pub fn choose(
         return Ok(found);
     }
     Ok(ranked)
+}
+
+/// Features, other than those of `known`, whose decoder rows point at the words' tokens in the unembedding: what the lens
+/// sees, without a vocabulary. Where text was too short to count, this finds what to try.
+fn pointing(
+    engine: &Engine,
+    dictionary: &Arc<Dictionary>,
+    explanations: &Explanations,
+    words: &[&str],
+    known: &[Match],
+    n: usize,
+) -> Result<Vec<Match>> {
+    let model = Model::open(engine.path())?;
+    let tokens: Vec<usize> = first_tokens(engine, words)?.into_iter().flatten().collect();
+    let mut scored = lens::pointing_at(&model, dictionary, &tokens)?;
+    scored.retain(|(feature, score)| *score > 0.0 && known.iter().all(|m| m.feature != *feature));
+    scored.truncate(n.saturating_sub(known.len()));
+    Ok(scored.into_iter().map(|(feature, _)| explanations.match_of(feature)).collect())
 }
 
 /// The at most `n` of `candidates` that make the model speak most of `words`, best first, with their
@@ -116,13 +139,17 @@ pub fn rank(
     Ok(kept)
 }
 
-/// Gives every feature its share of a common push: as long, in the residual stream, as its lift is large. For directions
-/// that are at right angles that is the steepest way up. Weights multiply activations, so mean activations are divided out.
+/// Gives every feature its share of a common push: as long, in the residual stream, as its lift is large, which for
+/// directions at right angles is the steepest way up. At strength 1 the whole push is as long as these features are when
+/// they fire, however many they are. Weights multiply activations, so each feature's own mean is divided out.
 fn weigh(matches: &mut [Match]) {
-    let Some((best, mean)) = matches.first().map(|m| (m.lift.unwrap_or(1.0), m.mean)) else { return };
+    let mut means: Vec<f32> = matches.iter().filter_map(|m| m.mean).filter(|mean| *mean > 0.0).collect();
+    means.sort_by(f32::total_cmp);
+    let typical = means.get(means.len() / 2).copied();
+    let squares: f32 = matches.iter().filter_map(|m| m.lift).map(|lift| lift * lift).sum();
     for m in matches {
-        let typical = mean.zip(m.mean).filter(|(_, own)| *own > 0.0).map_or(1.0, |(first, own)| first / own);
-        m.weight = m.lift.unwrap_or(0.0) / best * typical;
+        let longer = typical.zip(m.mean).filter(|(_, own)| *own > 0.0).map_or(1.0, |(typical, own)| typical / own);
+        m.weight = m.lift.unwrap_or(0.0) / squares.sqrt() * longer;
     }
 }
 

@@ -181,6 +181,12 @@ impl Explanations {
         Ok(matches)
     }
 
+    /// `feature` as a match that no word speaks for: score and weight 0.
+    pub fn match_of(&self, feature: u32) -> Match {
+        let unknown = Explanation { feature, ..Explanation::default() };
+        Match { weight: 0.0, ..Match::new(self.get(feature).unwrap_or(&unknown), 0.0) }
+    }
+
     /// The words of a query that no explanation holds.
     pub fn unknown_words(&self, words: &[&str]) -> Vec<String> {
         let known = |word: &String| {

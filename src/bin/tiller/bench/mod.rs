@@ -51,7 +51,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "output")]
     rank: crate::open::Rank,
     /// Largest perplexity, relative to the unsteered text, that the search for a strength allows
-    #[arg(long, default_value_t = 1.5, value_name = "RATIO")]
+    #[arg(long, default_value_t = 1.75, value_name = "RATIO")]
     max_perplexity: f64,
     /// Pairs to measure; 0 takes what fits the case
     #[arg(long, default_value_t = 0, value_name = "N")]
