@@ -10,6 +10,7 @@
 //! | [`mpc`] | do single features say what concepts' log-odds are? |
 //! | [`quality`] | how well does a dictionary describe rows? |
 //! | [`self_test`] | does it fit the model at hand, and does the model notice its reconstructions? (feature `engine`) |
+//! | [`temporal`] | are the side effects that a temporal model predicts the ones that the model has? (feature `engine`) |
 //! | [`trial`] | what does a model write with a plan and without, and how fluent is it? (feature `engine`) |
 
 pub mod assignment;
@@ -22,5 +23,7 @@ pub mod mpc;
 pub mod quality;
 #[cfg(feature = "engine")]
 pub mod self_test;
+#[cfg(feature = "engine")]
+pub mod temporal;
 #[cfg(feature = "engine")]
 pub mod trial;

@@ -38,6 +38,7 @@ mod schedule;
 mod score;
 mod start;
 mod table;
+pub mod temporal;
 mod topk;
 mod update;
 pub mod vector;

@@ -5,6 +5,7 @@ mod probe;
 mod sae;
 mod source;
 mod vector;
+mod temporal;
 
 use clap::{Args as Clap, Subcommand};
 use tiller::Result;
@@ -31,6 +32,7 @@ enum What {
     Vector(vector::Args),
     /// A linear probe that tells two kinds of rows apart
     Probe(probe::Args),
+    Temporal(temporal::Args),
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
@@ -40,5 +42,6 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         What::Ssae(args) => dense::ssae(args, out),
         What::Vector(args) => vector::run(args, out),
         What::Probe(args) => probe::run(args, out),
+        What::Temporal(args) => temporal::run(args, out),
     }
 }
