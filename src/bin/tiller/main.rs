@@ -19,6 +19,7 @@ mod output;
 mod plan;
 mod relations;
 mod run;
+mod side_effects;
 mod train;
 
 use clap::{Parser, Subcommand};

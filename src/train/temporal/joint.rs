@@ -40,6 +40,8 @@ pub struct JointOptions {
     pub alpha: f32,
     /// Weight of ‖B‖₁ and ‖M‖₁.
     pub beta: f32,
+    /// Weights with less effect than this at the end, in standard deviations, are 0: the last steps leave some by chance.
+    pub smallest: f32,
     /// Target rows in a step.
     pub batch: usize,
     /// Times that every row is seen.
@@ -66,6 +68,7 @@ impl Default for JointOptions {
             two_stage: Some(TwoStageOptions::default()),
             alpha: 0.1,
             beta: 0.003,
+            smallest: 0.03,
             batch: 1024,
             epochs: 4,
             lr: 2e-3,
@@ -91,7 +94,8 @@ impl JointOptions {
         if self.two_stage.as_ref().is_some_and(|t| t.lags != self.lags) {
             return wrong("two_stage.lags", format!("lags ({})", self.lags), "another number".into());
         }
-        for (name, value) in [("alpha", self.alpha), ("beta", self.beta), ("lr", self.lr)] {
+        for (name, value) in [("alpha", self.alpha), ("beta", self.beta), ("smallest", self.smallest), ("lr", self.lr)]
+        {
             if !(0.0..=1e3).contains(&value) {
                 return wrong(name, "0 to 1000".into(), value.to_string());
             }
@@ -143,7 +147,9 @@ pub fn joint(
         told?;
     }
     let recipe = run.recipe()?;
-    run.state.finish(sequences, &run.frame, recipe, run.threads)
+    let mut model = run.state.finish(sequences, &run.frame, recipe, run.threads)?;
+    model.drop_weak(options.smallest);
+    Ok(model)
 }
 
 /// The parts of the loss, mean over rows.

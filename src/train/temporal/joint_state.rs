@@ -516,7 +516,7 @@ mod tests {
             draw(&mut rows);
             let mut batch = Batch { rows: rows.clone(), ..Batch::default() };
             batch.differentiate(&state, targets, 0.7, 2);
-            let h = 1e-3f32;
+            let h = 2e-5f32;
             let checks: [(&str, fn(&mut State) -> &mut Parameter, &[f32]); 4] = [
                 ("encoder", |s| &mut s.encoder, &batch.encoder),
                 ("decoder", |s| &mut s.decoder, &batch.decoder),

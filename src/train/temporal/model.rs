@@ -206,6 +206,17 @@ impl Temporal {
         found
     }
 
+    /// Sets weights to 0 that are weaker than `smallest` in standard deviations.
+    pub(super) fn drop_weak(&mut self, smallest: f32) {
+        let (n, deviation) = (self.n, &self.deviation);
+        for (at, weight) in self.instantaneous.iter_mut().chain(&mut self.lagged).enumerate() {
+            let (i, j) = (at / n % n, at % n);
+            if weight.abs() * deviation[j] < smallest * deviation[i] {
+                *weight = 0.0;
+            }
+        }
+    }
+
     /// What follows an edit of latents by `edit` `[n]` in one row: Ψ_k·edit for k = 0 … `steps`, where
     /// Ψ_0 = (I − M)⁻¹ and Ψ_k = Σ_τ (I − M)⁻¹ B_τ Ψ_{k−τ}. Ψ_0 is the edit with what it drives in the same row.
     ///
