@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
 
 /// Rows that a size gets: ICA of n components needs more than n².
 fn n_rows(n: usize) -> usize {
-    (30_000 + 400 * n).max(n * n / 4)
+    (30_000 + 400 * n).max(n * n / 2)
 }
 
 fn measure(n: usize, seed: u64, codes: bool, threads: usize, lines: &Lines<'_>) -> Result<(f64, Recovery)> {
@@ -61,7 +61,13 @@ fn measure(n: usize, seed: u64, codes: bool, threads: usize, lines: &Lines<'_>) 
     let mut process = Process::new(Shape { n_latents: n, lags: LAGS, seed })?;
     let z = process.latents(n_rows(n));
     let rows = if codes { process.sequences(z.clone())?.as_codes() } else { process.sequences(process.mix(&z))? };
-    let options = TwoStageOptions { lags: LAGS, n_latents: n, threads, ..TwoStageOptions::default() };
+    let options = TwoStageOptions {
+        lags: LAGS,
+        n_latents: n,
+        ica_rows: (n * n / 2).max(100_000),
+        threads,
+        ..TwoStageOptions::default()
+    };
     let (time, model) = seconds(|| two_stage(&rows, &options, &mut |step: Step<'_>| bar.step(step)))?;
     drop(rows);
     // A part of the rows is enough to correlate.
