@@ -17,6 +17,8 @@ const FORMAT: &str = "tiller temporal checkpoint 1";
 const BETA1: f32 = 0.9;
 const BETA2: f32 = 0.999;
 const EPS: f32 = 1e-8;
+/// What a reversed edge must leave at most, of what the edge leaves, to be turned.
+const MARGIN: f64 = 0.99;
 
 /// Values and what Adam keeps of their gradients.
 #[derive(Clone, Default)]
@@ -419,8 +421,8 @@ impl Batch {
 
     /// Looks at the causal order again, on the noise of the last batch.
     ///
-    /// An edge j → i of weight m is kept if E|ε_j|·E|ε_i| is at most what the reversed edge would leave (the Laplace
-    /// likelihood of the pair); where the order forbids an edge, its wish is the gradient past β.
+    /// An edge j → i of weight m is kept unless the reversed edge would leave less than E|ε_j|·E|ε_i| (the Laplace likelihood
+    /// of the pair) by more than chance does in a batch; where the order forbids an edge, its wish is the gradient past β.
     pub(super) fn reorder(&self, state: &mut State, alpha: f32, beta: f32) {
         let n = state.n;
         let m = self.noise.len() / n;
@@ -441,7 +443,7 @@ impl Batch {
                     let b = (cross / square.max(f64::MIN_POSITIVE)) as f32;
                     let rest: Vec<f32> = noise[j].iter().zip(&q).map(|(p, q)| p - b * q).collect();
                     let (kept, reversed) = (sizes[i] * sizes[j], size(&q) * size(&rest));
-                    if reversed < kept {
+                    if reversed < MARGIN * kept {
                         wishes[back] += f64::from(b.abs());
                         turned[back] = b;
                     } else {

@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 pub(super) struct Test {
     /// Least effect on the driven latent's standard deviation of one standard deviation of the driver's.
     pub(super) smallest: f64,
+    /// The same for weights in the same row.
+    pub(super) smallest_now: f64,
     /// Least |weight| in standard errors.
     pub(super) certainty: f64,
 }
@@ -54,8 +56,9 @@ pub(super) fn prune(
     let noise: Vec<f64> = (0..n).map(|i| spread[rank[i]]).collect();
     let deviation: Vec<f64> = (0..n).map(|i| moments.gamma[0][(i, i)].sqrt()).collect();
     let rows = (moments.count as f64).sqrt();
-    let stays = |weight: f64, error: f64, from: usize, to: usize| {
-        weight.abs() * deviation[from] >= test.smallest * deviation[to] && weight.abs() >= test.certainty * error
+    let stays = |weight: f64, error: f64, from: (usize, usize), to: usize| {
+        let smallest = if from.0 == 0 { test.smallest_now } else { test.smallest };
+        weight.abs() * deviation[from.1] >= smallest * deviation[to] && weight.abs() >= test.certainty * error
     };
     let past_error = inverse_diagonal(past);
 
@@ -66,11 +69,12 @@ pub(super) fn prune(
         let now: Vec<usize> = order[..k]
             .iter()
             .enumerate()
-            .filter(|&(p, &j)| stays(whole[(i, j)], noise[i] * precision[p].sqrt() / rows, j, i))
+            .filter(|&(p, &j)| stays(whole[(i, j)], noise[i] * precision[p].sqrt() / rows, (0, j), i))
             .map(|(_, &j)| j)
             .collect();
-        let before: Vec<usize> =
-            (0..phi.ncols()).filter(|&c| stays(b[(i, c)], noise[i] * past_error[c].sqrt() / rows, c % n, i)).collect();
+        let before: Vec<usize> = (0..phi.ncols())
+            .filter(|&c| stays(b[(i, c)], noise[i] * past_error[c].sqrt() / rows, (1 + c / n, c % n), i))
+            .collect();
         refit(moments, i, now, before, &stays, (&mut m_out, &mut b_out))?;
         for (p, precision) in precision.iter_mut().enumerate().take(k + 1) {
             *precision += (inverse[(k, p)] / spread[k]).powi(2);
@@ -86,7 +90,7 @@ fn refit(
     i: usize,
     mut now: Vec<usize>,
     mut before: Vec<usize>,
-    stays: &impl Fn(f64, f64, usize, usize) -> bool,
+    stays: &impl Fn(f64, f64, (usize, usize), usize) -> bool,
     out: (&mut DMatrix<f64>, &mut DMatrix<f64>),
 ) -> Result<()> {
     let n = moments.n();
@@ -118,7 +122,7 @@ fn refit(
         }
         let noise = (moments.gamma[0][(i, i)] - cross.dot(&weights)).max(0.0).sqrt();
         let errors = inverse_diagonal(&factor);
-        let keep = |a: usize| stays(weights[a], noise * errors[a].sqrt() / rows, who[a].1, i);
+        let keep = |a: usize| stays(weights[a], noise * errors[a].sqrt() / rows, who[a], i);
         let split = now.len();
         now = now.into_iter().enumerate().filter(|&(a, _)| keep(a)).map(|(_, j)| j).collect();
         before = before.into_iter().enumerate().filter(|&(a, _)| keep(split + a)).map(|(_, c)| c).collect();
