@@ -15,7 +15,7 @@ const LAGS: usize = 2;
 const PAPER: f64 = 0.9;
 
 pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
-    let sizes = if args.latents.is_empty() { &SIZES[..] } else { &args.latents };
+    let sizes = if args.latents.is_empty() { &SIZES[..] } else { args.latents.as_slice() };
     let seeds = args.pairs.max(1);
     for codes in [true, false] {
         let mut before = f64::NAN;
