@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::activations::Activations;
 use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
+use crate::model::Kinship;
 use crate::num;
 use crate::progress::{Progress, report};
 
@@ -358,7 +359,8 @@ fn check_pair(rows: &Activations, dictionary: &Dictionary) -> Result<()> {
         return Err(Error::mismatch(format!("{path}: the dictionary is for {own}, the rows are from {here}")));
     }
     let (own, here) = (&dictionary.info().model_fingerprint, &rows.meta().model_fingerprint);
-    if !own.is_empty() && !here.is_empty() && own != here {
+    // Quantizations of one model share their features.
+    if !own.is_empty() && !here.is_empty() && Kinship::of(own, here) < Kinship::Sibling {
         let what = format!("{path}: the dictionary is for model {own}, the rows are from model {here}");
         return Err(Error::mismatch(what));
     }
