@@ -19,7 +19,6 @@ pub mod stats;
 mod top_k;
 
 pub use assignment::assign;
-pub(crate) use gemm::gemm_columns;
 pub use gemm::{Mat, gemm};
 pub use q8_0::{Q8_0_BYTES, Q8_0_LEN, quantize_q8_0};
 pub use row::{Coding, Row, axpy, axpy_bf16, axpy_f16, axpy_q8_0, axpy8, dot, dot_bf16, dot_f16, dot_q8_0, dot8};

@@ -102,6 +102,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     }
     if wants(What::Encode) {
         encode::run(args, &mut lines)?;
+    }
     if wants(What::Temporal) {
         temporal::run(args, &mut lines)?;
     }
