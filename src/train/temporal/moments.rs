@@ -118,6 +118,23 @@ impl Moments {
     }
 }
 
+/// The Cholesky factor of a covariance. Covariances of different lags are sums over slightly different rows, so what is left of
+/// features that nearly repeat each other can come out a little below zero: then a ridge, as small as will do, is added.
+pub(super) fn factor(covariance: &DMatrix<f64>) -> Option<Cholesky<f64, Dyn>> {
+    /// More than this is no rounding.
+    const MOST: f64 = 0.1;
+    let mut ridge = 0.0;
+    loop {
+        let mut raised = covariance.clone();
+        (0..raised.nrows()).for_each(|i| raised[(i, i)] *= 1.0 + ridge);
+        match Cholesky::new(raised) {
+            Some(factor) => return Some(factor),
+            None if ridge >= MOST => return None,
+            None => ridge = if ridge == 0.0 { 1e-6 } else { 4.0 * ridge },
+        }
+    }
+}
+
 /// The square root of a symmetric positive matrix or its inverse: V f(Λ) Vᵀ.
 pub(super) fn symmetric(s: &DMatrix<f64>, f: impl Fn(f64) -> f64) -> DMatrix<f64> {
     let eigen = s.clone().symmetric_eigen();

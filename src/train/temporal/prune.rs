@@ -6,7 +6,7 @@
 
 use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
 
-use super::moments::Moments;
+use super::moments::{Moments, factor};
 use crate::error::{Error, Result};
 
 /// When a weight counts.
@@ -39,7 +39,7 @@ pub(super) fn prune(
     let n = moments.n();
     let residual = moments.residual(phi);
     let ordered = DMatrix::from_fn(n, n, |i, j| residual[(order[i], order[j])]);
-    let factor = Cholesky::new(ordered)
+    let factor = factor(&ordered)
         .ok_or_else(|| Error::numeric("the residuals' covariance is singular: latents that are sums of others?"))?;
     let mut unit = factor.unpack();
     let spread = unit.diagonal();
@@ -107,11 +107,9 @@ fn refit(
             return Ok(());
         }
         let size = who.len();
-        let mut gram = DMatrix::from_fn(size, size, |a, b| entry(who[a], who[b]));
-        // Covariances of different lags are sums over slightly different rows.
-        (0..size).for_each(|a| gram[(a, a)] *= 1.0 + 1e-9);
+        let gram = DMatrix::from_fn(size, size, |a, b| entry(who[a], who[b]));
         let cross = DVector::from_fn(size, |a, _| entry((0, i), who[a]));
-        let factor = Cholesky::new(gram).ok_or_else(|| {
+        let factor = factor(&gram).ok_or_else(|| {
             Error::numeric(format!("latent {i}: its {size} drivers depend on each other; raise ridge"))
         })?;
         let weights = factor.solve(&cross);
