@@ -210,13 +210,13 @@ mod tests {
         let z = process.latents(20_000);
         let mut sums = [0f64; 8];
         for t in 2..20_000 {
-            for i in 0..8 {
+            for (i, sum) in sums.iter_mut().enumerate() {
                 let at = |t: usize, j: usize| z[t * 8 + j];
                 let now: f32 = (0..8).map(|j| process.instantaneous[i * 8 + j] * at(t, j)).sum();
                 let before: f32 = (0..2)
                     .map(|k| (0..8).map(|j| process.lagged[(k * 8 + i) * 8 + j] * at(t - 1 - k, j)).sum::<f32>())
                     .sum();
-                sums[i] += f64::from((at(t, i) - now - before).abs());
+                *sum += f64::from((at(t, i) - now - before).abs());
             }
         }
         for (sum, &scale) in sums.iter().zip(&process.noise) {

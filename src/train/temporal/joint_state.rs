@@ -519,7 +519,8 @@ mod tests {
             let mut batch = Batch { rows: rows.clone(), ..Batch::default() };
             batch.differentiate(&state, targets, 0.7, 2);
             let h = 2e-5f32;
-            let checks: [(&str, fn(&mut State) -> &mut Parameter, &[f32]); 4] = [
+            type Access = fn(&mut State) -> &mut Parameter;
+            let checks: [(&str, Access, &[f32]); 4] = [
                 ("encoder", |s| &mut s.encoder, &batch.encoder),
                 ("decoder", |s| &mut s.decoder, &batch.decoder),
                 ("B", |s| &mut s.b, &batch.b),
