@@ -228,7 +228,7 @@ fn rows_and_checkpoints_that_are_wrong_are_named() {
         safetensors::serialize(std::iter::empty::<(&str, safetensors::tensor::TensorView<'_>)>(), None).unwrap();
     std::fs::write(&path, other).unwrap();
     let error = run(&data, &topk).unwrap_err();
-    assert!(error.message().contains("expected format \"tiller train checkpoint 1\""), "{error}");
+    assert!(error.message().contains("expected format \"tiller train checkpoint 2\""), "{error}");
 
     std::fs::remove_file(&path).unwrap();
     data[17 * D + 3] = f32::NAN;

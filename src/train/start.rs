@@ -4,7 +4,8 @@ use rand::Rng;
 
 use super::kernel::{add, dot};
 use super::options::Options;
-use super::rows::{Rows, generator, order};
+use super::rows::{Rows, Split, generator, order};
+use super::sparsity::Pressure;
 use super::weights::{Parameter, State};
 use crate::error::{Error, Result};
 
@@ -17,9 +18,9 @@ const FAR: f32 = 3.0;
 const WEISZFELD: usize = 10;
 
 /// The state before step 0.
-pub(super) fn start(rows: &Rows<'_>, options: &Options) -> Result<State> {
+pub(super) fn start(rows: &Rows<'_>, split: &Split, options: &Options) -> Result<State> {
     let (d, n) = (rows.d_model(), options.n_features);
-    let sample = sample(rows, options.seed)?;
+    let sample = sample(rows, split, options.seed)?;
     let mean = mean(&sample, d);
     let middle = median(&sample, d, &mean);
     let distances: Vec<f32> = sample.chunks_exact(d).map(|row| distance2(row, &middle).sqrt()).collect();
@@ -39,6 +40,8 @@ pub(super) fn start(rows: &Rows<'_>, options: &Options) -> Result<State> {
         decoder: Parameter::new(decoder),
         encoder_bias: Parameter::new(vec![0.0; n]),
         decoder_bias: Parameter::new(middle.iter().map(|x| x * scale).collect()),
+        extras: extras(options),
+        pressure: Pressure::new(options),
         idle: vec![0; n],
         scale,
         limit: scale * limit,
@@ -47,11 +50,19 @@ pub(super) fn start(rows: &Rows<'_>, options: &Options) -> Result<State> {
     })
 }
 
+/// The parameters that only the variant has.
+pub(super) fn extras(options: &Options) -> Vec<Parameter> {
+    let all = options.variant.extras(options);
+    all.into_iter().map(|(_, value)| Parameter::new(vec![value; options.n_features])).collect()
+}
+
 /// The first rows of a seeded order.
-fn sample(rows: &Rows<'_>, seed: u64) -> Result<Vec<f32>> {
+fn sample(rows: &Rows<'_>, split: &Split, seed: u64) -> Result<Vec<f32>> {
     let d = rows.d_model();
-    let chosen = order(rows.len(), seed, u32::MAX);
-    let mut sample = vec![0f32; chosen.len().min(SAMPLE) * d];
+    let mut chosen = order(split.train.len(), seed, u32::MAX);
+    chosen.truncate(SAMPLE);
+    split.train.name(&mut chosen);
+    let mut sample = vec![0f32; chosen.len() * d];
     for (row, &i) in sample.chunks_exact_mut(d).zip(&chosen) {
         rows.read(i as usize, row)?;
     }
@@ -132,7 +143,8 @@ mod tests {
     fn scaled_rows_have_mean_squared_norm_d_around_the_bias() {
         let data: Vec<f32> = (0..4000).map(|i| ((i * 7919 + i / 8 * 31) % 1009) as f32 * 0.37 + 100.0).collect();
         let rows = Rows::from_slice(8, &data).unwrap();
-        let state = start(&rows, &Options { n_features: 16, ..Options::default() }).unwrap();
+        let split = rows.split(0.0, 0).unwrap();
+        let state = start(&rows, &split, &Options { n_features: 16, ..Options::default() }).unwrap();
         let squares = data.chunks(8).map(|row| {
             let scaled: Vec<f32> = row.iter().map(|x| x * state.scale).collect();
             f64::from(distance2(&scaled, &state.decoder_bias.values))
@@ -144,7 +156,9 @@ mod tests {
         }
         assert_eq!(state.encoder.values, state.decoder.values);
         let same = vec![2.0f32; 80];
-        let error = start(&Rows::from_slice(8, &same).unwrap(), &Options::default()).err().unwrap();
+        let rows = Rows::from_slice(8, &same).unwrap();
+        let split = rows.split(0.0, 0).unwrap();
+        let error = start(&rows, &split, &Options::default()).err().unwrap();
         assert!(error.message().contains("rows that differ"), "{error}");
     }
 }
