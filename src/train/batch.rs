@@ -1,6 +1,7 @@
 //! One batch on its way through a step: rows, selections, codes, gradients.
 
 use super::codes::Codes;
+use super::firings::{Firings, Source};
 use super::kernel::dot;
 use super::options::Options;
 use super::parallel::each;
@@ -9,7 +10,6 @@ use super::revive::Dead;
 use super::rounded::{Rounded, round};
 use super::rows::Rows;
 use super::score::{Block, Lane, Panels, TALL};
-use super::firings::{Firings, Source};
 use super::update::{Forms, Shape, update};
 use super::variant::{Rule, Variant, batchtopk, topk};
 use super::weights::State;

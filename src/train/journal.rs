@@ -78,8 +78,12 @@ pub fn plot(jsonl: &Path, svg: &Path) -> Result<()> {
         let one = |line: &serde_json::Value| Some((line["rows"].as_f64()?, line.pointer(pointer)?.as_f64()?));
         lines.iter().filter_map(one).collect()
     };
-    let panels: [(&str, &[&str]); 4] =
-        [("FVU", &["/fvu", "/held_out/fvu"]), ("L0", &["/l0", "/held_out/l0"]), ("loss", &["/loss"]), ("dead", &["/dead"])];
+    let panels: [(&str, &[&str]); 4] = [
+        ("FVU", &["/fvu", "/held_out/fvu"]),
+        ("L0", &["/l0", "/held_out/l0"]),
+        ("loss", &["/loss"]),
+        ("dead", &["/dead"]),
+    ];
     let (width, height) = (SIZE.0 + 80.0, panels.len() as f64 * (SIZE.1 + 40.0) + 20.0);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" \

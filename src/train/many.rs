@@ -101,7 +101,9 @@ fn check(options: &[Options], checkpoints: &[PathBuf]) -> Result<()> {
             ("held_out", first.held_out == other.held_out),
         ];
         if let Some((name, _)) = same.iter().find(|(_, same)| !same) {
-            return Err(Error::argument(format!("train option {name} must be the same in runs that share their batches")));
+            return Err(Error::argument(format!(
+                "train option {name} must be the same in runs that share their batches"
+            )));
         }
     }
     Ok(())

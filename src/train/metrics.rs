@@ -50,4 +50,3 @@ impl Metrics {
         format!("loss {:.3}  L0 {:.1}  FVU {:.4}  dead {}", self.loss, self.l0, self.fvu, self.dead)
     }
 }
-

@@ -162,7 +162,8 @@ impl Plain {
             }
             Variant::PAnneal => self.error(y, kept()) + weight * kept().map(|(_, code)| code).sum::<f64>(),
             Variant::JumpRelu => {
-                let threshold = |p: &Self, f: usize| if options.log_threshold { p.extra(0, f).exp() } else { p.extra(0, f) };
+                let threshold =
+                    |p: &Self, f: usize| if options.log_threshold { p.extra(0, f).exp() } else { p.extra(0, f) };
                 let width = f64::from(options.bandwidth);
                 // The step, smeared over the rectangle, as a function of the threshold alone.
                 let smeared = |p: &Self, f: usize| ((score(start, f) - threshold(p, f)) / width + 0.5).clamp(0.0, 1.0);

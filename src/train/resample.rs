@@ -27,7 +27,8 @@ pub(super) fn resample(state: &mut State, batch: &Batch, options: &Options) -> b
     if dead.is_empty() {
         return false;
     }
-    let norm = |f: usize| dot(&state.encoder.values[f * d..(f + 1) * d], &state.encoder.values[f * d..(f + 1) * d]).sqrt();
+    let norm =
+        |f: usize| dot(&state.encoder.values[f * d..(f + 1) * d], &state.encoder.values[f * d..(f + 1) * d]).sqrt();
     let live = n - dead.len();
     let mean = match live {
         0 => 1.0,

@@ -74,13 +74,7 @@ impl Forms {
 
 /// One step of Adam on all parameters; renews the forms and counts idle rows. The first source is the reconstruction of
 /// `rows` (`[batch, d]`, as the encoder sees them); the second, if any, that of its error by dead features.
-pub(super) fn update(
-    state: &mut State,
-    forms: &mut Forms,
-    rows: &Rounded,
-    sources: &[Source<'_>],
-    shape: &Shape<'_>,
-) {
+pub(super) fn update(state: &mut State, forms: &mut Forms, rows: &Rounded, sources: &[Source<'_>], shape: &Shape<'_>) {
     let (d, threads) = (state.d, shape.options.threads);
     let n_pieces = state.n.div_ceil(WIDE);
     let mut shifts = vec![0f32; n_pieces * d];

@@ -10,7 +10,7 @@ use crate::train::score::{Block, Keep, Lane, Panels, scan};
 const CAUTION: f32 = 0.85;
 
 /// Pushes every score above `guess`.
-pub(in super::super) fn push(panels: &Panels, block: Block<'_>, lanes: &mut [Lane], guess: f32) {
+pub(in crate::train) fn push(panels: &Panels, block: Block<'_>, lanes: &mut [Lane], guess: f32) {
     for lane in lanes.iter_mut() {
         lane.limit = guess;
         lane.items.clear();
@@ -20,7 +20,7 @@ pub(in super::super) fn push(panels: &Panels, block: Block<'_>, lanes: &mut [Lan
 
 /// Keeps the `wanted` largest of all lanes' scores (ties: the earlier row, then the lower feature) and returns the guess
 /// for the next step; or the guess to try again with, if too few were pushed.
-pub(in super::super) fn cut(lanes: &mut [Lane], wanted: usize, guess: f32) -> Result<f32, f32> {
+pub(in crate::train) fn cut(lanes: &mut [Lane], wanted: usize, guess: f32) -> Result<f32, f32> {
     let mut scores: Vec<f32> = lanes.iter().flat_map(|lane| lane.items.iter().map(|item| item.0)).collect();
     if scores.len() < wanted {
         // Rows with fewer positive scores than wanted keep all of them.
@@ -44,7 +44,7 @@ fn lower(guess: f32) -> f32 {
 }
 
 /// A first guess from the lanes of a few rows, scanned with guess 0.
-pub(in super::super) fn first_guess(lanes: &[Lane], k: usize) -> f32 {
+pub(in crate::train) fn first_guess(lanes: &[Lane], k: usize) -> f32 {
     let mut scores: Vec<f32> = lanes.iter().flat_map(|lane| lane.items.iter().map(|item| item.0)).collect();
     let wanted = k * lanes.len();
     if scores.len() < wanted || wanted == 0 {

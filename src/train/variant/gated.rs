@@ -10,7 +10,7 @@ use super::{Penalty, Row};
 use crate::train::weights::State;
 
 /// The numbers of the two paths, and the penalty of a step.
-pub(in super::super) struct Gate {
+pub(in crate::train) struct Gate {
     weight: f32,
     share: f32,
     gate_bias: Vec<f32>,

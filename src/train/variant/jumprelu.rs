@@ -12,7 +12,7 @@ use crate::train::options::Options;
 use crate::train::weights::State;
 
 /// The thresholds and the penalty of a step.
-pub(in super::super) struct Jump {
+pub(in crate::train) struct Jump {
     weight: f32,
     share: f32,
     half: f32,
@@ -22,11 +22,16 @@ pub(in super::super) struct Jump {
 
 /// What a threshold's parameter starts from.
 pub(super) fn start(options: &Options) -> f32 {
-    if options.log_threshold { options.threshold.ln() } else { options.threshold }
+    parameter(options, options.threshold)
+}
+
+/// The parameter that stands for a threshold.
+pub(in crate::train) fn parameter(options: &Options, threshold: f32) -> f32 {
+    if options.log_threshold { threshold.max(1e-9).ln() } else { threshold }
 }
 
 /// The threshold that a parameter stands for.
-pub(in super::super) fn threshold(options: &Options, parameter: f32) -> f32 {
+pub(in crate::train) fn threshold(options: &Options, parameter: f32) -> f32 {
     if options.log_threshold { parameter.exp() } else { parameter }
 }
 

@@ -5,11 +5,11 @@
 //! `e_g + e_{g+1} + …`: the errors that it has a part in. All nested reconstructions cost as much as one, plus a pass over
 //! `d_model` for each.
 
-use super::super::kernel::add;
+use crate::train::kernel::add;
 use crate::train::options::Options;
 
 /// Where the nested dictionaries end, ascending, the whole one last.
-pub(in super::super) fn levels(options: &Options) -> Vec<u32> {
+pub(in crate::train) fn levels(options: &Options) -> Vec<u32> {
     let n = options.n_features;
     let mut ends = match options.prefixes.is_empty() {
         true => [1, 3, 7, 15].map(|part| part * n / 32).to_vec(),
@@ -22,7 +22,7 @@ pub(in super::super) fn levels(options: &Options) -> Vec<u32> {
 }
 
 /// Turns the errors `[levels, d]` into what pulls each level's own features: the sum of its and all later errors.
-pub(in super::super) fn accumulate(errors: &mut [f32], d: usize) {
+pub(in crate::train) fn accumulate(errors: &mut [f32], d: usize) {
     for level in (1..errors.len() / d).rev() {
         let (before, after) = errors.split_at_mut(level * d);
         add(&mut before[(level - 1) * d..], 1.0, &after[..d]);

@@ -10,12 +10,12 @@ use super::{Penalty, Row};
 use crate::train::options::Options;
 
 /// Batches that λ is adapted on.
-pub(in super::super) const MEMORY: usize = 10;
+pub(in crate::train) const MEMORY: usize = 10;
 /// Codes below this are rounding of the scan; the derivative p·f^(p−1) is taken no nearer to zero.
 const LEAST: f32 = 1e-4;
 
 /// The penalty of a step.
-pub(in super::super) struct Lp {
+pub(in crate::train) struct Lp {
     weight: f32,
     share: f32,
     p: f32,
@@ -24,7 +24,7 @@ pub(in super::super) struct Lp {
 
 /// The step of the `j`-th change of the exponent: evenly from the first share of the run to the second.
 fn change(options: &Options, j: u32, steps: u64) -> u64 {
-    let at = |share: f32| (f64::from(share) * steps as f64) as u64;
+    let at = |share: f32| (f64::from(share) * steps as f64).round() as u64;
     let (first, last) = (at(options.anneal.0), at(options.anneal.1));
     let parts = u64::from(options.anneal_updates.max(2) - 1);
     first + (last - first) * u64::from(j) / parts
@@ -48,7 +48,7 @@ fn exponents(options: &Options, step: u64, steps: u64) -> (f32, Option<f32>) {
 }
 
 /// The factor on λ after `step`, whose penalties at this exponent and the next were `powers`.
-pub(in super::super) fn adapt(
+pub(in crate::train) fn adapt(
     seen: &mut VecDeque<[f64; 2]>,
     options: &Options,
     step: u64,

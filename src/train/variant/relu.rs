@@ -6,7 +6,7 @@
 use super::{Penalty, Row};
 
 /// The penalty of a step.
-pub(in super::super) struct L1 {
+pub(in crate::train) struct L1 {
     /// λ.
     pub(super) weight: f32,
     /// 1 / batch.
