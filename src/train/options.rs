@@ -160,7 +160,8 @@ impl Options {
         if let Some(all) = all.as_object_mut() {
             all.extend(given);
         }
-        Self::deserialize(all).map_err(|e| wrong(&e))
+        let read = Self::deserialize(all).map_err(|e| wrong(&e))?;
+        Ok(Self { checkpoint_every: Self::default().checkpoint_every, ..read })
     }
 
     /// Checks every field; the message names the field, what it must be and what it is.

@@ -84,7 +84,8 @@ pub(super) fn reconstruct(
         let at = offsets[0]..offsets[offsets.len() - 1];
         let (head, tail) = std::mem::take(&mut slopes).split_at_mut(at.len());
         slopes = tail;
-        let (head_sides, tail) = std::mem::take(&mut sides).split_at_mut(at.len().min(sides.len()));
+        let n_sides = at.len().min(sides.len());
+        let (head_sides, tail) = std::mem::take(&mut sides).split_at_mut(n_sides);
         sides = tail;
         pieces.push(Piece {
             first: i * PIECE,
