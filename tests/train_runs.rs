@@ -91,7 +91,8 @@ fn planted_features_are_found() {
         let (last, found) = (last.unwrap(), found(&dictionary, &directions));
         let (least, fvu, l0) = match variant {
             Variant::TopK | Variant::BatchTopK => (90, 0.15, 3.8..4.2),
-            Variant::Matryoshka => (70, 0.25, 3.8..4.2),
+            // Planted features are all alike: the first ones can't be more general, and blend the others.
+            Variant::Matryoshka => (50, 0.25, 3.8..4.2),
             Variant::Relu | Variant::PAnneal => (70, 0.3, 4.0..20.0),
             Variant::JumpRelu | Variant::Gated => (70, 0.3, 3.0..5.0),
         };
@@ -144,10 +145,11 @@ fn the_penalty_follows_the_number_of_codes() {
 fn unusual_settings_are_written_as_trained() {
     let (_, data) = planted(8000);
     let rows = Rows::from_slice(D, &data).unwrap();
-    let free = |variant| Options { unit_decoder: false, subtract_bias: false, epochs: 4, ..options(variant) };
+    let free = |variant| Options { unit_decoder: false, subtract_bias: false, epochs: 8, ..options(variant) };
     for variant in [Variant::TopK, Variant::Matryoshka, Variant::Relu, Variant::JumpRelu] {
         let mut last = None;
-        let options = Options { clip: 5.0, prefixes: vec![16, 64], log_threshold: true, ..free(variant) };
+        let odd = Options { clip: 5.0, prefixes: vec![16, 64], log_threshold: true, ..free(variant) };
+        let options = Options { sparsity: Sparsity::Fixed(0.5), ..odd };
         let dictionary = fit_with(&rows, &options, None, &mut silent, &mut |metrics| last = Some(*metrics)).unwrap();
         let last = last.unwrap();
         assert!(!dictionary.settings().apply_b_dec_to_input);
