@@ -41,7 +41,7 @@ const INTEGRAL: f64 = 0.005;
 const BOUND: f64 = 0.5;
 /// The errors that the proportional part answers to. Upwards little: a step with many codes is where a run starts, and a
 /// penalty that kills features there is not undone.
-const REACH: std::ops::RangeInclusive<f64> = -2.0..=0.5;
+const REACH: std::ops::RangeInclusive<f64> = -2.0..=1.0;
 
 /// The weight of the penalty, and what it depends on.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,7 +113,7 @@ mod tests {
         let up: Vec<f64> = (0..6).map(|step| pressure.weight(&options, step, 100)).collect();
         assert_eq!(up, [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]);
         pressure.note(&options, 5, 100, 20.0, [0.0; 2]);
-        assert!((pressure.weight(&options, 6, 100) - (0.5f64 * 1.005).exp()).abs() < 1e-9, "{pressure:?}");
+        assert!((pressure.weight(&options, 6, 100) - 2.0 * (0.5f64 * 0.005).exp()).abs() < 1e-9, "{pressure:?}");
         pressure.note(&options, 6, 100, 5.0, [0.0; 2]);
         assert!((pressure.weight(&options, 7, 100) - 0.5).abs() < 1e-9, "{pressure:?}");
         let fixed = Options { sparsity: Sparsity::Fixed(3.0), ..options.clone() };
