@@ -249,7 +249,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     args.settings.change(&mut options);
     let (marks, runs): (Vec<_>, Vec<_>) = args.settings.runs(&options).into_iter().unzip();
     let files = |path: &Option<PathBuf>| -> Vec<PathBuf> {
-        path.iter().flat_map(|path| marks.iter().map(|mark| marked(path, mark))).collect()
+        path.iter().flat_map(|path| marks.iter().map(move |mark| marked(path, mark))).collect()
     };
     let (checkpoints, journals) = (files(&args.checkpoint), files(&args.metrics));
 
