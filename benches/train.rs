@@ -61,7 +61,7 @@ fn train(c: &mut Criterion) {
                 group.bench_function(name, |b| b.iter_custom(|n| steps(&data, variant, 1, n)));
             }
             Variant::Relu | Variant::PAnneal | Variant::JumpRelu | Variant::Gated => {
-                let first = |n| (0..n).map(|_| steps(&data, variant, 1, 1)).sum();
+                let first = |n: u64| -> Duration { (0..n).map(|_| steps(&data, variant, 1, 1)).sum() };
                 group.bench_function(format!("{name}, first"), |b| b.iter_custom(first));
                 group.bench_function(name, |b| b.iter_custom(|n| steps(&data, variant, SETTLED, n)));
             }
