@@ -829,7 +829,8 @@ TILLER_API void tiller_activations_free(tiller_activations *activations);
 typedef struct {
     // sizeof(tiller_train_options).
     uint32_t size;
-    // Which rule keeps codes: 0 BatchTopK, 1 TopK.
+    // Which rule keeps codes: 0 BatchTopK, 1 TopK, 2 Matryoshka, 3 ReLU, 4 P-annealing, 5 JumpReLU, 6 Gated. The last
+    // four are led to k codes a row by the weight of their penalty.
     uint32_t variant;
     // Features of the dictionary; 0 means 4,096.
     uint32_t n_features;
@@ -867,6 +868,22 @@ tiller_status tiller_train(const tiller_activations *const *rows,
                            const tiller_progress *progress,
                            tiller_dictionary **out,
                            tiller_error **err);
+
+// As tiller_train(), by a recipe: all settings as JSON, such as the one that a trained dictionary carries, or as little
+// as `{"variant":"jumprelu","k":32}`; what is left out has the variant's default, and an unknown name is an error.
+// `threads` is 0 for all that the machine has. `metrics` is a file to which every step adds a line of JSON, or NULL.
+//
+// On success `*out` owns a new dictionary; free it with tiller_dictionary_free(), after tiller_dictionary_save().
+TILLER_API
+tiller_status tiller_train_recipe(const tiller_activations *const *rows,
+                                  size_t n_rows,
+                                  const char *recipe,
+                                  uint32_t threads,
+                                  const char *checkpoint,
+                                  const char *metrics,
+                                  const tiller_progress *progress,
+                                  tiller_dictionary **out,
+                                  tiller_error **err);
 
 /* ---- Coders with dense codes ----------------------------------------------------------------------------- */
 

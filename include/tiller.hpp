@@ -622,6 +622,26 @@ inline temporal train_temporal(
     return temporal(made);
 }
 
+// Trains a dictionary by a recipe: all settings as JSON. `metrics` is a file to which every step adds a line; "" for none.
+inline dictionary train_recipe(
+    const std::vector<const activations *> &rows,
+    const std::string &recipe,
+    uint32_t threads = 0,
+    const std::string &checkpoint = "",
+    const std::string &metrics = "",
+    const progress_fn &progress = nullptr
+) {
+    const auto list = detail::handles<tiller_activations>(rows);
+    tiller_dictionary *made = nullptr;
+    detail::progress lent(progress);
+    const auto file = [](const std::string &path) { return path.empty() ? nullptr : path.c_str(); };
+    lent.run([&](tiller_error **err) {
+        return tiller_train_recipe(
+            list.data(), list.size(), recipe.c_str(), threads, file(checkpoint), file(metrics), lent.get(), &made, err);
+    });
+    return dictionary(made);
+}
+
 // Features that a search found, best first.
 class matches {
 public:

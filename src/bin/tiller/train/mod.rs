@@ -23,7 +23,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum What {
     /// A sparse dictionary (sparse autoencoder)
-    Sae(sae::Args),
+    Sae(Box<sae::Args>),
     /// A ConCA coder: codes that are log-posteriors of concepts
     Conca(dense::Conca),
     /// An SSAE: a coder of differences between paired rows
