@@ -4,8 +4,8 @@ mod dense;
 mod probe;
 mod sae;
 mod source;
-mod vector;
 mod temporal;
+mod vector;
 
 use clap::{Args as Clap, Subcommand};
 use tiller::Result;
