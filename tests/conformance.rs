@@ -139,5 +139,6 @@ fn c_under_valgrind() {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--quiet", "--leak-check=full", "--show-leak-kinds=definite,indirect,possible"]);
     valgrind.args(["--errors-for-leak-kinds=definite,indirect,possible", "--error-exitcode=9"]);
+    valgrind.arg(format!("--suppressions={}", root().join("tests/abi/valgrind.supp").display()));
     print!("{}", run(valgrind.arg(&program).args(&fixture.tables), "valgrind"));
 }

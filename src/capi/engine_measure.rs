@@ -306,6 +306,9 @@ pub unsafe extern "C" fn tiller_dictionary_drift(
         // SAFETY: the header requires structs whose `size` is set, or NULL, and a function that may be called.
         let (engine, given, mut progress) =
             unsafe { (engine_options(engine)?, test_options(given)?, reporter(progress)) };
+        if models.is_empty() {
+            return Err(Error::argument("expected models, found none"));
+        }
         if out.is_null() || !out.is_aligned() {
             return Err(Error::argument("out: expected an array of tiller_drifted, found NULL or another address"));
         }

@@ -288,6 +288,9 @@ fn on_threads<T: Send>(n: usize, threads: usize, unit: usize, work: impl Fn(Rang
     let part = n.div_ceil(threads.max(1)).next_multiple_of(unit).max(1);
     let ranges: Vec<Range<usize>> = (0..n).step_by(part).map(|first| first..(first + part).min(n)).collect();
     let Some((first, others)) = ranges.split_first() else { return Vec::new() };
+    if others.is_empty() {
+        return vec![work(first.clone())];
+    }
     std::thread::scope(|scope| {
         let work = &work;
         let running: Vec<_> = others.iter().map(|range| scope.spawn(|| work(range.clone()))).collect();

@@ -20,6 +20,8 @@ use crate::progress::{Progress, report};
 
 /// By how much the judgement J of an alternative has to be better: a tenth of the FVU, or a fifth of L0.
 pub const MARGIN: f64 = 0.1;
+/// Judgements nearer than this are the same.
+const TIE: f64 = 1e-3;
 /// A dictionary whose FVU is above this explains hardly anything.
 const POOR: f64 = 0.6;
 /// An L0 further from what the file promises than this factor is worth a word.
@@ -199,7 +201,10 @@ pub fn diagnose(
         }
         report(progress, tried.len() as u64, total, "")?;
     }
-    tried.sort_by(|a, b| a.1.judgement(promised_l0).total_cmp(&b.1.judgement(promised_l0)));
+    // Some causes amount to the same, up to rounding: of these the one tried first is the simpler.
+    let least = tried.iter().map(|t| t.1.judgement(promised_l0)).fold(f64::INFINITY, f64::min);
+    let rank = |t: &(Cause, Fit)| ((t.1.judgement(promised_l0) - least) / TIE).floor();
+    tried.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
     let gain = |best: &&(Cause, Fit)| given.judgement(promised_l0) - best.1.judgement(promised_l0) > MARGIN;
     let cause = tried.first().filter(gain).map(|best| best.0);
     Ok(Diagnosis { given, promised_l0, tried, cause })

@@ -14,13 +14,14 @@ int pthread_create(void *thread, const void *attributes, void *(*start)(void *),
 }
 
 int main(void) {
-    enum { d_model = 2, n_rows = 1 << 14 };
-    const float matrix[2 * d_model] = {1, 0, 0, 1};
+    enum { d_model = 128, n_rows = 1 << 13 };
+    static float matrix[d_model * d_model];
+    for (int i = 0; i < d_model; i++) matrix[i * d_model + i] = 1;
     tiller_dictionary_parts parts;
     memset(&parts, 0, sizeof parts);
     parts.size = sizeof parts;
     parts.d_model = d_model;
-    parts.n_features = 2;
+    parts.n_features = d_model;
     parts.encoder = parts.decoder = matrix;
     float *data = (float *) calloc(n_rows * d_model, sizeof *data);
     tiller_dictionary *dictionary = NULL;
