@@ -102,7 +102,7 @@ fn features_of_a_dictionary_keep_their_numbers_and_directions() {
     let (kept, held) = codes.hold_out(5).unwrap();
     assert_eq!((kept.n_documents(), held.n_documents()), (48, 12));
     let model = two_stage(&kept, &options(), &mut silent).unwrap();
-    let found = recovery(&process, &model, &z, &z);
+    let found = recovery(&process, &model, &z, &z).unwrap();
     assert!(found.f1_lagged >= 0.9 && found.f1_instantaneous >= 0.9, "{found:?}");
     assert!((model.mean()[0] - LIFT).abs() < 1.0);
     let ahead = forecast(&model, &held, 1, &mut silent).unwrap();

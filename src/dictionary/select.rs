@@ -41,7 +41,7 @@ impl Dictionary {
             threshold: self.threshold.as_ref().map(|t| some(t)),
             gate,
             stats: features.iter().map(stats).collect::<Option<Vec<FeatureStats>>>(),
-            settings: self.settings.clone(),
+            settings: self.settings,
             info: self.info.clone(),
         })?;
         Ok(Self { skip: self.skip.clone(), ..made })

@@ -2,7 +2,6 @@
 //!
 //! | module | asks |
 //! |---|---|
-//! | [`assignment`] | which one-to-one matching is best? |
 //! | [`codes`] | what are the codes of rows in files, and the rows of codes? |
 //! | [`concepts`] | does steering by a concept's words work, and how hard should it be? |
 //! | [`diagnosis`] | what is wrong with a dictionary that does not fit? |
@@ -13,7 +12,6 @@
 //! | [`temporal`] | are the side effects that a temporal model predicts the ones that the model has? (feature `engine`) |
 //! | [`trial`] | what does a model write with a plan and without, and how fluent is it? (feature `engine`) |
 
-pub mod assignment;
 pub mod codes;
 pub mod concepts;
 pub mod diagnosis;

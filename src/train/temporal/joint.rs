@@ -310,7 +310,7 @@ mod tests {
         let (process, z) = process();
         let rows = process.sequences(z.clone()).unwrap().as_codes();
         let model = joint(&rows, &options(), None, &mut silent).unwrap();
-        let found = recovery(&process, &model, &z, &z);
+        let found = recovery(&process, &model, &z, &z).unwrap();
         assert!(found.f1_lagged >= 0.9 && found.f1_instantaneous >= 0.9, "{found:?}");
     }
 
@@ -322,7 +322,7 @@ mod tests {
         let rows = process.sequences(x.clone()).unwrap();
         let options = JointOptions { two_stage: Some(TwoStageOptions::default()), epochs: 2, lr: 1e-3, ..options() };
         let model = joint(&rows, &options, None, &mut silent).unwrap();
-        let found = recovery(&process, &model, &z, &model.encode(&x).unwrap());
+        let found = recovery(&process, &model, &z, &model.encode(&x).unwrap()).unwrap();
         assert!(found.mcc > 0.95 && found.f1_lagged >= 0.9 && found.f1_instantaneous >= 0.8, "{found:?}");
         let mixing = model.mixing().unwrap();
         for row in mixing.directions.chunks_exact(8) {

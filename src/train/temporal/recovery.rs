@@ -2,6 +2,7 @@
 
 use super::generate::Process;
 use super::model::Temporal;
+use crate::error::Result;
 use crate::num::{assign, stats};
 
 /// How much of a process a model found.
@@ -20,9 +21,12 @@ pub struct Recovery {
 /// Compares `model` with `process`, on latents `truth` `[rows, n]` and the model's latents `found` of the same rows: pairs
 /// are matched so that the sum of |correlations| is largest (Hungarian assignment).
 ///
+/// # Errors
+/// [`Kind::Argument`](crate::Kind::Argument) if latents are not finite.
+///
 /// # Panics
 /// If the two have other numbers of latents, lags or rows.
-pub fn recovery(process: &Process, model: &Temporal, truth: &[f32], found: &[f32]) -> Recovery {
+pub fn recovery(process: &Process, model: &Temporal, truth: &[f32], found: &[f32]) -> Result<Recovery> {
     let n = process.shape.n_latents;
     assert_eq!((n, process.shape.lags), (model.n_latents(), model.lags()), "latents and lags");
     assert_eq!(truth.len(), found.len(), "rows of both");
@@ -30,12 +34,12 @@ pub fn recovery(process: &Process, model: &Temporal, truth: &[f32], found: &[f32
         |z: &[f32]| -> Vec<Vec<f32>> { (0..n).map(|i| z.iter().skip(i).step_by(n).copied().collect()).collect() };
     let (truth, found) = (standard(columns(truth)), standard(columns(found)));
     let rows = truth.first().map_or(1, Vec::len) as f64;
-    let mut cost = Vec::with_capacity(n * n);
+    let mut score = Vec::with_capacity(n * n);
     for t in &truth {
-        cost.extend(found.iter().map(|f| -(f64::from(crate::num::dot(t, f)) / rows).abs()));
+        score.extend(found.iter().map(|f| (f64::from(crate::num::dot(t, f)) / rows).abs()));
     }
-    let matched = assign(&cost, n, n);
-    let mcc = matched.iter().enumerate().map(|(i, &j)| -cost[i * n + j]).sum::<f64>() / n as f64;
+    let matched = assign(&score, n, n)?;
+    let mcc = matched.iter().enumerate().map(|(i, &j)| score[i * n + j]).sum::<f64>() / n as f64;
     let f1 = |truth: &[f32], found: &[f32]| {
         let (mut both, mut all) = (0usize, 0usize);
         for (truth, found) in truth.chunks_exact(n * n).zip(found.chunks_exact(n * n)) {
@@ -49,12 +53,12 @@ pub fn recovery(process: &Process, model: &Temporal, truth: &[f32], found: &[f32
         }
         if all == 0 { 1.0 } else { 2.0 * both as f64 / all as f64 }
     };
-    Recovery {
+    Ok(Recovery {
         mcc,
         f1_lagged: f1(&process.lagged, model.lagged()),
         f1_instantaneous: f1(&process.instantaneous, model.instantaneous()),
         n_weights: model.lagged().iter().chain(model.instantaneous()).filter(|w| **w != 0.0).count(),
-    }
+    })
 }
 
 /// Columns of mean 0 and variance 1; a constant one becomes 0 and correlates with nothing.

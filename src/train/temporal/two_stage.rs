@@ -125,7 +125,7 @@ fn of_codes(sequences: &Sequences<'_>, options: &TwoStageOptions, progress: &mut
     drop(rows);
     report(progress, 0, 0, "ordering")?;
     let w = from_rows(&w, n, n) * whiten;
-    let order = causal_order(&weights(&w, options.smallest / 2.0), n);
+    let order = causal_order(&weights(&w, options.smallest / 2.0)?, n);
     let Structure { m, b } = prune(&moments, &phi, &past, &order, options.test(1.0))?;
     let scale: Vec<f64> = frame.scale().iter().map(|&s| f64::from(s)).collect();
     let directions = sequences.directions();
@@ -170,7 +170,7 @@ fn of_rows(sequences: &Sequences<'_>, options: &TwoStageOptions, progress: &mut 
 
     // z = (I − M)⁻¹ y, and A its directions in rows, of length 1.
     let mut unit = DMatrix::identity(n, n) - m;
-    let order = causal_order(&weights(&unit, 0.0), n);
+    let order = causal_order(&weights(&unit, 0.0)?, n);
     let unwhiten = inverse_of(&whiten, &covariance);
     let mut a = unwhiten * &inverse * &unit;
     let mut encode = unit
@@ -236,11 +236,11 @@ fn residuals(
 
 /// How much each latent drives each other one, from components in any order and scale: rows are assigned so that the
 /// diagonal is large, and scaled so that it is 1. Weights up to `noise` count as none.
-fn weights(w: &DMatrix<f64>, noise: f64) -> Vec<f64> {
+fn weights(w: &DMatrix<f64>, noise: f64) -> Result<Vec<f64>> {
     let n = w.nrows();
-    // cost[j][k]: component k belongs to latent j.
-    let cost: Vec<f64> = (0..n * n).map(|at| -(w[(at % n, at / n)].abs().max(1e-12)).ln()).collect();
-    let component = assign(&cost, n, n);
+    // score[j][k]: component k belongs to latent j.
+    let score: Vec<f64> = (0..n * n).map(|at| w[(at % n, at / n)].abs().max(1e-12).ln()).collect();
+    let component = assign(&score, n, n)?;
     let mut out = vec![0f64; n * n];
     for (i, &k) in component.iter().enumerate() {
         for j in (0..n).filter(|&j| j != i) {
@@ -248,7 +248,7 @@ fn weights(w: &DMatrix<f64>, noise: f64) -> Vec<f64> {
             out[i * n + j] = (v.abs() - noise).max(0.0) * v.signum();
         }
     }
-    out
+    Ok(out)
 }
 
 /// The `n` largest principal components, each scaled to variance 1: `[n, width]`.
@@ -331,7 +331,7 @@ mod tests {
         let options = TwoStageOptions { n_latents: 16, threads: 1, ..TwoStageOptions::default() };
         let codes = process.sequences(z.clone()).unwrap().as_codes();
         let model = two_stage(&codes, &options, &mut silent).unwrap();
-        let found = recovery(&process, &model, &z, &z);
+        let found = recovery(&process, &model, &z, &z).unwrap();
         assert!(found.f1_lagged >= 0.95 && found.f1_instantaneous >= 0.95, "codes: {found:?}");
         let again = two_stage(&codes, &TwoStageOptions { threads: 3, ..options.clone() }, &mut silent).unwrap();
         assert_eq!(model, again, "threads change nothing");
@@ -344,7 +344,7 @@ mod tests {
         let rows = process.sequences(x.clone()).unwrap();
         let model = two_stage(&rows, &options, &mut silent).unwrap();
         let encoded = model.encode(&x).unwrap();
-        let found = recovery(&process, &model, &z, &encoded);
+        let found = recovery(&process, &model, &z, &encoded).unwrap();
         assert!(found.mcc >= 0.95 && found.f1_lagged >= 0.9 && found.f1_instantaneous >= 0.85, "rows: {found:?}");
         // x = A z again.
         let mixing = model.mixing().unwrap();

@@ -73,5 +73,5 @@ fn measure(n: usize, seed: u64, codes: bool, threads: usize, lines: &Lines<'_>) 
     // A part of the rows is enough to correlate.
     let part = &z[..z.len().min(20_000 * n)];
     let recovered = if codes { part.to_vec() } else { model.encode(&process.mix(part))? };
-    Ok((time, recovery(&process, &model, part, &recovered)))
+    Ok((time, recovery(&process, &model, part, &recovered)?))
 }
