@@ -831,7 +831,8 @@ TILLER_API void tiller_activations_free(tiller_activations *activations);
 typedef struct {
     // sizeof(tiller_train_options).
     uint32_t size;
-    // Which rule keeps codes: 0 BatchTopK, 1 TopK.
+    // Which rule keeps codes: 0 BatchTopK, 1 TopK, 2 Matryoshka, 3 ReLU, 4 P-annealing, 5 JumpReLU, 6 Gated. The last
+    // four are led to k codes a row by the weight of their penalty.
     uint32_t variant;
     // Features of the dictionary; 0 means 4,096.
     uint32_t n_features;
@@ -869,6 +870,22 @@ tiller_status tiller_train(const tiller_activations *const *rows,
                            const tiller_progress *progress,
                            tiller_dictionary **out,
                            tiller_error **err);
+
+// As tiller_train(), by a recipe: all settings as JSON, such as the one that a trained dictionary carries, or as little
+// as `{"variant":"jumprelu","k":32}`; what is left out has the variant's default, and an unknown name is an error.
+// `threads` is 0 for all that the machine has. `metrics` is a file to which every step adds a line of JSON, or NULL.
+//
+// On success `*out` owns a new dictionary; free it with tiller_dictionary_free(), after tiller_dictionary_save().
+TILLER_API
+tiller_status tiller_train_recipe(const tiller_activations *const *rows,
+                                  size_t n_rows,
+                                  const char *recipe,
+                                  uint32_t threads,
+                                  const char *checkpoint,
+                                  const char *metrics,
+                                  const tiller_progress *progress,
+                                  tiller_dictionary **out,
+                                  tiller_error **err);
 
 /* ---- Coders with dense codes ----------------------------------------------------------------------------- */
 
@@ -1132,6 +1149,158 @@ tiller_status tiller_dictionary_decode_file(const tiller_dictionary *dictionary,
                                             const char *file,
                                             uint64_t *n_rows,
                                             tiller_error **err);
+
+/* ---- Relations in time ----------------------------------------------------------------------------------- */
+
+// Which latent drives which, in the same row and in later ones: z_t = sum B_k z_(t-k) + M z_t + noise. The latents are
+// features of a dictionary, or of the rows themselves. The file is safetensors: A, B, M, order.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_temporal tiller_temporal;
+
+// How a temporal model is estimated. Zero means the default.
+typedef struct {
+    // sizeof(tiller_temporal_options).
+    uint32_t size;
+    // Rows that the present may depend on; 0 means 2.
+    uint32_t lags;
+    // Latents; of a dictionary, the features that say most about the text. 0 means 512.
+    uint32_t n_latents;
+    // 1: go on from the two-stage estimate by gradient descent on the whole objective.
+    uint32_t joint;
+    // Weight of the noise in the joint objective; 0 means 0.1.
+    float alpha;
+    // Weight of sparsity in the joint objective; 0 means 0.003.
+    float beta;
+    // Times that the joint estimate sees every row; 0 means 4.
+    uint32_t epochs;
+    // Threads; 0 means all that the machine has. The result doesn't depend on it.
+    uint32_t threads;
+    // Least effect that counts, in standard deviations; 0 means 0.05.
+    float smallest;
+    // Ridge of the regression on the past, for columns of variance 1; 0 means 0.001.
+    float ridge;
+    // Residuals that are unmixed, at most; 0 means 100,000.
+    uint32_t ica_rows;
+    // Every so-many-th document is left out; 0 leaves out none.
+    uint32_t hold_out;
+    // Chooses the order of pieces of the joint estimate.
+    uint64_t seed;
+} tiller_temporal_options;
+
+// How well a temporal model predicts rows: variance explained, mean over latents.
+typedef struct {
+    // Set it to sizeof(tiller_forecast) before the call.
+    uint32_t size;
+    // Zero.
+    uint32_t reserved;
+    // Rows that were predicted.
+    uint64_t n_rows;
+    // From the rows before.
+    double from_past;
+    // The same with the rows before taken from other places of the text.
+    double from_shuffled_past;
+    // From the rows before and the latents that drive each latent in its own row.
+    double from_past_and_present;
+    // The same with the rows before taken from other places of the text.
+    double from_shuffled_past_and_present;
+} tiller_forecast;
+
+// Estimates a temporal model from harvested rows, in the order of their text: of the features of `dictionary`, or, if that
+// is NULL, of latents of the rows. `checkpoint` is a file from which a joint estimate that was cancelled goes on, or NULL.
+//
+// On success `*out` owns a new model; free it with tiller_temporal_free(), after tiller_temporal_save().
+TILLER_API
+tiller_status tiller_temporal_train(const tiller_activations *rows,
+                                    const tiller_dictionary *dictionary,
+                                    const tiller_temporal_options *given,
+                                    const char *checkpoint,
+                                    const tiller_progress *progress,
+                                    tiller_temporal **out,
+                                    tiller_error **err);
+
+// Opens a file that tiller_temporal_save() wrote.
+//
+// On success `*out` owns a new model; free it with tiller_temporal_free().
+TILLER_API tiller_status tiller_temporal_open(const char *file, tiller_temporal **out, tiller_error **err);
+
+// Writes the model as safetensors.
+TILLER_API
+tiller_status tiller_temporal_save(const tiller_temporal *temporal,
+                                   const char *file,
+                                   tiller_error **err);
+
+// Number of latents. 0 if `temporal` is NULL.
+TILLER_API size_t tiller_temporal_n_latents(const tiller_temporal *temporal);
+
+// Number of lags. 0 if `temporal` is NULL.
+TILLER_API size_t tiller_temporal_lags(const tiller_temporal *temporal);
+
+// Width of the residual stream that the latents lie in; 0 if that is unknown or `temporal` is NULL.
+TILLER_API size_t tiller_temporal_d_model(const tiller_temporal *temporal);
+
+// The feature of the dictionary that each latent is, in `n` = n_latents numbers; of a model of rows, 0, 1, 2, ...
+TILLER_API
+tiller_status tiller_temporal_features(const tiller_temporal *temporal,
+                                       uint32_t *features,
+                                       size_t n,
+                                       tiller_error **err);
+
+// The latents in causal order, causes first, in `n` = n_latents numbers.
+TILLER_API
+tiller_status tiller_temporal_order(const tiller_temporal *temporal,
+                                    uint32_t *order,
+                                    size_t n,
+                                    tiller_error **err);
+
+// The weights of a lag, `n` = n_latents * n_latents floats, row by row: entry [i][j] is how much of latent j, `lag` rows
+// before, is in latent i. Lag 0 is M, lag k is B_k.
+TILLER_API
+tiller_status tiller_temporal_weights(const tiller_temporal *temporal,
+                                      uint32_t lag,
+                                      float *weights,
+                                      size_t n,
+                                      tiller_error **err);
+
+// Standard deviation of each latent, `n` = n_latents floats.
+TILLER_API
+tiller_status tiller_temporal_deviation(const tiller_temporal *temporal,
+                                        float *deviation,
+                                        size_t n,
+                                        tiller_error **err);
+
+// What follows an edit of `latent` by 1: `n` = (steps + 1) * n_latents floats, the row itself first, then the rows after.
+TILLER_API
+tiller_status tiller_temporal_response(const tiller_temporal *temporal,
+                                       uint32_t latent,
+                                       uint32_t steps,
+                                       float *response,
+                                       size_t n,
+                                       tiller_error **err);
+
+// The direction in the residual stream of `latent`, `n` = d_model floats: alone, or with what it drives in the same row if
+// `propagate`. A plan does the same by the key "propagate".
+TILLER_API
+tiller_status tiller_temporal_direction(const tiller_temporal *temporal,
+                                        uint32_t latent,
+                                        bool propagate,
+                                        float *direction,
+                                        size_t n,
+                                        tiller_error **err);
+
+// How well the model predicts harvested rows: with `hold_out`, only the documents that the same number left out when it was
+// estimated. `dictionary` is the one that it is on, or NULL for a model of rows.
+TILLER_API
+tiller_status tiller_temporal_forecast(const tiller_temporal *temporal,
+                                       const tiller_activations *rows,
+                                       const tiller_dictionary *dictionary,
+                                       uint32_t hold_out,
+                                       const tiller_progress *progress,
+                                       tiller_forecast *out,
+                                       tiller_error **err);
+
+// Frees `temporal`. NULL is a no-op.
+TILLER_API void tiller_temporal_free(tiller_temporal *temporal);
 
 /* ---- Quality of a dictionary ----------------------------------------------------------------------------- */
 

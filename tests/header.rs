@@ -18,6 +18,7 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("Directions", "vector", None),
     ("Probes", "probe", None),
     ("Rows and codes in files", "codes", None),
+    ("Relations in time", "temporal", None),
     ("Quality of a dictionary", "quality", None),
     ("Why a dictionary does not fit", "diagnosis", None),
     ("Explaining by counting", "explain", None),

@@ -33,6 +33,7 @@ mod plan;
 mod probe;
 mod progress;
 mod quality;
+mod temporal;
 mod text;
 mod train;
 mod vector;

@@ -18,7 +18,9 @@ mod mpc;
 mod open;
 mod output;
 mod plan;
+mod relations;
 mod run;
+mod side_effects;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -50,6 +52,7 @@ enum Command {
     Decode(codes::DecodeArgs),
     Explain(explain::Args),
     Find(find::Args),
+    Relations(relations::Args),
     Plan(plan::Args),
     Run(run::Args),
     Bench(bench::Args),
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Decode(args) => codes::decode(&args, &out),
         Command::Explain(args) => explain::run(&args, &out),
         Command::Find(args) => find::run(&args, &out),
+        Command::Relations(args) => relations::run(&args, &out),
         Command::Plan(args) => plan::run(&args, &out),
         Command::Run(args) => run::run(&args, &out),
         Command::Bench(args) => bench::run(&args, &out),

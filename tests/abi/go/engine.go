@@ -176,6 +176,15 @@ func init() {
 			}
 			return show(d.NFeatures(), d.DModel()), nil
 		},
+		"train_recipe": func(a arguments) (string, error) {
+			left := number(a[4])
+			d, err := tiller.TrainRecipe([]*tiller.Activations{get[*tiller.Activations](a[1])}, a[2], 1, "", a[3],
+				func(done, total uint64, note string) bool { left--; return left != -1 })
+			if _, err = keep(a[0], d, err); err != nil {
+				return "", err
+			}
+			return show(d.NFeatures(), d.DModel()), nil
+		},
 		"dictionary_measure": func(a arguments) (string, error) {
 			q, err := get[*tiller.Dictionary](a[0]).Measure(get[*tiller.Activations](a[1]), tiller.MeasureOptions{}, nil)
 			return show(q.NRows, q.NSinks, q.L0 > 0 && q.MeanNorm > 0, q.FVU > 0 && q.FVU < 1), err
