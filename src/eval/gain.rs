@@ -33,10 +33,10 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            features: 4,
+            features: 6,
             output: Some(Output::default()),
             search: Search::default(),
-            search_drafts: drafts(40).to_vec(),
+            search_drafts: drafts(40).into_iter().skip(1).collect(),
             drafts: drafts(50).to_vec(),
         }
     }

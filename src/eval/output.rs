@@ -40,12 +40,12 @@ const TWINS: f32 = 0.95;
 
 /// How many candidates to search for by words, so that `n` can be chosen among them.
 pub fn candidates(n: usize) -> usize {
-    n.saturating_mul(6).max(24)
+    n.saturating_mul(4).max(24)
 }
 
 impl Default for Output {
     fn default() -> Self {
-        let prompts = super::trial::PROMPTS.iter().take(6).map(|&prompt| prompt.to_owned()).collect();
+        let prompts = super::trial::PROMPTS.iter().take(5).map(|&prompt| prompt.to_owned()).collect();
         Self { push: 0.3, prompts, share: 0.25 }
     }
 }

@@ -36,7 +36,7 @@ pub fn drafts(max_tokens: usize) -> [Generate; 2] {
 /// A search that takes seconds: strengths in multiples of a feature's mean activation, each tried on the first
 /// [`QUICK_PROMPTS`] of [`PROMPTS`] for [`QUICK_TOKENS`] sampled tokens.
 pub fn quick() -> Search {
-    Search { strengths: vec![1.0, 2.0, 3.0, 4.0, 6.0], refine: 1, max_perplexity: 1.8, ..Search::default() }
+    Search { strengths: vec![0.6, 1.0, 1.6, 2.5, 4.0], refine: 1, max_perplexity: 1.8, ..Search::default() }
 }
 
 /// Prompts of a quick search.

@@ -83,7 +83,7 @@ pub(crate) struct Wish {
     #[arg(long, value_name = "FILE")]
     pub(crate) explanations: Option<PathBuf>,
     /// How many features to steer, at most
-    #[arg(short = 'n', long, default_value_t = 4, value_name = "N")]
+    #[arg(short = 'n', long, default_value_t = 6, value_name = "N")]
     pub(crate) features: usize,
     /// What ranks the features that mean the words
     #[arg(long, default_value = "output")]

@@ -46,13 +46,13 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 50, value_name = "N")]
     max_tokens: usize,
     /// Features a concept
-    #[arg(short = 'n', long, default_value_t = 4, value_name = "N")]
+    #[arg(short = 'n', long, default_value_t = 6, value_name = "N")]
     features: usize,
     /// What ranks the features of a concept, for concepts
     #[arg(long, default_value = "output")]
     rank: crate::open::Rank,
     /// Largest perplexity, relative to the unsteered text, that the search for a strength allows
-    #[arg(long, default_value_t = 1.75, value_name = "RATIO")]
+    #[arg(long, default_value_t = 1.6, value_name = "RATIO")]
     max_perplexity: f64,
     /// Numbers of latents, for temporal [default: 16,32,64,128]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
