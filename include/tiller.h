@@ -2302,7 +2302,7 @@ typedef struct {
     float share;
 } tiller_output;
 
-// Searches how strong `plan` should be: the factor, from 1 to 6, by which its strengths make the model speak most of a
+// Searches how strong `plan` should be: the factor, from 0.6 to 4, by which its strengths make the model speak most of a
 // concept while the text stays fluent. Give the plan a strength of 1 multiple of each feature's mean activation, then
 // apply tiller_plan_scaled(). The concept is `n_words` words, and the first words of `matches` (may be NULL).
 //
