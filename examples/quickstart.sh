@@ -2,7 +2,7 @@
 # From nothing to a steered model: builds tiller, fetches a small language model, finds the features of the dictionary
 # that ships beside this script for a concept given in words, and lets the model write without and with them.
 #
-#   examples/quickstart.sh                       # war
+#   examples/quickstart.sh                       # medicine
 #   examples/quickstart.sh "music song"          # any concept, in a few words
 #   examples/quickstart.sh "music song" "Yesterday I"
 #   examples/quickstart.sh "music song" "Yesterday I" 1.5      # at this strength, instead of the best one
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 . examples/setup.sh
 
-concept=${1:-war army military}
+concept=${1:-doctor disease patients hospital}
 prompt=${2:-The most important thing is}
 strength=${3:-auto}
 started=$SECONDS
