@@ -625,12 +625,14 @@ typedef struct {
     uint32_t feature;
     // How well it means all the words, above 0 and at most 1.
     float score;
-    // Its score relative to the best match: its weight in a plan.
+    // Its weight in a plan: its score relative to the best match, or by its lift.
     float weight;
     // The share of tokens on which it fires; negative if unknown.
     float density;
     // Its mean activation where it fires; negative if unknown.
     float mean;
+    // By how many nats it makes the words likelier, as tiller_engine_rank() measured it; NaN if it did not.
+    float lift;
     // Its best words, parted by spaces. Valid, like the others, until the matches are freed.
     const char *words;
     // The words of the query that are among them, parted by spaces.
@@ -829,7 +831,8 @@ TILLER_API void tiller_activations_free(tiller_activations *activations);
 typedef struct {
     // sizeof(tiller_train_options).
     uint32_t size;
-    // Which rule keeps codes: 0 BatchTopK, 1 TopK.
+    // Which rule keeps codes: 0 BatchTopK, 1 TopK, 2 Matryoshka, 3 ReLU, 4 P-annealing, 5 JumpReLU, 6 Gated. The last
+    // four are led to k codes a row by the weight of their penalty.
     uint32_t variant;
     // Features of the dictionary; 0 means 4,096.
     uint32_t n_features;
@@ -867,6 +870,22 @@ tiller_status tiller_train(const tiller_activations *const *rows,
                            const tiller_progress *progress,
                            tiller_dictionary **out,
                            tiller_error **err);
+
+// As tiller_train(), by a recipe: all settings as JSON, such as the one that a trained dictionary carries, or as little
+// as `{"variant":"jumprelu","k":32}`; what is left out has the variant's default, and an unknown name is an error.
+// `threads` is 0 for all that the machine has. `metrics` is a file to which every step adds a line of JSON, or NULL.
+//
+// On success `*out` owns a new dictionary; free it with tiller_dictionary_free(), after tiller_dictionary_save().
+TILLER_API
+tiller_status tiller_train_recipe(const tiller_activations *const *rows,
+                                  size_t n_rows,
+                                  const char *recipe,
+                                  uint32_t threads,
+                                  const char *checkpoint,
+                                  const char *metrics,
+                                  const tiller_progress *progress,
+                                  tiller_dictionary **out,
+                                  tiller_error **err);
 
 /* ---- Coders with dense codes ----------------------------------------------------------------------------- */
 
@@ -1131,6 +1150,158 @@ tiller_status tiller_dictionary_decode_file(const tiller_dictionary *dictionary,
                                             uint64_t *n_rows,
                                             tiller_error **err);
 
+/* ---- Relations in time ----------------------------------------------------------------------------------- */
+
+// Which latent drives which, in the same row and in later ones: z_t = sum B_k z_(t-k) + M z_t + noise. The latents are
+// features of a dictionary, or of the rows themselves. The file is safetensors: A, B, M, order.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_temporal tiller_temporal;
+
+// How a temporal model is estimated. Zero means the default.
+typedef struct {
+    // sizeof(tiller_temporal_options).
+    uint32_t size;
+    // Rows that the present may depend on; 0 means 2.
+    uint32_t lags;
+    // Latents; of a dictionary, the features that say most about the text. 0 means 512.
+    uint32_t n_latents;
+    // 1: go on from the two-stage estimate by gradient descent on the whole objective.
+    uint32_t joint;
+    // Weight of the noise in the joint objective; 0 means 0.1.
+    float alpha;
+    // Weight of sparsity in the joint objective; 0 means 0.003.
+    float beta;
+    // Times that the joint estimate sees every row; 0 means 4.
+    uint32_t epochs;
+    // Threads; 0 means all that the machine has. The result doesn't depend on it.
+    uint32_t threads;
+    // Least effect that counts, in standard deviations; 0 means 0.05.
+    float smallest;
+    // Ridge of the regression on the past, for columns of variance 1; 0 means 0.001.
+    float ridge;
+    // Residuals that are unmixed, at most; 0 means 100,000.
+    uint32_t ica_rows;
+    // Every so-many-th document is left out; 0 leaves out none.
+    uint32_t hold_out;
+    // Chooses the order of pieces of the joint estimate.
+    uint64_t seed;
+} tiller_temporal_options;
+
+// How well a temporal model predicts rows: variance explained, mean over latents.
+typedef struct {
+    // Set it to sizeof(tiller_forecast) before the call.
+    uint32_t size;
+    // Zero.
+    uint32_t reserved;
+    // Rows that were predicted.
+    uint64_t n_rows;
+    // From the rows before.
+    double from_past;
+    // The same with the rows before taken from other places of the text.
+    double from_shuffled_past;
+    // From the rows before and the latents that drive each latent in its own row.
+    double from_past_and_present;
+    // The same with the rows before taken from other places of the text.
+    double from_shuffled_past_and_present;
+} tiller_forecast;
+
+// Estimates a temporal model from harvested rows, in the order of their text: of the features of `dictionary`, or, if that
+// is NULL, of latents of the rows. `checkpoint` is a file from which a joint estimate that was cancelled goes on, or NULL.
+//
+// On success `*out` owns a new model; free it with tiller_temporal_free(), after tiller_temporal_save().
+TILLER_API
+tiller_status tiller_temporal_train(const tiller_activations *rows,
+                                    const tiller_dictionary *dictionary,
+                                    const tiller_temporal_options *given,
+                                    const char *checkpoint,
+                                    const tiller_progress *progress,
+                                    tiller_temporal **out,
+                                    tiller_error **err);
+
+// Opens a file that tiller_temporal_save() wrote.
+//
+// On success `*out` owns a new model; free it with tiller_temporal_free().
+TILLER_API tiller_status tiller_temporal_open(const char *file, tiller_temporal **out, tiller_error **err);
+
+// Writes the model as safetensors.
+TILLER_API
+tiller_status tiller_temporal_save(const tiller_temporal *temporal,
+                                   const char *file,
+                                   tiller_error **err);
+
+// Number of latents. 0 if `temporal` is NULL.
+TILLER_API size_t tiller_temporal_n_latents(const tiller_temporal *temporal);
+
+// Number of lags. 0 if `temporal` is NULL.
+TILLER_API size_t tiller_temporal_lags(const tiller_temporal *temporal);
+
+// Width of the residual stream that the latents lie in; 0 if that is unknown or `temporal` is NULL.
+TILLER_API size_t tiller_temporal_d_model(const tiller_temporal *temporal);
+
+// The feature of the dictionary that each latent is, in `n` = n_latents numbers; of a model of rows, 0, 1, 2, ...
+TILLER_API
+tiller_status tiller_temporal_features(const tiller_temporal *temporal,
+                                       uint32_t *features,
+                                       size_t n,
+                                       tiller_error **err);
+
+// The latents in causal order, causes first, in `n` = n_latents numbers.
+TILLER_API
+tiller_status tiller_temporal_order(const tiller_temporal *temporal,
+                                    uint32_t *order,
+                                    size_t n,
+                                    tiller_error **err);
+
+// The weights of a lag, `n` = n_latents * n_latents floats, row by row: entry [i][j] is how much of latent j, `lag` rows
+// before, is in latent i. Lag 0 is M, lag k is B_k.
+TILLER_API
+tiller_status tiller_temporal_weights(const tiller_temporal *temporal,
+                                      uint32_t lag,
+                                      float *weights,
+                                      size_t n,
+                                      tiller_error **err);
+
+// Standard deviation of each latent, `n` = n_latents floats.
+TILLER_API
+tiller_status tiller_temporal_deviation(const tiller_temporal *temporal,
+                                        float *deviation,
+                                        size_t n,
+                                        tiller_error **err);
+
+// What follows an edit of `latent` by 1: `n` = (steps + 1) * n_latents floats, the row itself first, then the rows after.
+TILLER_API
+tiller_status tiller_temporal_response(const tiller_temporal *temporal,
+                                       uint32_t latent,
+                                       uint32_t steps,
+                                       float *response,
+                                       size_t n,
+                                       tiller_error **err);
+
+// The direction in the residual stream of `latent`, `n` = d_model floats: alone, or with what it drives in the same row if
+// `propagate`. A plan does the same by the key "propagate".
+TILLER_API
+tiller_status tiller_temporal_direction(const tiller_temporal *temporal,
+                                        uint32_t latent,
+                                        bool propagate,
+                                        float *direction,
+                                        size_t n,
+                                        tiller_error **err);
+
+// How well the model predicts harvested rows: with `hold_out`, only the documents that the same number left out when it was
+// estimated. `dictionary` is the one that it is on, or NULL for a model of rows.
+TILLER_API
+tiller_status tiller_temporal_forecast(const tiller_temporal *temporal,
+                                       const tiller_activations *rows,
+                                       const tiller_dictionary *dictionary,
+                                       uint32_t hold_out,
+                                       const tiller_progress *progress,
+                                       tiller_forecast *out,
+                                       tiller_error **err);
+
+// Frees `temporal`. NULL is a no-op.
+TILLER_API void tiller_temporal_free(tiller_temporal *temporal);
+
 /* ---- Quality of a dictionary ----------------------------------------------------------------------------- */
 
 // Which rows a dictionary is measured on. Zero means the default.
@@ -1368,7 +1539,7 @@ TILLER_API tiller_status tiller_plan_open(const char *file, tiller_plan **out, t
 // Reads and checks a plan from JSON text. Paths in it are relative to the working directory.
 TILLER_API tiller_status tiller_plan_parse(const char *json, tiller_plan **out, tiller_error **err);
 
-// The plan of one rule on the features that a search found, each with the weight 1.
+// The plan of one rule on the features that a search found, each with its weight.
 //
 // `op` is an operator of the schema, such as "min_clamp". `unit` counts `strength`: 0 raw, 1 multiples of each feature's
 // mean positive activation, 2 the norm of the row. `dictionary` is the name for tiller_plan_compile(), or NULL.
@@ -2087,7 +2258,7 @@ tiller_status tiller_dictionary_drift(const tiller_dictionary *dictionary,
 
 #endif /* TILLER_ENGINE */
 
-/* ---- Finding a strength with the engine ------------------------------------------------------------------ */
+/* ---- Finding features and a strength with the engine ----------------------------------------------------- */
 
 #ifdef TILLER_ENGINE
 
@@ -2121,7 +2292,17 @@ typedef struct {
     double distinct;
 } tiller_found;
 
-// Searches how strong `plan` should be: the factor, from 1 to 6, by which its strengths make the model speak most of a
+// How features are ranked by what they make the model say. Zero means the default.
+typedef struct {
+    // sizeof(tiller_output).
+    uint32_t size;
+    // Length of the vector that a feature is pushed by, relative to the row's; 0 means 0.3.
+    float push;
+    // The smallest lift that is kept, relative to the best one's; 0 means 0.25.
+    float share;
+} tiller_output;
+
+// Searches how strong `plan` should be: the factor, from 0.6 to 4, by which its strengths make the model speak most of a
 // concept while the text stays fluent. Give the plan a strength of 1 multiple of each feature's mean activation, then
 // apply tiller_plan_scaled(). The concept is `n_words` words, and the first words of `matches` (may be NULL).
 //
@@ -2138,6 +2319,101 @@ tiller_status tiller_engine_find_strength(tiller_engine *engine,
                                           const tiller_progress *progress,
                                           tiller_found *out,
                                           tiller_error **err);
+
+// The at most `n_features` of `matches` that make the model speak most of `n_words` words when they are pushed, best
+// first, with their lift and their weight. Features that mean a concept need not be those that make the model say it
+// (arXiv 2505.20063): search more than you want, some 24, and rank them by this.
+//
+// Reads some ten tokens a match; open the engine with several sequences, and they are read side by side; progress counts
+// readings. No plan is in force afterwards.
+//
+// On success `*out` owns a new object, which is empty if no match makes the words likelier; free it with
+// tiller_matches_free().
+TILLER_API
+tiller_status tiller_engine_rank(tiller_engine *engine,
+                                 const tiller_dictionary *dictionary,
+                                 const tiller_matches *matches,
+                                 const char *const *words,
+                                 size_t n_words,
+                                 size_t n_features,
+                                 const tiller_output *given,
+                                 const tiller_progress *progress,
+                                 tiller_matches **out,
+                                 tiller_error **err);
+
+#endif /* TILLER_ENGINE */
+
+/* ---- Making a model steerable ---------------------------------------------------------------------------- */
+
+#ifdef TILLER_ENGINE
+
+// How a model is adopted. Zero and NULL mean the default.
+typedef struct {
+    // sizeof(tiller_adopt_options).
+    uint32_t size;
+    // Threads; 0 takes all.
+    uint32_t threads;
+    // The time that it may take; 0 means 30.
+    double minutes;
+    // Text files to learn from, as tiller_engine_harvest() reads them; without any the model writes its own text.
+    const char *const *files;
+    // How many there are.
+    size_t n_files;
+    // Layers to try; without any three in the upper half.
+    const uint32_t *layers;
+    // How many there are.
+    size_t n_layers;
+    // Features of the dictionary; 0: one for a hundred rows.
+    uint32_t n_features;
+    // Layers that go to a GPU, if this build has one.
+    uint32_t gpu_layers;
+    // 1 keeps the rows and the trial dictionaries.
+    uint32_t keep;
+    // Always 0.
+    uint32_t reserved;
+} tiller_adopt_options;
+
+// What an adoption made.
+typedef struct {
+    // Set it to sizeof(tiller_adopted) before the call.
+    uint32_t size;
+    // The layer whose features steer best.
+    uint32_t layer;
+    // Features of the dictionary.
+    uint64_t n_features;
+    // Rows that it was trained on.
+    uint64_t n_rows;
+    // Mean number of active features in a row of held-out text.
+    double l0;
+    // Fraction of variance unexplained there.
+    double fvu;
+    // Cross-entropy recovered there.
+    double recovered;
+    // How much more often words of a concept come when the model is steered by other words of it: the median.
+    double gain;
+    // Perplexity of that text, steered over unsteered: the median.
+    double perplexity;
+    // Seconds that it took, earlier calls included.
+    double seconds;
+    // 1 if the dictionary passes its self-test.
+    uint32_t fits;
+    // Always 0.
+    uint32_t reserved;
+} tiller_adopted;
+
+// Makes the model file `model` steerable on this machine: tries a few layers on a small budget, takes the one whose
+// features steer concepts best, harvests, trains, explains and tests a dictionary. Writes dictionary.gguf,
+// dictionary.jsonl (its explanations) and report.md to `directory`.
+//
+// Progress counts seconds; its note says what is being done. After TILLER_CANCELLED, or a crash, the same call goes on
+// where that one ended.
+TILLER_API
+tiller_status tiller_adopt(const char *model,
+                           const char *directory,
+                           const tiller_adopt_options *given,
+                           const tiller_progress *progress,
+                           tiller_adopted *out,
+                           tiller_error **err);
 
 #endif /* TILLER_ENGINE */
 

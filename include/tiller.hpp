@@ -530,6 +530,118 @@ inline dictionary train(
     return dictionary(made);
 }
 
+// Which latent drives which, in the same row and in later ones.
+class temporal {
+public:
+    explicit temporal(const std::string &file)
+        : c_(detail::make<tiller_temporal>(
+              [&](auto **out, auto **err) { return tiller_temporal_open(file.c_str(), out, err); })) {}
+    explicit temporal(tiller_temporal *handle) : c_(handle) {}
+    size_t n_latents() const noexcept { return tiller_temporal_n_latents(get()); }
+    size_t lags() const noexcept { return tiller_temporal_lags(get()); }
+    size_t d_model() const noexcept { return tiller_temporal_d_model(get()); }
+    std::vector<uint32_t> features() const {
+        std::vector<uint32_t> all(n_latents());
+        detail::call([&](auto **err) { return tiller_temporal_features(get(), all.data(), all.size(), err); });
+        return all;
+    }
+    // Causes first.
+    std::vector<uint32_t> order() const {
+        std::vector<uint32_t> all(n_latents());
+        detail::call([&](auto **err) { return tiller_temporal_order(get(), all.data(), all.size(), err); });
+        return all;
+    }
+    // Row by row: how much of latent j, `lag` rows before, is in latent i. Lag 0 is M.
+    std::vector<float> weights(uint32_t lag) const {
+        std::vector<float> all(n_latents() * n_latents());
+        detail::call([&](auto **err) { return tiller_temporal_weights(get(), lag, all.data(), all.size(), err); });
+        return all;
+    }
+    std::vector<float> deviation() const {
+        std::vector<float> all(n_latents());
+        detail::call([&](auto **err) { return tiller_temporal_deviation(get(), all.data(), all.size(), err); });
+        return all;
+    }
+    // What follows an edit of a latent by 1: the row itself, then the rows after, n_latents() each.
+    std::vector<float> response(uint32_t latent, uint32_t steps) const {
+        std::vector<float> all((size_t{steps} + 1) * n_latents());
+        detail::call([&](auto **err) {
+            return tiller_temporal_response(get(), latent, steps, all.data(), all.size(), err);
+        });
+        return all;
+    }
+    // Alone, or with what the latent drives in the same row.
+    std::vector<float> direction(uint32_t latent, bool propagate) const {
+        std::vector<float> all(d_model());
+        detail::call([&](auto **err) {
+            return tiller_temporal_direction(get(), latent, propagate, all.data(), all.size(), err);
+        });
+        return all;
+    }
+    // `on` is the dictionary of the model, or nullptr for a model of rows.
+    tiller_forecast forecast(
+        const activations &rows,
+        const dictionary *on = nullptr,
+        uint32_t hold_out = 0,
+        const progress_fn &progress = nullptr
+    ) const {
+        tiller_forecast found = {};
+        found.size = static_cast<uint32_t>(sizeof found);
+        detail::progress lent(progress);
+        lent.run([&](tiller_error **err) {
+            return tiller_temporal_forecast(
+                get(), rows.get(), on ? on->get() : nullptr, hold_out, lent.get(), &found, err);
+        });
+        return found;
+    }
+    void save(const std::string &file) const {
+        detail::call([&](auto **err) { return tiller_temporal_save(get(), file.c_str(), err); });
+    }
+    const tiller_temporal *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_temporal, tiller_temporal_free> c_;
+};
+
+// Estimates a temporal model of the features of `on`, or, if that is nullptr, of latents of the rows. `checkpoint` is a file
+// from which a cancelled joint estimate goes on; "" for none.
+inline temporal train_temporal(
+    const activations &rows,
+    const dictionary *on = nullptr,
+    tiller_temporal_options options = {},
+    const std::string &checkpoint = "",
+    const progress_fn &progress = nullptr
+) {
+    options.size = static_cast<uint32_t>(sizeof options);
+    tiller_temporal *made = nullptr;
+    detail::progress lent(progress);
+    lent.run([&](tiller_error **err) {
+        const char *file = checkpoint.empty() ? nullptr : checkpoint.c_str();
+        return tiller_temporal_train(rows.get(), on ? on->get() : nullptr, &options, file, lent.get(), &made, err);
+    });
+    return temporal(made);
+}
+
+// Trains a dictionary by a recipe: all settings as JSON. `metrics` is a file to which every step adds a line; "" for none.
+inline dictionary train_recipe(
+    const std::vector<const activations *> &rows,
+    const std::string &recipe,
+    uint32_t threads = 0,
+    const std::string &checkpoint = "",
+    const std::string &metrics = "",
+    const progress_fn &progress = nullptr
+) {
+    const auto list = detail::handles<tiller_activations>(rows);
+    tiller_dictionary *made = nullptr;
+    detail::progress lent(progress);
+    const auto file = [](const std::string &path) { return path.empty() ? nullptr : path.c_str(); };
+    lent.run([&](tiller_error **err) {
+        return tiller_train_recipe(
+            list.data(), list.size(), recipe.c_str(), threads, file(checkpoint), file(metrics), lent.get(), &made, err);
+    });
+    return dictionary(made);
+}
+
 // Features that a search found, best first.
 class matches {
 public:
@@ -1090,6 +1202,26 @@ public:
         });
         return found;
     }
+    // Of the features that mean the words, those that make the model say them, best first.
+    tiller::matches rank(
+        const dictionary &dictionary,
+        const tiller::matches &matches,
+        const std::vector<std::string> &words,
+        size_t n_features,
+        tiller_output options = {},
+        const progress_fn &progress = nullptr
+    ) {
+        options.size = static_cast<uint32_t>(sizeof options);
+        const auto list = detail::pointers(words);
+        detail::progress lent(progress);
+        tiller_matches *made = nullptr;
+        lent.run([&](tiller_error **err) {
+            return tiller_engine_rank(
+                get(), dictionary.get(), matches.get(), list.data(), list.size(), n_features, &options, lent.get(),
+                &made, err);
+        });
+        return tiller::matches(made);
+    }
     tiller_score perplexity(const std::string &text, size_t window = 0) {
         auto score = detail::sized<tiller_score>();
         detail::call([&](auto **err) { return tiller_engine_perplexity(get(), text.c_str(), window, &score, err); });
@@ -1207,6 +1339,27 @@ inline std::vector<tiller_drifted> drift(
 inline void requantize(const std::string &from, const std::string &to, const std::string &kind, uint32_t threads = 0) {
     detail::call(
         [&](auto **err) { return tiller_requantize(from.c_str(), to.c_str(), kind.c_str(), threads, err); });
+}
+
+// Makes a model file steerable: a dictionary of the layer that steers best, with explanations and a report, in a directory.
+inline tiller_adopted adopt(
+    const std::string &model,
+    const std::string &directory,
+    const std::vector<std::string> &files = {},
+    const std::vector<uint32_t> &layers = {},
+    tiller_adopt_options options = {},
+    const progress_fn &progress = nullptr
+) {
+    options.size = static_cast<uint32_t>(sizeof options);
+    const auto texts = detail::pointers(files);
+    options.files = texts.data(), options.n_files = texts.size();
+    options.layers = layers.data(), options.n_layers = layers.size();
+    auto adopted = detail::sized<tiller_adopted>();
+    detail::progress lent(progress);
+    lent.run([&](tiller_error **err) {
+        return tiller_adopt(model.c_str(), directory.c_str(), &options, lent.get(), &adopted, err);
+    });
+    return adopted;
 }
 
 #endif  // TILLER_ENGINE

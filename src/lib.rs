@@ -13,9 +13,12 @@
 //! | 5 | [`hook`] |
 //! | 6 | [`engine`] (feature `engine`) |
 //! | 7 | [`eval`] |
-//! | 8 | `capi` and the command `tiller` |
+//! | 8 | [`adopt`] (with the engine) |
+//! | 9 | `capi` and the command `tiller` |
 
 pub mod activations;
+#[cfg(feature = "engine")]
+pub mod adopt;
 mod capi;
 pub mod dictionary;
 #[cfg(feature = "engine")]

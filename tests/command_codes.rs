@@ -50,10 +50,13 @@ impl Place {
         let (dir, dictionary) = (tempfile::tempdir().unwrap(), Dictionary::open(Path::new(SHIPPED)).unwrap());
         let (d, n) = (dictionary.d_model(), dictionary.n_features());
         let mut random = tiller::num::rng(11);
+        // Rare features have activations like no row's: many at once make rows that no dictionary could know.
+        let often: Vec<u32> =
+            (0..n as u32).filter(|&i| dictionary.stats(i as usize).unwrap().density > 0.005).collect();
         let mut rows = Vec::new();
         for _ in 0..ROWS {
             let code = |_| {
-                let id = random.random_range(0..n as u32);
+                let id = often[random.random_range(0..often.len())];
                 (id, dictionary.stats(id as usize).unwrap().mean * random.random_range(1.0f32..2.0))
             };
             let codes: Vec<(u32, f32)> = (0..24).map(code).collect();
@@ -102,9 +105,11 @@ fn dense_and_sparse_codes_decode_to_the_same_bytes() {
     assert_eq!(bytes("codes.npy.rows.npy"), bytes("codes.safetensors.rows.npy"));
     // They are the rows, but for what the dictionary does not explain.
     let back = place.values("codes.npy.rows.npy");
+    let d = place.d;
+    let mean: Vec<f32> = (0..d).map(|j| place.rows.iter().skip(j).step_by(d).sum::<f32>() / ROWS as f32).collect();
     let error: f32 = place.rows.iter().zip(&back).map(|(a, b)| (a - b).powi(2)).sum();
-    let power: f32 = place.rows.iter().map(|a| a * a).sum();
-    assert!(error < 0.3 * power, "{}", error / power);
+    let spread: f32 = place.rows.iter().zip(mean.iter().cycle()).map(|(a, m)| (a - m).powi(2)).sum();
+    assert!(error < 0.3 * spread, "{}", error / spread);
     // The codes are those of the library.
     let dictionary = Dictionary::open(Path::new(SHIPPED)).unwrap();
     let (values, mut f) = (place.values("codes.npy"), vec![0.0; dictionary.n_features()]);

@@ -38,6 +38,25 @@ fn write_model(path: &Path) {
     w.write(path).expect("the model");
 }
 
+/// A temporal model: latents 0 and 1 are features 3 and 7, with directions (1, 0) and (0, 4).
+fn write_temporal(path: &Path) {
+    use tiller::file::safetensors::{Dtype, Writer};
+    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let numbers = |values: &[i64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let mut w = Writer::new();
+    w.metadata("format", "tiller temporal 1");
+    w.tensor("M", Dtype::F32, &[2, 2], floats(&[0.0, 0.0, 0.5, 0.0]));
+    w.tensor("B", Dtype::F32, &[1, 2, 2], floats(&[0.0, 2.0, 0.0, 0.0]));
+    w.tensor("A", Dtype::F32, &[2, 2], floats(&[1.0, 0.0, 0.0, 4.0]));
+    w.tensor("offset", Dtype::F32, &[2], floats(&[0.0; 2]));
+    w.tensor("order", Dtype::I64, &[2], numbers(&[0, 1]));
+    w.tensor("features", Dtype::I64, &[2], numbers(&[3, 7]));
+    w.tensor("mean", Dtype::F32, &[2], floats(&[0.0; 2]));
+    w.tensor("deviation", Dtype::F32, &[2], floats(&[1.0, 2.0]));
+    w.tensor("noise", Dtype::F32, &[2], floats(&[1.0; 2]));
+    w.write(path).expect("the temporal model");
+}
+
 /// A fresh directory with the files that cases read, and the tables with their names filled in.
 struct Fixture {
     dir: tempfile::TempDir,
@@ -50,6 +69,7 @@ impl Fixture {
         let at = |name: &str| dir.path().join(name);
         let write = |name: &str, text: &str| fs::write(at(name), text).expect("a file");
         write_model(&at("model.gguf"));
+        write_temporal(&at("temporal.safetensors"));
         let first = r#"{"feature":0,"density":0.01,"words":[["sea",3.0],["ships",2.0]]}"#;
         write("explanations.jsonl", &format!("{first}\n{{\"feature\":1,\"words\":[[\"tax\",1.5]]}}\n"));
         write("broken.jsonl", "{\"feature\": x}\n");
@@ -64,8 +84,10 @@ impl Fixture {
             let text = text.replace("$VERSION", env!("CARGO_PKG_VERSION"));
             match &model {
                 Some(path) => {
-                    let shipped = root().join("examples/smollm2-135m-l19.gguf").display().to_string();
-                    write(name, &text.replace("$MODEL", &path.display().to_string()).replace("$DICTIONARY", &shipped));
+                    let shipped = root().join("examples/smollm2-135m-l19");
+                    let text = text.replace("$MODEL", &path.display().to_string());
+                    let text = text.replace("$DICTIONARY", &shipped.with_extension("gguf").display().to_string());
+                    write(name, &text.replace("$EXPLANATIONS", &shipped.with_extension("jsonl").display().to_string()));
                 }
                 None if name == "engine.tsv" => continue,
                 None => write(name, &text),

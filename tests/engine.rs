@@ -7,9 +7,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tiller::Kind;
 use tiller::activations::{Activations, RowType};
+use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use tiller::engine::{Document, Engine, Generate, Harvest, Message, Options, Stop, requantize};
+use tiller::eval::output::{self, Output};
+use tiller::explain::Match;
 use tiller::hook_point::{HookPoint, Site};
+use tiller::model::Model;
 use tiller::plan::{Compiled, Plan, Route, Rule, Strength, Vector};
 use tiller::progress::silent;
 
@@ -279,6 +284,60 @@ fn plans_change_during_a_generation() {
     assert_eq!(never[..12], late[..12]);
     assert_ne!(never[12..], late[12..]);
     assert_ne!(never[1..12], early[1..12]);
+}
+
+#[test]
+fn output_scores_keep_the_features_that_make_the_model_say_the_words() {
+    for path in models() {
+        let (mut engine, model) = (open(&path, true), Model::open(&path).unwrap());
+        let d_model = engine.d_model();
+        // Feature 0 points anywhere, 1 to the word, 2 is a twin of 1, 3 points away from the word.
+        let war = engine.tokenize(" war", false).unwrap()[0];
+        let mut word = vec![0.0; d_model];
+        model.unembedding_row(war, &mut word).unwrap();
+        let turned = |factor: f32| word.iter().map(move |x| factor * x);
+        let anywhere = (0..d_model).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0);
+        let decoder: Vec<f32> = anywhere.chain(turned(1.0)).chain(turned(1.5)).chain(turned(-1.0)).collect();
+        let dictionary = Arc::new(
+            Dictionary::from_parts(Parts {
+                d_model,
+                encoder: decoder.clone(),
+                decoder,
+                encoder_bias: vec![0.0; 4],
+                decoder_bias: vec![0.0; d_model],
+                threshold: None,
+                gate: None,
+                stats: None,
+                settings: Settings::new(Activation::Relu),
+                info: Info { layer: Some(engine.n_layer() - 2), ..Info::default() },
+            })
+            .unwrap(),
+        );
+        let candidate = |feature| Match {
+            feature,
+            score: 1.0,
+            weight: 1.0,
+            matched: Vec::new(),
+            words: Vec::new(),
+            label: None,
+            density: None,
+            mean: None,
+            lift: None,
+        };
+        let candidates: Vec<Match> = (0..4).map(candidate).collect();
+        let options = Output::default();
+        let lifts = output::lifts(&mut engine, &dictionary, &[0, 1, 2, 3], &["war"], &options, &mut silent).unwrap();
+        assert!(lifts[1] > 1.0 && lifts[3] < 0.0 && lifts[0] < lifts[1], "{lifts:?}");
+        assert!((lifts[1] - lifts[2]).abs() < 1e-3 * lifts[1], "a push has the length asked for: {lifts:?}");
+        let ranked = output::rank(&mut engine, &dictionary, &candidates, &["war"], 3, &options, &mut silent).unwrap();
+        assert_eq!(ranked.iter().map(|m| m.feature).filter(|f| [1, 2].contains(f)).count(), 1, "twins are one");
+        assert!([1, 2].contains(&ranked[0].feature) && ranked[0].weight == 1.0, "{ranked:?}");
+        assert!(ranked.iter().all(|m| m.feature != 3) && engine.plan().is_none());
+        let nothing = output::rank(&mut engine, &dictionary, &candidates[3..], &["war"], 3, &options, &mut silent);
+        assert!(nothing.unwrap().is_empty());
+        let cancelled = output::lifts(&mut engine, &dictionary, &[0], &["war"], &options, &mut |_| false).unwrap_err();
+        assert_eq!(cancelled.kind(), Kind::Cancelled);
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("Directions", "vector", None),
     ("Probes", "probe", None),
     ("Rows and codes in files", "codes", None),
+    ("Relations in time", "temporal", None),
     ("Quality of a dictionary", "quality", None),
     ("Why a dictionary does not fit", "diagnosis", None),
     ("Explaining by counting", "explain", None),
@@ -26,7 +27,8 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("The hook in your llama.cpp", "hook", None),
     ("The engine", "engine", Some("TILLER_ENGINE")),
     ("Explaining and testing with the engine", "engine_measure", Some("TILLER_ENGINE")),
-    ("Finding a strength with the engine", "engine_trial", Some("TILLER_ENGINE")),
+    ("Finding features and a strength with the engine", "engine_trial", Some("TILLER_ENGINE")),
+    ("Making a model steerable", "adopt", Some("TILLER_ENGINE")),
 ];
 
 /// Files of `src/capi` that export nothing.

@@ -8,7 +8,7 @@ use rand::Rng;
 use tiller::Kind;
 use tiller::dictionary::Dictionary;
 use tiller::progress::{Step, silent};
-use tiller::train::{Options, Rows, Variant, fit, fit_with};
+use tiller::train::{Options, Rows, Sparsity, Variant, fit, fit_many, fit_with};
 
 const D: usize = 32;
 const PLANTED: usize = 80;
@@ -33,8 +33,9 @@ fn planted(n: usize) -> (Vec<f32>, Vec<f32>) {
 }
 
 fn options(variant: Variant) -> Options {
-    let small = Options { variant, n_features: 128, k: 4, batch: 512, epochs: 3, lr: 5e-3, ..Options::default() };
-    Options { dead_after: 5_000, aux_k: 8, warm_up: 10, threads: 2, checkpoint_every: 3, ..small }
+    let small = Options { variant, n_features: 128, k: 4, batch: 512, epochs: 3, lr: 5e-3, ..Options::of(variant) };
+    let penalty = Options { sparsity_warm_up: 100, threshold: 0.2, bandwidth: 0.2, ..small };
+    Options { dead_after: 5_000, aux_k: 8, warm_up: 10, threads: 2, checkpoint_every: 3, ..penalty }
 }
 
 fn bits(dictionary: &Dictionary) -> Vec<u32> {
@@ -49,49 +50,180 @@ fn bits(dictionary: &Dictionary) -> Vec<u32> {
         all.extend([stats.density, stats.max, stats.mean].map(f32::to_bits));
     }
     all.extend(dictionary.decoder_bias().iter().map(|x| x.to_bits()));
-    all.extend(dictionary.thresholds().unwrap().iter().map(|x| x.to_bits()));
+    all.extend(dictionary.thresholds().unwrap_or_default().iter().map(|x| x.to_bits()));
+    all.extend(dictionary.encoder_bias().iter().map(|x| x.to_bits()));
+    // What only encoding shows: gates.
+    let mut codes = Vec::new();
+    for i in 0..200 {
+        row.iter_mut().enumerate().for_each(|(j, x)| *x = ((i * 31 + j * 17) % 41) as f32 / 4.0 - 5.0);
+        dictionary.encode_sparse(&row, &mut codes);
+        all.extend(codes.iter().flat_map(|&(feature, value)| [feature, value.to_bits()]));
+    }
     all
 }
 
+/// How many of the planted directions some decoder row points along.
+fn found(dictionary: &Dictionary, directions: &[f32]) -> usize {
+    let mut row = vec![0f32; D];
+    let mut along = |planted: &[f32], f: usize| {
+        dictionary.decoder_row(f, &mut row);
+        tiller::num::dot(planted, &row) / tiller::num::norm(&row)
+    };
+    let mut best = |planted| (0..dictionary.n_features()).map(|f| along(planted, f)).fold(f32::MIN, f32::max);
+    directions.chunks(D).filter(|planted| best(planted) > 0.95).count()
+}
+
+/// Every variant finds most of the planted features, and its dictionary, which encodes on its own, rebuilds rows in their
+/// own units as well and as sparsely as it was trained to. All but those that pay for large codes come to `k` codes a row.
 #[test]
 fn planted_features_are_found() {
     let (directions, data) = planted(40_000);
     let rows = Rows::from_slice(D, &data).unwrap();
-    for variant in [Variant::TopK, Variant::BatchTopK] {
-        let options = Options { epochs: 12, ..options(variant) };
+    for variant in Variant::ALL {
+        let sparsity = match variant {
+            // L1 comes to four codes a row only where it has shrunk them to nothing.
+            Variant::Relu | Variant::PAnneal => Sparsity::Fixed(1.5),
+            _ => Sparsity::Target,
+        };
+        let options = Options { epochs: 12, sparsity, ..options(variant) };
         let mut last = None;
         let dictionary = fit_with(&rows, &options, None, &mut silent, &mut |metrics| last = Some(*metrics)).unwrap();
-        let last = last.unwrap();
-        let mut row = vec![0f32; D];
-        let mut found = 0;
-        for planted in directions.chunks(D) {
-            let best = (0..dictionary.n_features())
-                .map(|f| {
-                    dictionary.decoder_row(f, &mut row);
-                    tiller::num::dot(planted, &row)
-                })
-                .fold(f32::MIN, f32::max);
-            found += usize::from(best > 0.95);
-        }
-        assert!(found * 100 >= PLANTED * 90, "{variant:?}: {found} of {PLANTED} found; {last:?}");
-        assert!(last.fvu < 0.15, "{variant:?}: {last:?}");
-        assert!((last.l0 - 4.0).abs() < 0.2, "{variant:?}: {last:?}");
+        let (last, found) = (last.unwrap(), found(&dictionary, &directions));
+        let (least, fvu, l0) = match variant {
+            Variant::TopK | Variant::BatchTopK => (90, 0.15, 3.8..4.2),
+            // Planted features are all alike: the first ones can't be more general, and blend the others.
+            Variant::Matryoshka => (50, 0.25, 3.8..4.2),
+            Variant::Relu | Variant::PAnneal => (70, 0.3, 4.0..20.0),
+            Variant::JumpRelu | Variant::Gated => (70, 0.3, 3.0..5.0),
+        };
+        assert!(found * 100 >= PLANTED * least, "{variant:?}: {found} of {PLANTED} found; {last:?}");
+        assert!(last.fvu < fvu, "{variant:?}: {last:?}");
+        assert!(l0.contains(&last.l0), "{variant:?}: {last:?}");
 
-        // The dictionary rebuilds rows in their own units, about as sparsely as it was trained to.
-        let mut codes = Vec::new();
-        let (mut error, mut active) = (0f64, 0);
+        let (mut codes, mut row) = (Vec::new(), vec![0f32; D]);
+        let (mut error, mut active, mut spread) = (0f64, 0, 0f64);
+        let mean: Vec<f32> = (0..D).map(|j| data.iter().skip(j).step_by(D).sum::<f32>() / 40_000.0).collect();
+        let gap = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
         for x in data.chunks(D).take(2000) {
             dictionary.encode_sparse(x, &mut codes);
             active += codes.len();
             dictionary.decode(&codes, &mut row);
-            error += row.iter().zip(x).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+            error += gap(&row, x);
+            spread += gap(&mean, x);
         }
-        let (error, l0) = (error / 2000.0, active as f64 / 2000.0);
-        assert!(error < 1.4, "{variant:?}: mean squared error {error}");
-        assert!((l0 - 4.0).abs() < 0.5, "{variant:?}: L0 {l0}");
+        let l0 = active as f64 / 2000.0;
+        assert!(error / spread < 1.15 * last.fvu + 0.01, "{variant:?}: FVU {}, trained {}", error / spread, last.fvu);
+        assert!((l0 - last.l0).abs() < 0.3 + 0.05 * l0, "{variant:?}: L0 {l0}, trained {}", last.l0);
         let density: f32 = dictionary.feature_stats().unwrap().iter().map(|stats| stats.density).sum();
-        assert!((f64::from(density) - l0).abs() < 0.2, "{variant:?}: densities {density}, L0 {l0}");
+        assert!((f64::from(density) - l0).abs() < 0.1 + 0.03 * l0, "{variant:?}: densities {density}, L0 {l0}");
     }
+}
+
+/// The weight of an L1 penalty is found that leads to as many codes as were asked for.
+#[test]
+fn the_penalty_follows_the_number_of_codes() {
+    let (_, data) = planted(40_000);
+    let rows = Rows::from_slice(D, &data).unwrap();
+    for (k, start_l0) in [(12, 0), (20, 40)] {
+        let options = Options { epochs: 12, k, start_l0, ..options(Variant::Relu) };
+        let (mut first, mut last) = (None, None);
+        fit_with(&rows, &options, None, &mut silent, &mut |metrics| {
+            first = first.or(Some(*metrics));
+            last = Some(*metrics);
+        })
+        .unwrap();
+        let (first, last) = (first.unwrap(), last.unwrap());
+        assert!((last.l0 / k as f64 - 1.0).abs() < 0.2, "{last:?}");
+        let start = if start_l0 == 0 { 64.0 } else { start_l0 as f64 };
+        assert!((first.l0 / start - 1.0).abs() < 0.2, "{first:?}");
+        assert!(last.coefficient > 0.0 && last.penalty > 0.0, "{last:?}");
+    }
+}
+
+/// A dictionary with other settings on every side is the one that was trained, too.
+#[test]
+fn unusual_settings_are_written_as_trained() {
+    let (_, data) = planted(8000);
+    let rows = Rows::from_slice(D, &data).unwrap();
+    let free = |variant| Options { unit_decoder: false, subtract_bias: false, epochs: 8, ..options(variant) };
+    for variant in [Variant::TopK, Variant::Matryoshka, Variant::Relu, Variant::JumpRelu] {
+        let mut last = None;
+        let odd = Options { clip: 5.0, prefixes: vec![16, 64], log_threshold: true, ..free(variant) };
+        let options = Options { sparsity: Sparsity::Fixed(0.5), ..odd };
+        let dictionary = fit_with(&rows, &options, None, &mut silent, &mut |metrics| last = Some(*metrics)).unwrap();
+        let last = last.unwrap();
+        assert!(!dictionary.settings().apply_b_dec_to_input);
+        let mut codes = Vec::new();
+        let active: usize = data
+            .chunks(D)
+            .take(2000)
+            .map(|x| {
+                dictionary.encode_sparse(x, &mut codes);
+                codes.len()
+            })
+            .sum();
+        let l0 = active as f64 / 2000.0;
+        assert!((l0 / last.l0 - 1.0).abs() < 0.15, "{variant:?}: L0 {l0}, trained {last:?}");
+        assert!(last.fvu < 0.9, "{variant:?}: {last:?}");
+        assert_eq!(Options::from_json(&dictionary.info().recipe).unwrap().prefixes, [16, 64]);
+    }
+}
+
+/// Dead features that start anew at rows which are rebuilt badly come to life.
+#[test]
+fn resampled_features_live() {
+    let (directions, data) = planted(20_000);
+    let rows = Rows::from_slice(D, &data).unwrap();
+    let with = |resample_every| {
+        // A step too far at the start kills many features.
+        let plain = Options { aux_k: 0, lr: 0.05, warm_up: 0, epochs: 8, ..options(Variant::Relu) };
+        let options = Options { resample_every, sparsity: Sparsity::Fixed(1.5), sparsity_warm_up: 0, ..plain };
+        let mut dead = 0;
+        let made = fit_with(&rows, &options, None, &mut silent, &mut |metrics| dead = metrics.dead).unwrap();
+        (dead, found(&made, &directions))
+    };
+    let (without, with) = (with(0), with(40));
+    assert!(without.0 > 10, "{without:?}");
+    assert!(with.0 < without.0 / 2 && with.1 > without.1, "dead and found: {without:?}, resampled {with:?}");
+}
+
+/// Runs that share their batches end as they would alone, also when one of them is ahead.
+#[test]
+fn many_runs_in_one_pass_are_the_same_as_one_by_one() {
+    let (_, data) = planted(3000);
+    let rows = Rows::from_slice(D, &data).unwrap();
+    let runs = [
+        Options { k: 2, ..options(Variant::BatchTopK) },
+        Options { k: 8, held_out: 0.1, ..options(Variant::BatchTopK) },
+        options(Variant::JumpRelu),
+    ];
+    let runs = runs.map(|options| Options { held_out: 0.1, evaluate_every: 4, ..options });
+    let alone: Vec<Vec<u32>> =
+        runs.iter().map(|options| bits(&fit(&rows, options, None, &mut silent).unwrap())).collect();
+    let mut evaluated = 0;
+    let together = fit_many(&rows, &runs, &[], &mut silent, &mut |_, metrics| {
+        evaluated += metrics.held_out.map_or(0, |held_out| held_out.rows);
+    })
+    .unwrap();
+    assert_eq!(together.iter().map(bits).collect::<Vec<_>>(), alone);
+    assert_eq!(evaluated, 3 * 4 * 300);
+
+    let dir = tempfile::tempdir().unwrap();
+    let files: Vec<PathBuf> = (0..3).map(|i| dir.path().join(i.to_string())).collect();
+    let mut steps = 0;
+    let mut cancel = |_: Step<'_>| {
+        steps += 1;
+        steps < 7
+    };
+    fit(&rows, &runs[1], Some(&files[1]), &mut cancel).unwrap_err();
+    let together = fit_many(&rows, &runs, &files, &mut silent, &mut |_, _| ()).unwrap();
+    assert_eq!(together.iter().map(bits).collect::<Vec<_>>(), alone);
+
+    let other = [runs[0].clone(), Options { batch: 100, ..runs[1].clone() }];
+    let error = fit_many(&rows, &other, &[], &mut silent, &mut |_, _| ()).unwrap_err();
+    assert!(error.message().contains("batch must be the same"), "{error}");
+    assert!(fit_many(&rows, &[], &[], &mut silent, &mut |_, _| ()).is_err());
+    assert!(fit_many(&rows, &runs, &files[..2], &mut silent, &mut |_, _| ()).is_err());
 }
 
 /// A TopK dictionary's per-feature thresholds let a feature fire about as often alone as among the others.
@@ -116,7 +248,7 @@ fn thresholds_of_topk_fire_as_often_as_topk() {
 fn the_number_of_threads_does_not_matter() {
     let (_, data) = planted(3000);
     let rows = Rows::from_slice(D, &data).unwrap();
-    for variant in [Variant::TopK, Variant::BatchTopK] {
+    for variant in Variant::ALL {
         let with = |threads| fit(&rows, &Options { threads, ..options(variant) }, None, &mut silent).unwrap();
         let one = bits(&with(1));
         assert_eq!(one, bits(&with(2)), "{variant:?}: 2 threads");
@@ -131,7 +263,7 @@ fn a_cancelled_run_goes_on_to_the_same_bits() {
     let (_, data) = planted(3000);
     let rows = Rows::from_slice(D, &data).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    for variant in [Variant::TopK, Variant::BatchTopK] {
+    for variant in Variant::ALL {
         let path = dir.path().join(format!("{variant:?}.safetensors"));
         let whole = bits(&fit(&rows, &options(variant), None, &mut silent).unwrap());
         for stop in [1, 3, 6] {
@@ -158,8 +290,9 @@ fn a_cancelled_run_goes_on_to_the_same_bits() {
 /// Set for the child process of [`a_killed_run_goes_on_to_the_same_bits`].
 const CHECKPOINT: &str = "TILLER_TEST_CHECKPOINT";
 
+/// A run long enough to be killed in; the state of the penalty, resampling and a gate all live in it.
 fn long() -> Options {
-    Options { epochs: 40, checkpoint_every: 1, ..options(Variant::BatchTopK) }
+    Options { epochs: 40, checkpoint_every: 1, resample_every: 7, ..options(Variant::Gated) }
 }
 
 #[test]
@@ -228,7 +361,7 @@ fn rows_and_checkpoints_that_are_wrong_are_named() {
         safetensors::serialize(std::iter::empty::<(&str, safetensors::tensor::TensorView<'_>)>(), None).unwrap();
     std::fs::write(&path, other).unwrap();
     let error = run(&data, &topk).unwrap_err();
-    assert!(error.message().contains("expected format \"tiller train checkpoint 1\""), "{error}");
+    assert!(error.message().contains("expected format \"tiller train checkpoint 2\""), "{error}");
 
     std::fs::remove_file(&path).unwrap();
     data[17 * D + 3] = f32::NAN;

@@ -310,6 +310,32 @@ func (n *Engine) FindStrength(
 	}, check(status, err)
 }
 
+// OutputOptions say how features are ranked by what they make the model say; zero means the default.
+type OutputOptions struct{ Push, Share float32 }
+
+// Rank gives, of the features that mean the words, those that make the model say them, best first.
+func (n *Engine) Rank(
+	dictionary *Dictionary, matches *Matches, words []string, nFeatures int, options OutputOptions, progress Progress,
+) (*Matches, error) {
+	defer runtime.KeepAlive(n.h)
+	defer runtime.KeepAlive(dictionary.h)
+	defer runtime.KeepAlive(matches.h)
+	list := newStrings(words)
+	defer list.free()
+	var o C.tiller_output
+	o.size, o.push, o.share = C.uint32_t(unsafe.Sizeof(o)), C.float(options.Push), C.float(options.Share)
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var out *C.tiller_matches
+	var err *C.tiller_error
+	status := C.tiller_engine_rank(
+		n.h.c(), dictionary.h.c(), matches.h.c(), list.c(), C.size_t(len(list)), C.size_t(nFeatures), &o, lent, &out, &err)
+	if e := check(status, err); e != nil {
+		return nil, e
+	}
+	return &Matches{own(out, func(p *C.tiller_matches) { C.tiller_matches_free(p) })}, nil
+}
+
 // Score is how likely a text was.
 type Score struct {
 	NTokens         int

@@ -208,11 +208,11 @@ func (x *Explanations) FindLabel(label string, nFeatures int) (*Matches, error) 
 // Matches are features that a search found. Safe for concurrent use.
 type Matches struct{ h *handle[C.tiller_matches] }
 
-// Match is one of them. Density and Mean are negative if unknown.
+// Match is one of them. Density and Mean are negative if unknown; Lift is NaN unless Engine.Rank measured it.
 type Match struct {
-	Feature                      uint32
-	Score, Weight, Density, Mean float32
-	Words, Matched, Label        string
+	Feature                            uint32
+	Score, Weight, Density, Mean, Lift float32
+	Words, Matched, Label              string
 }
 
 // Close frees the matches early.
@@ -234,7 +234,7 @@ func (m *Matches) At(i int) (Match, error) {
 		return Match{}, e
 	}
 	return Match{
-		uint32(c.feature), float32(c.score), float32(c.weight), float32(c.density), float32(c.mean),
+		uint32(c.feature), float32(c.score), float32(c.weight), float32(c.density), float32(c.mean), float32(c.lift),
 		C.GoString(c.words), C.GoString(c.matched), C.GoString(c.label),
 	}, nil
 }

@@ -16,6 +16,11 @@ type Variant uint32
 const (
 	BatchTopK Variant = iota
 	TopK
+	Matryoshka
+	ReLU
+	PAnneal
+	JumpReLU
+	Gated
 )
 
 // TrainOptions say how a dictionary is trained; zero means the default.
@@ -74,6 +79,32 @@ func Train(rows []*Activations, options TrainOptions, checkpoint string, progres
 	var out *C.tiller_dictionary
 	var err *C.tiller_error
 	status := C.tiller_train(list, C.size_t(len(rows)), &o, file, lent, &out, &err)
+	return newDictionary(status, out, err)
+}
+
+// TrainRecipe trains a dictionary by a recipe: all settings as JSON, such as the one that a trained dictionary carries.
+// checkpoint is a file from which a cancelled run goes on, metrics one to which every step adds a line; "" for none.
+func TrainRecipe(
+	rows []*Activations, recipe string, threads int, checkpoint, metrics string, progress Progress,
+) (*Dictionary, error) {
+	defer runtime.KeepAlive(rows)
+	list := rowHandles(rows)
+	defer C.free(unsafe.Pointer(list))
+	settings := cstring(recipe)
+	defer free(settings)
+	var files [2]*C.char
+	for i, path := range []string{checkpoint, metrics} {
+		if path != "" {
+			files[i] = cstring(path)
+			defer free(files[i])
+		}
+	}
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var out *C.tiller_dictionary
+	var err *C.tiller_error
+	status := C.tiller_train_recipe(
+		list, C.size_t(len(rows)), settings, C.uint32_t(threads), files[0], files[1], lent, &out, &err)
 	return newDictionary(status, out, err)
 }
 

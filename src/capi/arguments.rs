@@ -72,6 +72,18 @@ pub(super) unsafe fn opt_text<'a>(pointer: *const c_char, name: &str) -> Result<
     if pointer.is_null() { Ok(None) } else { unsafe { text(pointer, name) }.map(Some) }
 }
 
+/// An array of paths.
+///
+/// # Safety
+/// If `n > 0`, `pointers` is NULL or points to `n` pointers, each NULL or a C string.
+#[cfg(feature = "engine")]
+pub(super) unsafe fn paths(pointers: *const *const c_char, n: usize, name: &str) -> Result<Vec<std::path::PathBuf>> {
+    // SAFETY: the caller promises `n` pointers.
+    let pointers = unsafe { slice(pointers, n, name) }?.iter();
+    // SAFETY: the caller promises C strings.
+    pointers.map(|&file| unsafe { path(file, name) }.map(Path::to_owned)).collect()
+}
+
 /// A C string as a path: any bytes on Unix, UTF-8 elsewhere.
 ///
 /// # Safety

@@ -1,8 +1,7 @@
 use std::ffi::c_char;
-use std::path::PathBuf;
 
 use super::activations::tiller_activations;
-use super::arguments::{Options, Report, choice, options, path, report, slice, some};
+use super::arguments::{Options, Report, choice, options, paths, report, some};
 use super::diagnosis::tiller_diagnosis;
 use super::dictionary::tiller_dictionary;
 use super::engine::{engine_options, tiller_engine, tiller_engine_options};
@@ -188,17 +187,6 @@ pub unsafe extern "C" fn tiller_engine_self_test(
         // SAFETY: the header requires a struct whose `size` is set.
         unsafe { report(out, tiller_self_tested::from(&tested)) }
     })
-}
-
-/// An array of paths.
-///
-/// # Safety
-/// If `n > 0`, `pointers` is NULL or points to `n` pointers, each NULL or a C string.
-unsafe fn paths(pointers: *const *const c_char, n: usize, name: &str) -> Result<Vec<PathBuf>> {
-    // SAFETY: the caller promises `n` pointers.
-    let pointers = unsafe { slice(pointers, n, name) }?.iter();
-    // SAFETY: the caller promises C strings.
-    pointers.map(|&file| unsafe { path(file, name) }.map(PathBuf::from)).collect()
 }
 
 /// How much text, with defaults.

@@ -237,12 +237,14 @@ pub struct tiller_match {
     pub feature: u32,
     /// How well it means all the words, above 0 and at most 1.
     pub score: f32,
-    /// Its score relative to the best match: its weight in a plan.
+    /// Its weight in a plan: its score relative to the best match, or by its lift.
     pub weight: f32,
     /// The share of tokens on which it fires; negative if unknown.
     pub density: f32,
     /// Its mean activation where it fires; negative if unknown.
     pub mean: f32,
+    /// By how many nats it makes the words likelier, as tiller_engine_rank() measured it; NaN if it did not.
+    pub lift: f32,
     /// Its best words, parted by spaces. Valid, like the others, until the matches are freed.
     pub words: *const c_char,
     /// The words of the query that are among them, parted by spaces.
@@ -355,6 +357,7 @@ pub unsafe extern "C" fn tiller_matches_get(
             weight: found.weight,
             density: found.density.unwrap_or(-1.0),
             mean: found.mean.unwrap_or(-1.0),
+            lift: found.lift.unwrap_or(f32::NAN),
             words: words.as_ptr(),
             matched: matched.as_ptr(),
             label: label.as_ptr(),

@@ -1,4 +1,4 @@
-//! Floor 8: the C ABI. Thin: check, convert, call, convert. No logic lives here.
+//! Floor 9: the C ABI. Thin: check, convert, call, convert. No logic lives here.
 //!
 //! One file is one section of `include/tiller.h`, which `tests/header.rs` makes from these sources. The rules that all
 //! sections share stand at the top of that header; [`guard`] is the only panic wall.
@@ -7,6 +7,8 @@
 #![allow(unreachable_pub)]
 
 mod activations;
+#[cfg(feature = "engine")]
+mod adopt;
 mod arguments;
 mod coder;
 mod codes;
@@ -31,6 +33,7 @@ mod plan;
 mod probe;
 mod progress;
 mod quality;
+mod temporal;
 mod text;
 mod train;
 mod vector;

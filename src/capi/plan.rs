@@ -108,7 +108,7 @@ pub unsafe extern "C" fn tiller_plan_parse(
     make(out, err, || Plan::from_json(unsafe { text(json, "json") }?).map(tiller_plan))
 }
 
-/// The plan of one rule on the features that a search found, each with the weight 1.
+/// The plan of one rule on the features that a search found, each with its weight.
 ///
 /// `op` is an operator of the schema, such as "min_clamp". `unit` counts `strength`: 0 raw, 1 multiples of each feature's
 /// mean positive activation, 2 the norm of the row. `dictionary` is the name for tiller_plan_compile(), or NULL.
@@ -129,7 +129,7 @@ pub unsafe extern "C" fn tiller_plan_for(
         let op = op.ok_or_else(|| Error::argument(format!("op: no operator is called {name:?}")))?;
         let units = [Strength::raw, Strength::activation, Strength::norm];
         let strength = choice(unit, &units, "unit")?(strength);
-        let features = some(matches, "matches")?.list.iter().map(|m| Feature::from(m.feature));
+        let features = some(matches, "matches")?.list.iter().map(|m| Feature { id: m.feature, weight: m.weight });
         let mut rule = Rule::new(op, features, (op != Op::Ablate).then_some(strength));
         // SAFETY: the header requires a C string or NULL.
         rule.dictionary = unsafe { super::arguments::opt_text(dictionary, "dictionary") }?.map(Into::into);

@@ -1,12 +1,14 @@
 use std::ffi::c_char;
+use std::path::Path;
 
 use super::activations::tiller_activations;
-use super::arguments::{Options, choice, finite, options, path, slice, some};
+use super::arguments::{Options, choice, finite, options, path, slice, some, text};
 use super::dictionary::tiller_dictionary;
 use super::error::tiller_status;
 use super::guard::{ErrorOut, Out, make};
 use super::progress::{reporter, tiller_progress};
-use crate::error::Result;
+use crate::activations::Activations;
+use crate::error::{Error, Result};
 use crate::train::{self, Rows, Variant};
 
 /// How a dictionary is trained. Zero means the default.
@@ -15,7 +17,8 @@ use crate::train::{self, Rows, Variant};
 pub struct tiller_train_options {
     /// sizeof(tiller_train_options).
     pub size: u32,
-    /// Which rule keeps codes: 0 BatchTopK, 1 TopK.
+    /// Which rule keeps codes: 0 BatchTopK, 1 TopK, 2 Matryoshka, 3 ReLU, 4 P-annealing, 5 JumpReLU, 6 Gated. The last
+    /// four are led to k codes a row by the weight of their penalty.
     pub variant: u32,
     /// Features of the dictionary; 0 means 4,096.
     pub n_features: u32,
@@ -41,6 +44,17 @@ pub struct tiller_train_options {
     pub checkpoint_every: u32,
 }
 
+/// Variants by their numbers in the header.
+const VARIANTS: [Variant; 7] = [
+    Variant::BatchTopK,
+    Variant::TopK,
+    Variant::Matryoshka,
+    Variant::Relu,
+    Variant::PAnneal,
+    Variant::JumpRelu,
+    Variant::Gated,
+];
+
 // SAFETY: `repr(C)`, a `u32` first, numbers only.
 unsafe impl Options for tiller_train_options {
     const NAME: &'static str = "tiller_train_options";
@@ -48,12 +62,13 @@ unsafe impl Options for tiller_train_options {
 
 impl tiller_train_options {
     fn options(&self) -> Result<train::Options> {
-        let default = train::Options::default();
+        let variant = choice(self.variant, &VARIANTS, "tiller_train_options.variant")?;
+        let default = train::Options::of(variant);
         let or = |given: u32, default: usize| if given == 0 { default } else { given as usize };
         let steps = |given: u32, default: u64| if given == 0 { default } else { given.into() };
         let lr = finite(self.lr, "tiller_train_options.lr")?;
         Ok(train::Options {
-            variant: choice(self.variant, &[Variant::BatchTopK, Variant::TopK], "tiller_train_options.variant")?,
+            variant,
             n_features: or(self.n_features, default.n_features),
             k: or(self.k, default.k),
             batch: or(self.batch, default.batch),
@@ -67,6 +82,17 @@ impl tiller_train_options {
             ..default
         })
     }
+}
+
+/// The shards behind `n_rows` handles.
+///
+/// # Safety
+/// `rows` points to `n_rows` handles that are NULL or live.
+unsafe fn opened<'a>(rows: *const *const tiller_activations, n_rows: usize) -> Result<Vec<&'a Activations>> {
+    // SAFETY: the caller promises `n_rows` pointers.
+    let rows = unsafe { slice(rows, n_rows, "rows") }?.iter();
+    // SAFETY: the caller promises live handles.
+    rows.map(|p| Ok(&some(unsafe { p.as_ref() }, "rows")?.rows)).collect()
 }
 
 /// Trains a dictionary on the rows of `n_rows` directories, all of one model and layer. `checkpoint` is a file from which
@@ -84,10 +110,8 @@ pub unsafe extern "C" fn tiller_train(
     err: ErrorOut<'_>,
 ) -> tiller_status {
     make(out, err, || {
-        // SAFETY: the header requires `n_rows` pointers.
-        let rows = unsafe { slice(rows, n_rows, "rows") }?.iter();
-        // SAFETY: the header requires live handles.
-        let rows = rows.map(|p| Ok(&some(unsafe { p.as_ref() }, "rows")?.rows)).collect::<Result<Vec<_>>>()?;
+        // SAFETY: the header requires `n_rows` pointers to live handles.
+        let rows = unsafe { opened(rows, n_rows) }?;
         // SAFETY: the header requires a struct whose `size` is set, or NULL; a C string, or NULL.
         let (given, checkpoint) = unsafe {
             (options(given)?, if checkpoint.is_null() { None } else { Some(path(checkpoint, "checkpoint")?) })
@@ -97,4 +121,53 @@ pub unsafe extern "C" fn tiller_train(
         let dictionary = train::fit(&Rows::from_activations(&rows)?, &given.options()?, checkpoint, &mut progress)?;
         Ok(tiller_dictionary::from(dictionary))
     })
+}
+
+/// As tiller_train(), by a recipe: all settings as JSON, such as the one that a trained dictionary carries, or as little
+/// as `{"variant":"jumprelu","k":32}`; what is left out has the variant's default, and an unknown name is an error.
+/// `threads` is 0 for all that the machine has. `metrics` is a file to which every step adds a line of JSON, or NULL.
+///
+/// On success `*out` owns a new dictionary; free it with tiller_dictionary_free(), after tiller_dictionary_save().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_train_recipe(
+    rows: *const *const tiller_activations,
+    n_rows: usize,
+    recipe: *const c_char,
+    threads: u32,
+    checkpoint: *const c_char,
+    metrics: *const c_char,
+    progress: Option<&tiller_progress>,
+    out: Out<'_, tiller_dictionary>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        // SAFETY: the header requires `n_rows` pointers to live handles.
+        let rows = unsafe { opened(rows, n_rows) }?;
+        // SAFETY: the header requires a C string.
+        let recipe = unsafe { text(recipe, "recipe") }?;
+        let options = train::Options { threads: threads as usize, ..train::Options::from_json(recipe)? };
+        // SAFETY: the header requires C strings, or NULL.
+        let (checkpoint, metrics) = unsafe { (file(checkpoint, "checkpoint")?, file(metrics, "metrics")?) };
+        // SAFETY: the header requires a function that may be called with its `user`.
+        let mut progress = unsafe { reporter(progress) };
+        let mut journal = metrics.map(train::Journal::new);
+        let mut written: std::result::Result<(), Error> = Ok(());
+        let rows = Rows::from_activations(&rows)?;
+        let dictionary = train::fit_with(&rows, &options, checkpoint, &mut progress, &mut |metrics| {
+            if let (Some(journal), Ok(())) = (&mut journal, &written) {
+                written = journal.push(metrics);
+            }
+        })?;
+        written?;
+        Ok(tiller_dictionary::from(dictionary))
+    })
+}
+
+/// A path, or NULL.
+///
+/// # Safety
+/// `pointer` is a C string, or NULL.
+unsafe fn file<'a>(pointer: *const c_char, name: &'static str) -> Result<Option<&'a Path>> {
+    // SAFETY: as the caller promises.
+    if pointer.is_null() { Ok(None) } else { unsafe { path(pointer, name) }.map(Some) }
 }

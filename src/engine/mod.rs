@@ -162,6 +162,11 @@ impl Engine {
         usize::try_from(unsafe { sys::llama_model_n_embd(self.model.as_ptr()) }).unwrap_or(0)
     }
 
+    /// Sequences that may run side by side.
+    pub fn sequences(&self) -> usize {
+        self.options.sequences.max(1)
+    }
+
     /// Number of tokens of the vocabulary.
     pub fn n_vocab(&self) -> usize {
         // SAFETY: the vocabulary belongs to the loaded model.

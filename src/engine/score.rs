@@ -81,6 +81,46 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Reads every one of `sequences` from an empty cache, side by side; `each` gets its index, the position of a token
+    /// and the logits of what comes after that token. The plan in force applies: the i-th has sequence id i.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::Kind::Argument) if there are more than the engine has sequences, or one is longer than a batch.
+    pub fn predict(&mut self, sequences: &[Vec<i32>], each: &mut dyn FnMut(usize, usize, &[f32])) -> Result<()> {
+        if sequences.len() > self.options.sequences.max(1) {
+            let (n, has) = (sequences.len(), self.options.sequences);
+            return Err(Error::argument(format!("{n} sequences to read, the engine was opened with {has}")));
+        }
+        let size = self.options.batch.min(LOGITS / self.n_vocab().max(1)).max(1);
+        if let Some(long) = sequences.iter().find(|tokens| tokens.len() > size) {
+            return Err(Error::argument(format!("a sequence of {} tokens, expected at most {size}", long.len())));
+        }
+        self.forget();
+        self.epoch += 1;
+        let mut start = 0;
+        while start < sequences.len() {
+            let (mut tokens, mut meta, mut end) = (Vec::new(), Vec::new(), start);
+            while let Some(next) = sequences.get(end).filter(|next| tokens.len() + next.len() <= size) {
+                for i in 0..next.len() {
+                    meta.push(RowMeta { position: self.position(i)?, sequence: end as i32, generated: false });
+                }
+                tokens.extend_from_slice(next);
+                end += 1;
+            }
+            let n = tokens.len();
+            if n > 0 {
+                self.decode(&mut tokens, &meta, &mut vec![1; n])?;
+            }
+            for (i, row) in meta.iter().enumerate() {
+                each(row.sequence as usize, row.position as usize, self.logits(i)?);
+            }
+            start = end;
+        }
+        Ok(())
+    }
+}
+
 /// −log softmax(logits)[token].
 fn nll(logits: &[f32], token: i32) -> Result<f32> {
     let wanted = usize::try_from(token).ok().and_then(|token| logits.get(token));

@@ -40,6 +40,14 @@ pub struct Suite {
 }
 
 impl Suite {
+    /// Sixteen concepts, 24 prompts to score and ten to search on: `examples/concepts.json`.
+    ///
+    /// # Errors
+    /// None: a test reads it.
+    pub fn built_in() -> Result<Self> {
+        Self::from_json(include_str!("../../examples/concepts.json"), "the built-in concepts")
+    }
+
     /// Reads and checks a suite from JSON text; `name` stands in error messages.
     ///
     /// # Errors
@@ -201,7 +209,7 @@ pub struct Search {
 impl Default for Search {
     /// In multiples of a feature's mean activation.
     fn default() -> Self {
-        Self { strengths: vec![0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], refine: 2, max_perplexity: 1.5, min_distinct: 0.8 }
+        Self { strengths: vec![0.6, 1.0, 1.5, 2.2, 3.3, 5.0], refine: 1, max_perplexity: 1.5, min_distinct: 0.8 }
     }
 }
 
@@ -357,7 +365,8 @@ mod tests {
 
     #[test]
     fn the_search_ends_just_below_where_text_breaks() {
-        let found = search_strength(&Search::default(), &mut model(2.6)).unwrap();
+        let search = Search { strengths: vec![0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], refine: 2, ..Search::default() };
+        let found = search_strength(&search, &mut model(2.6)).unwrap();
         assert_eq!(found.best.unwrap().strength, 2.5);
         // Two broken strengths (3 and 4) end the climb; 6 is never tried.
         let tried: Vec<f32> = found.trials.iter().map(|t| t.strength).collect();
@@ -368,7 +377,7 @@ mod tests {
     fn the_search_prefers_the_weaker_of_equal_gains_and_avoids_repetition() {
         let mut flat = |s: f32| Ok(Effect { gain: 3.0, perplexity: 1.0, distinct: if s > 1.2 { 0.1 } else { 1.0 } });
         let found = search_strength(&Search::default(), &mut flat).unwrap();
-        assert_eq!(found.best.unwrap().strength, 0.5);
+        assert_eq!(found.best.unwrap().strength, 0.6);
         let mut broken = |_| Ok(Effect { gain: 9.0, perplexity: 5.0, distinct: 1.0 });
         let found = search_strength(&Search::default(), &mut broken).unwrap();
         assert!(found.best.is_none() && found.trials.len() == 2);

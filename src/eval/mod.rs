@@ -2,25 +2,32 @@
 //!
 //! | module | asks |
 //! |---|---|
-//! | [`assignment`] | which one-to-one matching is best? |
 //! | [`codes`] | what are the codes of rows in files, and the rows of codes? |
 //! | [`concepts`] | does steering by a concept's words work, and how hard should it be? |
 //! | [`diagnosis`] | what is wrong with a dictionary that does not fit? |
 //! | [`drift`] | what does quantizing the model do to a dictionary? (feature `engine`) |
+//! | [`gain`] | how much more does a model speak of a concept when steered by its words? (feature `engine`) |
 //! | [`mpc`] | do single features say what concepts' log-odds are? |
+//! | [`output`] | which features that read a concept also make the model write it? (feature `engine`) |
 //! | [`quality`] | how well does a dictionary describe rows? |
 //! | [`self_test`] | does it fit the model at hand, and does the model notice its reconstructions? (feature `engine`) |
+//! | [`temporal`] | are the side effects that a temporal model predicts the ones that the model has? (feature `engine`) |
 //! | [`trial`] | what does a model write with a plan and without, and how fluent is it? (feature `engine`) |
 
-pub mod assignment;
 pub mod codes;
 pub mod concepts;
 pub mod diagnosis;
 #[cfg(feature = "engine")]
 pub mod drift;
+#[cfg(feature = "engine")]
+pub mod gain;
 pub mod mpc;
+#[cfg(feature = "engine")]
+pub mod output;
 pub mod quality;
 #[cfg(feature = "engine")]
 pub mod self_test;
+#[cfg(feature = "engine")]
+pub mod temporal;
 #[cfg(feature = "engine")]
 pub mod trial;

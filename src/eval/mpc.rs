@@ -15,9 +15,8 @@
 
 use rand::Rng;
 
-use super::assignment::assign;
 use crate::error::{Error, Result};
-use crate::num::rng;
+use crate::num::{assign, rng};
 use crate::progress::{Progress, report, silent};
 use crate::train::probe::{self, Probe};
 use std::path::Path;

@@ -36,7 +36,7 @@ pub fn drafts(max_tokens: usize) -> [Generate; 2] {
 /// A search that takes seconds: strengths in multiples of a feature's mean activation, each tried on the first
 /// [`QUICK_PROMPTS`] of [`PROMPTS`] for [`QUICK_TOKENS`] sampled tokens.
 pub fn quick() -> Search {
-    Search { strengths: vec![1.0, 2.0, 3.0, 4.0, 6.0], refine: 1, max_perplexity: 1.8, ..Search::default() }
+    Search { strengths: vec![0.6, 1.0, 1.6, 2.5, 4.0], refine: 1, max_perplexity: 1.8, ..Search::default() }
 }
 
 /// Prompts of a quick search.
@@ -57,7 +57,7 @@ pub fn find_strength(
 ) -> Result<Found> {
     let prompts = PROMPTS.iter().take(QUICK_PROMPTS).map(|&prompt| prompt.to_owned()).collect();
     let [_, sampled] = drafts(QUICK_TOKENS);
-    Comparison::new(engine, prompts, &[sampled])?.search(search, wanted, plan, progress)
+    Comparison::new(engine, prompts, &[sampled])?.search(engine, search, wanted, plan, progress)
 }
 
 /// Words that tell whether text speaks of a concept: the ones that were asked for, and the first ten of each chosen
@@ -97,21 +97,20 @@ pub fn write(
 }
 
 /// A model compared with its unsteered self on the same prompts.
-pub struct Comparison<'e> {
-    engine: &'e mut Engine,
+pub struct Comparison {
     prompts: Vec<String>,
     drafts: Vec<Generate>,
     unsteered: Vec<Continuation>,
 }
 
-impl<'e> Comparison<'e> {
+impl Comparison {
     /// Writes the unsteered texts: every prompt by every draft.
     ///
     /// # Errors
     /// See [`write`].
-    pub fn new(engine: &'e mut Engine, prompts: Vec<String>, drafts: &[Generate]) -> Result<Self> {
-        let mut all = Self { engine, prompts, drafts: drafts.to_vec(), unsteered: Vec::new() };
-        all.unsteered = all.texts(None)?;
+    pub fn new(engine: &mut Engine, prompts: Vec<String>, drafts: &[Generate]) -> Result<Self> {
+        let mut all = Self { prompts, drafts: drafts.to_vec(), unsteered: Vec::new() };
+        all.unsteered = all.texts(engine, None)?;
         Ok(all)
     }
 
@@ -124,14 +123,14 @@ impl<'e> Comparison<'e> {
     ///
     /// # Errors
     /// See [`write`].
-    pub fn steered(&mut self, plan: &Arc<Compiled>) -> Result<Vec<Continuation>> {
-        self.texts(Some(plan))
+    pub fn steered(&self, engine: &mut Engine, plan: &Arc<Compiled>) -> Result<Vec<Continuation>> {
+        self.texts(engine, Some(plan))
     }
 
-    fn texts(&mut self, plan: Option<&Arc<Compiled>>) -> Result<Vec<Continuation>> {
+    fn texts(&self, engine: &mut Engine, plan: Option<&Arc<Compiled>>) -> Result<Vec<Continuation>> {
         let mut texts = Vec::with_capacity(self.prompts.len() * self.drafts.len());
         for draft in &self.drafts {
-            texts.extend(write(self.engine, plan, &self.prompts, draft)?);
+            texts.extend(write(engine, plan, &self.prompts, draft)?);
         }
         Ok(texts)
     }
@@ -140,8 +139,8 @@ impl<'e> Comparison<'e> {
     ///
     /// # Errors
     /// See [`write`].
-    pub fn effect(&mut self, plan: &Arc<Compiled>, wanted: &[String]) -> Result<Effect> {
-        let steered = Tally::of(&self.steered(plan)?, wanted);
+    pub fn effect(&self, engine: &mut Engine, plan: &Arc<Compiled>, wanted: &[String]) -> Result<Effect> {
+        let steered = Tally::of(&self.steered(engine, plan)?, wanted);
         Ok(Effect::between(&steered, &Tally::of(&self.unsteered, wanted)))
     }
 
@@ -151,7 +150,8 @@ impl<'e> Comparison<'e> {
     /// # Errors
     /// See [`write`] and [`search_strength`]; what `plan` returns; [`Cancelled`](crate::Kind::Cancelled).
     pub fn search(
-        &mut self,
+        &self,
+        engine: &mut Engine,
         search: &Search,
         wanted: &[String],
         plan: &dyn Fn(f32) -> Result<Arc<Compiled>>,
@@ -163,7 +163,7 @@ impl<'e> Comparison<'e> {
             if !progress(Step { done, total, note: &note }) {
                 return Err(Error::cancelled());
             }
-            let effect = self.effect(&plan(strength)?, wanted)?;
+            let effect = self.effect(engine, &plan(strength)?, wanted)?;
             done += 1;
             note = format!("strength {strength:.2}: gain {:.1}, perplexity {:.2}", effect.gain, effect.perplexity);
             Ok(effect)

@@ -44,7 +44,7 @@ pub struct Match {
     pub feature: u32,
     /// How well it means all the words, in (0, 1]; for a search in labels, 1.
     pub score: f32,
-    /// Its score relative to the best match: a weight for steering with several features.
+    /// Its share of the strength when several features are steered: its score relative to the best match, or by its lift.
     pub weight: f32,
     /// The words of the query that its explanation holds, as written there.
     pub matched: Vec<String>,
@@ -56,6 +56,9 @@ pub struct Match {
     pub density: Option<f32>,
     /// Its mean activation where it fires.
     pub mean: Option<f32>,
+    /// By how many nats it makes the words likelier when it is pushed, if that was
+    /// [measured](crate::eval).
+    pub lift: Option<f32>,
 }
 
 impl Match {
@@ -69,6 +72,7 @@ impl Match {
             label: explanation.label.clone(),
             density: explanation.density,
             mean: explanation.mean,
+            lift: None,
         }
     }
 }
@@ -175,6 +179,12 @@ impl Explanations {
         let best = matches.first().map_or(1.0, |best| best.score);
         matches.iter_mut().for_each(|found| found.weight = found.score / best);
         Ok(matches)
+    }
+
+    /// `feature` as a match that no word speaks for: score and weight 0.
+    pub fn match_of(&self, feature: u32) -> Match {
+        let unknown = Explanation { feature, ..Explanation::default() };
+        Match { weight: 0.0, ..Match::new(self.get(feature).unwrap_or(&unknown), 0.0) }
     }
 
     /// The words of a query that no explanation holds.

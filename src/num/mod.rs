@@ -1,4 +1,4 @@
-//! Floor 0: dot kernels, top-k, matrix products, linear algebra, statistics, random numbers.
+//! Floor 0: dot kernels, top-k, matrix products, linear algebra, assignment, statistics, random numbers.
 //!
 //! Rows are stored in one of four ways ([`Row`]): `f32`, `f16`, `bf16`, or `q8_0` (blocks of 32 signed bytes with one
 //! half-precision scale, ggml's layout), or in blocks that a caller decodes. The other side of every product is `f32`. Kernels exist twice: a portable
@@ -6,6 +6,7 @@
 //! chosen at run time by a value that only a CPU with these instructions can produce. There is no AVX-512 version: no
 //! machine that runs these tests has it, and a kernel that no test has run does not ship.
 
+mod assignment;
 mod avx2;
 mod cpu;
 pub(crate) mod estimate;
@@ -18,6 +19,7 @@ pub(crate) mod screen;
 pub mod stats;
 mod top_k;
 
+pub use assignment::assign;
 pub use gemm::{Mat, gemm};
 pub(crate) use q8_0::round_q8_0;
 pub use q8_0::{Q8_0_BYTES, Q8_0_LEN, quantize_q8_0};

@@ -25,6 +25,16 @@ fn rule(rule: &Rule) -> Result<()> {
         (Some(v), true) => vector(rule, v)?,
         (None, false) => features(rule)?,
     }
+    if let Some(file) = &rule.propagate {
+        if rule.op != Op::Add || rule.features.is_empty() {
+            let what =
+                if rule.features.is_empty() { "a vector".to_owned() } else { format!("op `{}`", rule.op.name()) };
+            return Err(Error::argument(format!("propagate: only `add` on features propagates, found {what}")));
+        }
+        if file.as_os_str().is_empty() {
+            return Err(Error::argument("propagate: expected the file of a temporal model, found an empty name"));
+        }
+    }
     match (rule.strength, rule.op) {
         (Some(_), Op::Ablate) => {
             return Err(Error::argument("strength: `ablate` takes none; use `scale` or `clamp` for a partial edit"));

@@ -7,11 +7,12 @@ use super::apply::{Action, Change, Condition, Edit, PointOps, Rows};
 use super::control_vector::ControlVector;
 use super::encoder::Encoder;
 use super::rule::{Gate, Op, Rule, Scope, Sequences, Unit, Vector};
-use super::{Plan, digest};
+use super::{Plan, digest, propagate};
 use crate::dictionary::{Dictionary, Normalization};
 use crate::error::{Error, Result};
 use crate::hook_point::HookPoint;
 use crate::num::{axpy, norm};
+use crate::train::temporal::Temporal;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -57,10 +58,10 @@ impl Compiled {
 type Actions = BTreeMap<HookPoint, Vec<Action>>;
 
 /// What rules may refer to.
-struct World<'a> {
+pub(super) struct World<'a> {
     dictionaries: &'a [(&'a str, Arc<Dictionary>)],
     n_layer: usize,
-    d_model: usize,
+    pub(super) d_model: usize,
 }
 
 impl Plan {
@@ -153,7 +154,14 @@ impl Plan {
     fn resolve_rule(&self, index: usize, rule: &Rule, world: &World) -> Result<Vec<(HookPoint, Action)>> {
         let edits = match &rule.vector {
             Some(vector) => self.vector_edits(rule, vector, world)?,
-            None => vec![feature_edit(rule, world)?],
+            None => {
+                let temporal = rule.propagate.as_ref().map(|file| Temporal::open(&self.resolve(file)));
+                let temporal = temporal.transpose().map_err(|e| e.context("propagate"))?;
+                match &temporal {
+                    Some(model) if model.features().is_empty() => vec![propagate::latents(rule, model, world)?],
+                    model => vec![feature_edit(rule, world, model.as_ref())?],
+                }
+            }
         };
         let constant = rule.is_unconditional_add() && edits.iter().all(|(_, edit)| edit.is_constant());
         let first = rule.select.include_first.unwrap_or(constant);
@@ -235,7 +243,7 @@ impl Plan {
 }
 
 /// What a rule on features does, and where.
-fn feature_edit(rule: &Rule, world: &World) -> Result<(HookPoint, Edit)> {
+fn feature_edit(rule: &Rule, world: &World, temporal: Option<&Temporal>) -> Result<(HookPoint, Edit)> {
     let (name, dictionary) = world.dictionary(rule.dictionary.as_deref())?;
     if rule.op != Op::Add {
         world.check_reads(name, dictionary, rule.op.name(), true)?;
@@ -263,7 +271,10 @@ fn feature_edit(rule: &Rule, world: &World) -> Result<(HookPoint, Edit)> {
     let d = world.d_model;
     let mut decoder = vec![0.0; ids.len() * d];
     let slice = dictionary.slice(&ids)?;
-    decoder.chunks_exact_mut(d).enumerate().for_each(|(j, row)| slice.add_decoder(j, 1.0, row));
+    match temporal {
+        Some(model) => propagate::directions(model, dictionary, &ids, &mut decoder)?,
+        None => decoder.chunks_exact_mut(d).enumerate().for_each(|(j, row)| slice.add_decoder(j, 1.0, row)),
+    }
     let strength = rule.strength.unwrap_or(super::Strength::raw(0.0));
     let means = match strength.unit {
         Unit::Activation => means(name, dictionary, &ids, "strength.unit", "features")?,
@@ -385,7 +396,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn check_layer(&self, layer: usize) -> Result<()> {
+    pub(super) fn check_layer(&self, layer: usize) -> Result<()> {
         if layer < self.n_layer {
             return Ok(());
         }
@@ -443,14 +454,14 @@ fn means(name: &str, dictionary: &Dictionary, ids: &[u32], unit_key: &str, key: 
     ids.iter().enumerate().map(mean).collect()
 }
 
-fn length(direction: &[f32], what: &str) -> Result<f32> {
+pub(super) fn length(direction: &[f32], what: &str) -> Result<f32> {
     match norm(direction) {
         n if n.is_finite() && n > 0.0 => Ok(n),
         n => Err(Error::mismatch(format!("{what} has length {n}, so no strength relative to the norm can be given"))),
     }
 }
 
-fn finite(values: Vec<f32>) -> Result<Vec<f32>> {
+pub(super) fn finite(values: Vec<f32>) -> Result<Vec<f32>> {
     match values.iter().find(|v| !v.is_finite()) {
         None => Ok(values),
         Some(v) => {

@@ -34,6 +34,7 @@
 //! | `op` | one of the operators below | required |
 //! | `features` | list of `id` or `{"id": n, "weight": w}`; the weight multiplies the strength for that feature | one of `features`, `vector` |
 //! | `vector` | a direction for `add`: `[numbers]`, or `{"file": "v.gguf", "shift": 0}`, a llama.cpp control vector (see [`ControlVector`]) | |
+//! | `propagate` | for `add` on features: a temporal model's file; each feature brings along what it drives in the same row (arXiv 2509.23323) | none |
 //! | `dictionary` | the name under which the caller gives the dictionary | the only one, if there is one |
 //! | `layer` | residual stream after this block (`l_out-L`), counted from 0 | the dictionary's layer; for a vector file, each direction at its own |
 //! | `hook` | the site of that block: `resid_post`, `resid_pre`, `attn_out`, `resid_mid` or `mlp_out` (see [`HookPoint`](crate::hook_point)) | the dictionary's site, else `resid_post` |
@@ -57,6 +58,10 @@
 //! | `amplify` | `f' = f + s f` (arXiv 2502.15576) | a plain factor |
 //! | `calibrate` | `f' = f + relu(s − f)` (arXiv 2502.15576; the same edit as `min_clamp`) | any unit, not negative |
 //! | `calibrate_spread` | `v_i = relu(s_i − f_i)`, `x1 = x + Σ s_i (v_i/Σv) d_i`, `x' = x1 ‖x‖/‖x1‖`; identity where `Σv = 0` | any unit, not negative |
+//!
+//! With `propagate` the direction of `add` is `A Ψ_0 e_i`, Ψ_0 = (I − M)⁻¹, in place of `d_i`: the feature and what follows
+//! from it in the same row, as the [temporal model](crate::train::temporal) has it. It is a constant too, so it compiles to a
+//! control vector. With a model of rows, which has no dictionary, `features` are its latents.
 //!
 //! Units of strength: `raw`, the numbers of the dictionary's codes; `activation`, multiples of the feature's own mean positive
 //! activation, which the dictionary's statistics hold; `norm`, relative to the row: at strength s the feature contributes a
@@ -104,6 +109,7 @@ mod control_vector;
 mod digest;
 mod encoder;
 mod json;
+mod propagate;
 mod rule;
 
 pub use apply::{Edited, Fault, PointOps, RowMeta, Scratch};

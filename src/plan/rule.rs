@@ -25,6 +25,10 @@ pub struct Rule {
     /// In place of features, for [`Op::Add`]: a plain direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vector: Option<Vector>,
+    /// For [`Op::Add`] on features: the file of a [temporal model](crate::train::temporal), relative to the plan's directory.
+    /// Each feature then brings along what it drives in the same row: its direction is A Ψ_0 e_i.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub propagate: Option<PathBuf>,
     /// How strongly; [`Op::Ablate`] has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strength: Option<Strength>,
@@ -52,6 +56,7 @@ impl Rule {
             hook: None,
             features: features.into_iter().map(Into::into).collect(),
             vector: None,
+            propagate: None,
             strength,
             norm_preserve: false,
             select: Selector::default(),
@@ -63,6 +68,16 @@ impl Rule {
     /// A rule that adds `strength` times a direction at `layer` (`None`: each direction of a file at its own layer).
     pub fn vector(vector: Vector, layer: Option<usize>, strength: Strength) -> Self {
         Self { layer, vector: Some(vector), ..Self::new(Op::Add, std::iter::empty::<u32>(), Some(strength)) }
+    }
+
+    /// A rule that adds features of a temporal model together with what they drive in the same row (arXiv 2509.23323);
+    /// latents of rows, if the model is one of rows and not of a dictionary. The isolated edit is [`Op::Add`] alone.
+    pub fn propagating(
+        file: impl Into<PathBuf>,
+        features: impl IntoIterator<Item = impl Into<Feature>>,
+        strength: Strength,
+    ) -> Self {
+        Self { propagate: Some(file.into()), ..Self::new(Op::Add, features, Some(strength)) }
     }
 
     /// Whether a control vector can carry the rule: a constant added to every row. Layer and order are the compiler's matter.

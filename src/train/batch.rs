@@ -1,16 +1,18 @@
 //! One batch on its way through a step: rows, selections, codes, gradients.
 
+use super::codes::Codes;
+use super::firings::{Firings, Source};
 use super::kernel::dot;
-use super::options::{Options, Variant};
+use super::options::Options;
 use super::parallel::each;
-use super::reconstruct::{Codes, Target, Totals, reconstruct};
+use super::reconstruct::{Target, Totals, reconstruct};
 use super::revive::Dead;
 use super::rounded::{Rounded, round};
 use super::rows::Rows;
 use super::score::{Block, Lane, Panels, TALL};
-use super::update::{Firings, Forms, Source, update};
+use super::update::{Forms, Shape, update};
+use super::variant::{Rule, Variant, batchtopk, topk};
 use super::weights::State;
-use super::{adam::Rates, batchtopk, topk};
 use crate::error::Result;
 
 /// Bytes of rows in a piece of work: they and a panel stay in the second cache while all features pass by.
@@ -21,11 +23,13 @@ const PIECE_BYTES: usize = 224 << 10;
 pub(super) struct Batch {
     n: usize,
     d: usize,
-    /// Rows less `b_dec`, `[n, d]`, filled up to whole tiles.
+    /// Rows less `b_dec` (unless they keep it), `[n, d]`, filled up to whole tiles.
     rows: Rounded,
     main: Side,
     /// The same for dead features, which rebuild the error.
     aux: Side,
+    /// Ends of the stretches of features that rebuild rows on their own.
+    levels: Vec<u32>,
     /// BatchTopK's guess of where the cut will be.
     guess: Option<f32>,
 }
@@ -35,19 +39,9 @@ pub(super) struct Batch {
 struct Side {
     lanes: Vec<Lane>,
     codes: Codes,
-    /// `∂L/∂x̂ [n, d]`.
-    gradients: Rounded,
+    /// For each level, `∂L/∂x̂ [n, d]`.
+    gradients: Vec<Rounded>,
     firings: Firings,
-}
-
-/// What a step found out.
-pub(super) struct Outcome {
-    /// Of the reconstruction.
-    pub(super) totals: Totals,
-    /// Of the dead features' reconstruction of the error.
-    pub(super) aux: Totals,
-    /// Of the rows.
-    pub(super) spread: Spread,
 }
 
 /// How far a batch's rows lie from the middle.
@@ -81,14 +75,53 @@ impl Batch {
         (&self.main.codes, &self.aux.codes)
     }
 
+    /// Mean number of active features.
+    pub(super) fn l0(&self) -> f64 {
+        self.main.codes.active() as f64 / self.n as f64
+    }
+
+    /// Row `r` as the encoder sees it.
+    pub(super) fn row(&self, r: usize, out: &mut [f32]) {
+        out.fill(0.0);
+        self.rows.add(out, 1, |_| (1.0, r));
+    }
+
+    /// The squared error of every row's reconstruction, once it is differentiated.
+    pub(super) fn errors(&self) -> Vec<f64> {
+        let Some(last) = self.main.gradients.last() else { return Vec::new() };
+        let per_gradient = self.n as f64 / 2.0;
+        let square = |r: usize| {
+            let sum: f64 = last.row(r).iter().map(|&q| f64::from(q) * f64::from(q)).sum();
+            sum * (f64::from(last.steps[r]) * per_gradient).powi(2)
+        };
+        (0..self.n).map(square).collect()
+    }
+
+    /// What the reconstruction of row `r` leaves over: −g·B/2.
+    #[cfg(test)]
+    pub(super) fn left_over(&self, r: usize) -> Vec<f64> {
+        let Some(last) = self.main.gradients.last() else { return Vec::new() };
+        let factor = f64::from(last.steps[r]) * -0.5 * self.n as f64;
+        last.row(r)[..self.d].iter().map(|&q| f64::from(q) * factor).collect()
+    }
+
     /// Reads, scales, centres, draws in and rounds the rows `ids`; returns how far they spread.
-    pub(super) fn gather(&mut self, state: &State, source: &Rows<'_>, ids: &[u32], threads: usize) -> Result<Spread> {
+    pub(super) fn gather(
+        &mut self,
+        state: &State,
+        source: &Rows<'_>,
+        ids: &[u32],
+        options: &Options,
+        threads: usize,
+    ) -> Result<Spread> {
         (self.n, self.d) = (ids.len(), state.d);
         self.rows.resize(ids.len().next_multiple_of(TALL), state.d);
         let size = piece_rows(state.d);
         let mut sums: Vec<Result<Spread>> = ids.chunks(size).map(|_| Ok(Spread::default())).collect();
         let pieces = ids.chunks(size).zip(self.rows.chunks_mut(size)).zip(&mut sums);
-        each(threads, pieces, |((ids, (rows, steps)), sum)| *sum = gather_piece(state, source, ids, rows, steps));
+        each(threads, pieces, |((ids, (rows, steps)), sum)| {
+            *sum = gather_piece(state, source, ids, options.subtract_bias, rows, steps);
+        });
         sums.into_iter().try_fold(Spread::default(), |sum, piece| {
             let Spread { variance, drawn_in } = piece?;
             Ok(Spread { variance: sum.variance + variance, drawn_in: sum.drawn_in + drawn_in })
@@ -96,13 +129,20 @@ impl Batch {
     }
 
     /// Chooses the features of every row, and of the dead ones if there are some.
-    pub(super) fn select(&mut self, options: &Options, panels: &Panels, dead: Option<&Dead>, threads: usize) {
+    pub(super) fn select(
+        &mut self,
+        options: &Options,
+        rule: &Rule,
+        panels: &Panels,
+        dead: Option<&Dead>,
+        threads: usize,
+    ) {
         let aux = dead.map(|dead| (dead, options.aux_k.min(dead.features.len())));
         match options.variant {
             Variant::TopK => {
                 self.scan(threads, aux, |block, lanes| topk::select(panels, block, lanes, options.k));
             }
-            Variant::BatchTopK => {
+            Variant::BatchTopK | Variant::Matryoshka => {
                 let mut guess = match self.guess {
                     Some(guess) => guess,
                     None => self.first_guess(panels, options.k),
@@ -117,17 +157,20 @@ impl Batch {
                 };
                 self.guess = Some(next);
             }
+            Variant::Relu | Variant::PAnneal | Variant::JumpRelu | Variant::Gated => {
+                self.scan(threads, aux, |block, lanes| batchtopk::push(panels, block, lanes, 0.0));
+            }
         }
-        self.main.codes.take(&self.main.lanes, |f| f);
+        self.main.codes.take(&self.main.lanes, rule, |f| f);
         if let Some(dead) = dead {
-            self.aux.codes.take(&self.aux.lanes, |i| dead.features[i as usize]);
+            self.aux.codes.take(&self.aux.lanes, &Rule::Kept, |i| dead.features[i as usize]);
         }
     }
 
     /// Selects whatever scores above `threshold`.
-    pub(super) fn pass(&mut self, panels: &Panels, threshold: f32, threads: usize) {
+    pub(super) fn pass(&mut self, rule: &Rule, panels: &Panels, threshold: f32, threads: usize) {
         self.scan(threads, None, |block, lanes| batchtopk::push(panels, block, lanes, threshold));
-        self.main.codes.take(&self.main.lanes, |f| f);
+        self.main.codes.take(&self.main.lanes, rule, |f| f);
     }
 
     /// Hands every piece to `choose`, and to the dead features, of which each row gets so many.
@@ -158,37 +201,46 @@ impl Batch {
     /// Reconstruction and gradients of what was selected.
     pub(super) fn differentiate(
         &mut self,
+        state: &State,
         decoder: &Rounded,
+        rule: &Rule,
         dead: bool,
         options: &Options,
-        threads: usize,
     ) -> (Totals, Totals) {
-        let Self { n, d, rows, main, aux, .. } = self;
-        let weight = 2.0 / *n as f32;
-        let target = Target { rows, scale: 1.0, weight };
-        let totals = reconstruct(decoder, &target, &mut main.codes, &mut main.gradients, *d, threads);
-        if !dead {
-            return (totals, Totals::default());
-        }
+        let Self { n, d, rows, main, aux, levels, .. } = self;
+        *levels = options.levels();
+        let (weight, threads) = (2.0 / *n as f32, options.threads);
+        let bias = if options.subtract_bias { None } else { Some(&state.decoder_bias.values[..]) };
+        let target = Target { rows, scale: 1.0, bias, weight, levels };
+        let totals = reconstruct(decoder, &target, rule, &mut main.codes, &mut main.gradients, *d, threads);
+        let Some(left) = main.gradients.last().filter(|_| dead) else { return (totals, Totals::default()) };
         // The error that is left is −g·B/2.
-        let target = Target { rows: &main.gradients, scale: -1.0 / weight, weight: weight * options.aux_weight };
-        (totals, reconstruct(decoder, &target, &mut aux.codes, &mut aux.gradients, *d, threads))
+        let weight = weight * options.aux_weight;
+        let target = Target { rows: left, scale: -0.5 * *n as f32, bias: None, weight, levels: &[u32::MAX] };
+        (totals, reconstruct(decoder, &target, &Rule::Kept, &mut aux.codes, &mut aux.gradients, *d, threads))
     }
 
     /// Updates the parameters.
-    pub(super) fn apply(&mut self, state: &mut State, forms: &mut Forms, dead: bool, rates: &Rates, threads: usize) {
-        let Self { rows, main, aux, .. } = self;
+    pub(super) fn apply(&mut self, state: &mut State, forms: &mut Forms, dead: bool, shape: &Shape<'_>) {
+        let Self { rows, main, aux, levels, .. } = self;
         main.firings.sort(state.n, &main.codes);
-        let mut sources = vec![Source { gradients: &main.gradients, firings: &main.firings }];
+        let mut sources = vec![Source { levels, gradients: &main.gradients, firings: &main.firings }];
         if dead {
             aux.firings.sort(state.n, &aux.codes);
-            sources.push(Source { gradients: &aux.gradients, firings: &aux.firings });
+            sources.push(Source { levels: &[u32::MAX], gradients: &aux.gradients, firings: &aux.firings });
         }
-        update(state, forms, rows, &sources, rates, threads);
+        update(state, forms, rows, &sources, shape);
     }
 }
 
-fn gather_piece(state: &State, source: &Rows<'_>, ids: &[u32], rows: &mut [i16], steps: &mut [f32]) -> Result<Spread> {
+fn gather_piece(
+    state: &State,
+    source: &Rows<'_>,
+    ids: &[u32],
+    subtract_bias: bool,
+    rows: &mut [i16],
+    steps: &mut [f32],
+) -> Result<Spread> {
     let d = state.d;
     let (mut row, mut gap) = (vec![0f32; d], vec![0f32; d]);
     let mut spread = Spread::default();
@@ -215,6 +267,9 @@ fn gather_piece(state: &State, source: &Rows<'_>, ids: &[u32], rows: &mut [i16],
             gap[i] = row[i] + bias[i] - state.mean[i];
         }
         spread.variance += f64::from(dot(&gap, &gap));
+        if !subtract_bias {
+            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+        }
         *step = round(&row, out);
     }
     Ok(spread)

@@ -12,27 +12,32 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use super::options::Options;
+use super::sparsity::Pressure;
 use super::weights::{Moments, Parameter, State};
 use crate::error::{Error, Result};
 use crate::file::write_atomic;
 
 /// What tells a checkpoint from other safetensors files.
-const FORMAT: &str = "tiller train checkpoint 1";
+const FORMAT: &str = "tiller train checkpoint 2";
 
-fn parameters(state: &State) -> [(&'static str, &Parameter, Vec<usize>); 4] {
-    [
+fn parameters<'a>(state: &'a State, options: &Options) -> Vec<(&'static str, &'a Parameter, Vec<usize>)> {
+    let mut all = vec![
         ("W_enc", &state.encoder, vec![state.n, state.d]),
         ("W_dec", &state.decoder, vec![state.n, state.d]),
         ("b_enc", &state.encoder_bias, vec![state.n]),
         ("b_dec", &state.decoder_bias, vec![state.d]),
-    ]
+    ];
+    let names = options.variant.extras(options);
+    all.extend(names.iter().zip(&state.extras).map(|(&(name, _), extra)| (name, extra, vec![state.n])));
+    all
 }
 
 /// Writes `state` to `path`. `rows` is the fingerprint of what is trained on.
 pub(super) fn save(path: &Path, state: &State, options: &Options, rows: &str) -> Result<()> {
     let scalars = [state.scale, state.limit];
+    let pressure = state.pressure.numbers();
     let mut tensors: Vec<(String, &str, Vec<usize>, &[u8])> = Vec::new();
-    for (name, parameter, shape) in parameters(state) {
+    for (name, parameter, shape) in parameters(state, options) {
         let parts = [("", &parameter.values), (".m", &parameter.moments.first), (".v", &parameter.moments.second)];
         for (suffix, data) in parts {
             tensors.push((format!("{name}{suffix}"), "F32", shape.clone(), bytemuck::cast_slice(data)));
@@ -40,6 +45,7 @@ pub(super) fn save(path: &Path, state: &State, options: &Options, rows: &str) ->
     }
     tensors.push(("idle".into(), "U64", vec![state.n], bytemuck::cast_slice(&state.idle)));
     tensors.push(("mean".into(), "F32", vec![state.d], bytemuck::cast_slice(&state.mean)));
+    tensors.push(("pressure".into(), "F64", vec![pressure.len()], bytemuck::cast_slice(&pressure)));
     tensors.push(("scale, limit".into(), "F32", vec![2], bytemuck::cast_slice(&scalars)));
 
     let mut header = Map::new();
@@ -95,6 +101,9 @@ pub(super) fn load(path: &Path, d: usize, options: &Options, rows: &str) -> Resu
     let file = File { path, tensors: SafeTensors::deserialize(&bytes).map_err(malformed)? };
     let n = options.n_features;
     let scalars = file.numbers::<f32>("scale, limit", Dtype::F32, &[2])?;
+    let extras = options.variant.extras(options);
+    let extras = extras.iter().map(|(name, _)| file.parameter(name, &[n])).collect::<Result<Vec<_>>>()?;
+    let pressure = Pressure::from_numbers(&file.numbers::<f64>("pressure", Dtype::F64, &[Pressure::LEN])?);
     Ok(Some(State {
         d,
         n,
@@ -102,6 +111,8 @@ pub(super) fn load(path: &Path, d: usize, options: &Options, rows: &str) -> Resu
         decoder: file.parameter("W_dec", &[n, d])?,
         encoder_bias: file.parameter("b_enc", &[n])?,
         decoder_bias: file.parameter("b_dec", &[d])?,
+        extras,
+        pressure,
         idle: file.numbers("idle", Dtype::U64, &[n])?,
         mean: file.numbers("mean", Dtype::F32, &[d])?,
         scale: scalars[0],

@@ -1,14 +1,15 @@
 //! From the last state to a dictionary: the scale folded back, thresholds and statistics counted.
 //!
 //! Codes in the units of the residual stream are the scaled ones divided by the scale, because selection and ReLU commute
-//! with it: `W_enc` and `W_dec` stay, `b_enc`, `b_dec` and the thresholds are divided.
+//! with it: `W_enc` and `W_dec` stay; biases and thresholds are divided.
 
 use super::batch::Batch;
-use super::options::{Options, Variant};
-use super::rows::{Rows, order};
-use super::score::Panels;
+use super::options::Options;
+use super::rows::{Rows, Selection, order};
+use super::update::Forms;
+use super::variant::{Rule, Variant, jumprelu};
 use super::weights::State;
-use crate::dictionary::{Activation, Dictionary, FeatureStats, Info, Parts, Settings};
+use crate::dictionary::{Activation, Dictionary, FeatureStats, Gate, Info, Parts, Settings};
 use crate::error::Result;
 use crate::progress::{Progress, report};
 
@@ -17,82 +18,108 @@ const STREAM: u32 = u32::MAX - 1;
 /// Candidates per row, in units of `k`, that TopK's thresholds are estimated from.
 const REACH: usize = 4;
 
-/// Counts the features over the rows, folds the scale back and assembles the dictionary.
+/// Counts the features over the rows of `train`, folds the scale back and assembles the dictionary.
 pub(super) fn finish(
     state: &State,
-    panels: &Panels,
+    forms: &Forms,
     source: &Rows<'_>,
+    train: &Selection,
     options: &Options,
     progress: &mut Progress<'_>,
 ) -> Result<Dictionary> {
-    let mut census = Census::new(state.n);
-    let ids = order(source.len(), options.seed, STREAM);
-    let ids = &ids[..ids.len().min(options.statistics_rows)];
-    let wide = match options.variant {
-        Variant::TopK => Options { k: (REACH * options.k).min(state.n), ..options.clone() },
-        Variant::BatchTopK => options.clone(),
-    };
-    let mut batch = Batch::default();
-    let threshold = match options.variant {
-        Variant::TopK => 0.0,
-        Variant::BatchTopK => threshold(state, panels, source, options, ids)?,
-    };
-    let mut done = 0;
-    for ids in ids.chunks(options.batch) {
-        batch.gather(state, source, ids, options.thread_count())?;
-        match options.variant {
-            Variant::TopK => batch.select(&wide, panels, None, options.thread_count()),
-            Variant::BatchTopK => batch.pass(panels, threshold, options.thread_count()),
-        }
-        for at in batch.codes().offsets.windows(2) {
-            let (features, values) = (&batch.codes().features[at[0]..at[1]], &batch.codes().values[at[0]..at[1]]);
-            match options.variant {
-                Variant::TopK => census.add_best(features, values, options.k),
-                Variant::BatchTopK => census.add_above(features, values, threshold),
-            }
-        }
-        done += ids.len() as u64;
-        report(progress, done, source.len().min(options.statistics_rows) as u64, "statistics")?;
-    }
-    let thresholds = match options.variant {
-        Variant::TopK => census.thresholds(),
-        Variant::BatchTopK => vec![threshold; state.n],
-    };
+    let mut ids = order(train.len(), options.seed, STREAM);
+    ids.truncate(options.statistics_rows);
+    train.name(&mut ids);
+    let counter = Counter { state, forms, source, options, rule: Rule::of(options, state, &forms.norms, 1, 1) };
+    let (census, threshold) = counter.count(&ids, progress)?;
+
     let divide = |x: &[f32]| -> Vec<f32> { x.iter().map(|x| x / state.scale).collect() };
-    let activation = match options.variant {
-        Variant::TopK => Activation::TopK { k: options.k },
-        Variant::BatchTopK => Activation::BatchTopK { k: options.k },
+    let (k, bias) = (options.k, &state.encoder_bias.values);
+    let (mut encoder_bias, mut gate) = (divide(bias), None);
+    let (activation, thresholds) = match options.variant {
+        Variant::TopK => (Activation::TopK { k }, Some(census.thresholds())),
+        Variant::BatchTopK | Variant::Matryoshka => (Activation::BatchTopK { k }, Some(vec![threshold; state.n])),
+        Variant::Relu | Variant::PAnneal => (Activation::Relu, None),
+        Variant::JumpRelu => {
+            let thresholds = state.extras[0].values.iter().map(|&p| jumprelu::threshold(options, p)).collect();
+            (Activation::JumpRelu, Some(thresholds))
+        }
+        Variant::Gated => {
+            let log_scale = state.extras[1].values.clone();
+            let gate_bias = std::mem::replace(&mut encoder_bias, divide(&state.extras[0].values));
+            gate = Some(Gate { bias: gate_bias, log_scale });
+            (Activation::Gated, None)
+        }
     };
     Dictionary::from_parts(Parts {
         d_model: state.d,
         encoder: state.encoder.values.clone(),
         decoder: state.decoder.values.clone(),
-        encoder_bias: divide(&state.encoder_bias.values),
+        encoder_bias,
         decoder_bias: divide(&state.decoder_bias.values),
-        threshold: Some(divide(&thresholds)),
-        gate: None,
-        stats: Some(census.statistics(done, state.scale)),
-        settings: Settings::new(activation),
+        threshold: thresholds.as_deref().map(divide),
+        gate,
+        stats: Some(census.statistics(ids.len() as u64, state.scale)),
+        settings: Settings { apply_b_dec_to_input: options.subtract_bias, ..Settings::new(activation) },
         info: Info { recipe: options.recipe(), ..source.info().clone() },
     })
 }
 
-/// The threshold that does on its own what the batch rule does: the smallest code that it keeps, on the mean of a few
-/// batches. (A moving average over the steps, as others keep, lags behind the weights: after a short run it halved L0.)
-fn threshold(state: &State, panels: &Panels, source: &Rows<'_>, options: &Options, ids: &[u32]) -> Result<f32> {
-    /// Batches; their cuts differ by a few per cent.
-    const BATCHES: usize = 16;
-    let mut batch = Batch::default();
-    let (mut sum, mut count) = (0f64, 0f64);
-    for ids in ids.chunks(options.batch).take(BATCHES) {
-        batch.gather(state, source, ids, options.thread_count())?;
-        batch.select(options, panels, None, options.thread_count());
-        let least = batch.codes().values.iter().copied().fold(f32::INFINITY, f32::min);
-        if least.is_finite() {
-            (sum, count) = (sum + f64::from(least), count + 1.0);
+/// What codes are counted from.
+struct Counter<'a> {
+    state: &'a State,
+    forms: &'a Forms,
+    source: &'a Rows<'a>,
+    options: &'a Options,
+    rule: Rule,
+}
+
+impl Counter<'_> {
+    /// Counts the codes of rows `ids`; with the threshold that takes a batch rule's place.
+    fn count(&self, ids: &[u32], progress: &mut Progress<'_>) -> Result<(Census, f32)> {
+        let Self { state, forms, source, options, rule } = self;
+        let mut census = Census::new(state.n);
+        let by_batch = matches!(options.variant, Variant::BatchTopK | Variant::Matryoshka);
+        let threshold = if by_batch { self.threshold(ids)? } else { 0.0 };
+        let wide = Options { k: (REACH * options.k).min(state.n), ..(*options).clone() };
+        let (mut batch, mut done, panels) = (Batch::default(), 0, &forms.panels);
+        for some in ids.chunks(options.batch) {
+            batch.gather(state, source, some, options, options.threads)?;
+            match options.variant {
+                Variant::TopK => batch.select(&wide, rule, panels, None, options.threads),
+                _ => batch.pass(rule, panels, threshold, options.threads),
+            }
+            for at in batch.codes().offsets.windows(2) {
+                let (features, values) = (&batch.codes().features[at[0]..at[1]], &batch.codes().values[at[0]..at[1]]);
+                match options.variant {
+                    Variant::TopK => census.add_best(features, values, options.k),
+                    _ => census.add_above(features, values, threshold),
+                }
+            }
+            done += some.len() as u64;
+            report(progress, done, ids.len() as u64, "statistics")?;
         }
+        Ok((census, threshold))
     }
-    Ok(if count > 0.0 { (sum / count) as f32 } else { 0.0 })
+
+    /// The threshold that does on its own what the batch rule does: the smallest code that it keeps, on the mean of a few
+    /// batches. (A moving average over the steps, as others keep, lags behind the weights: after a short run it halved L0.)
+    fn threshold(&self, ids: &[u32]) -> Result<f32> {
+        /// Batches; their cuts differ by a few per cent.
+        const BATCHES: usize = 16;
+        let Self { state, forms, source, options, rule } = self;
+        let mut batch = Batch::default();
+        let (mut sum, mut count) = (0f64, 0f64);
+        for ids in ids.chunks(options.batch).take(BATCHES) {
+            batch.gather(state, source, ids, options, options.threads)?;
+            batch.select(options, rule, &forms.panels, None, options.threads);
+            let least = batch.codes().values.iter().copied().fold(f32::INFINITY, f32::min);
+            if least.is_finite() {
+                (sum, count) = (sum + f64::from(least), count + 1.0);
+            }
+        }
+        Ok(if count > 0.0 { (sum / count) as f32 } else { 0.0 })
+    }
 }
 
 /// Bins of a feature's values: sixteen an octave, from 2⁻⁸ to 2⁸.

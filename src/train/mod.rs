@@ -7,8 +7,8 @@
 //! | step | cost per row | file |
 //! |---|---|---|
 //! | scores of all features, 16-bit integers | `n_features · d_model` products | `score.rs` |
-//! | selection, fused with the scores | a compare a score | `topk.rs`, `batchtopk.rs` |
-//! | values, reconstruction, gradients of the codes | `3 · k · d_model` | `reconstruct.rs` |
+//! | selection, fused with the scores | a compare a score | `variant/` |
+//! | reconstruction, gradients of the codes | `3 · k · d_model` | `reconstruct.rs`, `variant/` |
 //! | gradients of the weights, feature by feature | `2 · k · d_model` | `update.rs` |
 //! | Adam, unit norm, repacking, in the same pass | `n_features · d_model / batch` | `update.rs`, `adam.rs` |
 //!
@@ -19,32 +19,44 @@
 
 mod adam;
 mod batch;
-mod batchtopk;
 mod checkpoint;
+mod codes;
 pub mod dense;
 mod finish;
+mod firings;
 mod fit;
+mod journal;
 mod kernel;
+mod many;
+mod metrics;
 mod options;
 #[cfg(test)]
 mod oracle;
 mod parallel;
 pub mod probe;
 mod reconstruct;
+mod resample;
 mod revive;
 mod rounded;
 mod rows;
 mod schedule;
 mod score;
+mod sparsity;
 mod start;
 mod table;
-mod topk;
+pub mod temporal;
 mod update;
+mod variant;
 pub mod vector;
 mod weights;
 
 pub use fit::{fit, fit_with};
-pub use options::{Metrics, Options, Variant};
+pub use journal::{Journal, plot};
+pub use many::fit_many;
+pub use metrics::{HeldOut, Metrics};
+pub use options::Options;
 pub use rows::Rows;
 pub use schedule::Decay;
+pub use sparsity::Sparsity;
 pub use table::Table;
+pub use variant::Variant;

@@ -8,6 +8,9 @@ use crate::activations::Activations;
 use crate::dictionary::Info;
 use crate::error::{Error, Result};
 
+/// The stream of the documents that are kept out.
+const HELD_OUT: u32 = u32::MAX - 2;
+
 /// The rows to train on, `[n, d_model]`.
 pub struct Rows<'a> {
     d_model: usize,
@@ -216,6 +219,75 @@ fn locate(starts: &[usize], i: usize) -> (usize, usize) {
     (table, i - starts[table])
 }
 
+/// Some of the rows, by number.
+pub(super) enum Selection {
+    /// The first so many.
+    First(usize),
+    /// These.
+    Listed(Vec<u32>),
+}
+
+/// Rows to train on, and rows kept out.
+pub(super) struct Split {
+    pub(super) train: Selection,
+    pub(super) held_out: Selection,
+}
+
+impl Selection {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::First(n) => *n,
+            Self::Listed(rows) => rows.len(),
+        }
+    }
+
+    /// Turns places in the selection into numbers of rows.
+    pub(super) fn name(&self, places: &mut [u32]) {
+        if let Self::Listed(rows) = self {
+            places.iter_mut().for_each(|place| *place = rows[*place as usize]);
+        }
+    }
+}
+
+impl Rows<'_> {
+    /// Keeps `share` of the documents out of training, chosen by the seed. Rows that are not
+    /// harvested, of which nobody knows, count as documents of their own.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`](crate::Kind::Argument) if one of the two parts would be empty.
+    pub(super) fn split(&self, share: f32, seed: u64) -> Result<Split> {
+        if share == 0.0 {
+            return Ok(Split { train: Selection::First(self.len()), held_out: Selection::First(0) });
+        }
+        let documents = self.documents();
+        let wanted = (f64::from(share) * documents.len() as f64).round() as usize;
+        if wanted == 0 || wanted == documents.len() {
+            return Err(Error::argument(format!(
+                "train option held_out: a share of {share} of {} documents is {wanted}; expected some, and not all",
+                documents.len()
+            )));
+        }
+        let mut out = vec![false; documents.len()];
+        order(documents.len(), seed, HELD_OUT)[..wanted].iter().for_each(|&i| out[i as usize] = true);
+        let pick = |held: bool| {
+            let chosen = documents.iter().zip(&out).filter(|&(_, &out)| out == held);
+            Selection::Listed(chosen.flat_map(|(rows, _)| rows.clone()).collect())
+        };
+        Ok(Split { train: pick(false), held_out: pick(true) })
+    }
+
+    /// The rows of each document.
+    fn documents(&self) -> Vec<std::ops::Range<u32>> {
+        let Source::Shards(_, used) = &self.source else { return (0..self.len() as u32).map(|i| i..i + 1).collect() };
+        // Rows of a window follow each other; the next one starts again at its first position, which is left out.
+        let breaks = |two: &[(u32, u32)]| two[1].0 != two[0].0 || two[1].1 != two[0].1 + 1;
+        let mut starts = vec![0u32];
+        starts.extend((1..).zip(used.windows(2)).filter(|(_, two)| breaks(two)).map(|(i, _)| i));
+        let ends: Vec<u32> = starts.iter().skip(1).copied().chain([used.len() as u32]).collect();
+        starts.into_iter().zip(ends).map(|(start, end)| start..end).collect()
+    }
+}
+
 /// Rows are numbered with 32 bits.
 fn number(n: usize) -> Result<()> {
     match u32::try_from(n) {
@@ -264,6 +336,27 @@ mod tests {
         assert_eq!(a, order(1000, 7, 0));
         assert_ne!(a, order(1000, 7, 1));
         assert_ne!(a, order(1000, 8, 0));
+    }
+
+    #[test]
+    fn documents_are_kept_out_whole_and_by_the_seed() {
+        let data = vec![1.0; 300];
+        let rows = Rows::from_slice(3, &data).unwrap();
+        let split = rows.split(0.2, 5).unwrap();
+        let named = |part: &Selection| {
+            let mut all: Vec<u32> = (0..part.len() as u32).collect();
+            part.name(&mut all);
+            all
+        };
+        let (train, held_out) = (named(&split.train), named(&split.held_out));
+        assert_eq!((train.len(), held_out.len()), (80, 20));
+        let mut all = [train, held_out.clone()].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..100).collect::<Vec<u32>>());
+        assert_ne!(held_out, named(&rows.split(0.2, 6).unwrap().held_out));
+        assert_eq!(rows.split(0.0, 5).unwrap().train.len(), 100);
+        let error = rows.split(0.001, 5).err().unwrap();
+        assert!(error.message().contains("of 100 documents is 0"), "{error}");
     }
 
     #[test]

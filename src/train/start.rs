@@ -4,9 +4,12 @@ use rand::Rng;
 
 use super::kernel::{add, dot};
 use super::options::Options;
-use super::rows::{Rows, generator, order};
+use super::rows::{Rows, Split, generator, order};
+use super::sparsity::Pressure;
+use super::variant::{Variant, jumprelu};
 use super::weights::{Parameter, State};
 use crate::error::{Error, Result};
+use crate::num::{Mat, gemm};
 
 /// Rows that the scale and the middle are estimated from.
 const SAMPLE: usize = 16_384;
@@ -17,9 +20,9 @@ const FAR: f32 = 3.0;
 const WEISZFELD: usize = 10;
 
 /// The state before step 0.
-pub(super) fn start(rows: &Rows<'_>, options: &Options) -> Result<State> {
+pub(super) fn start(rows: &Rows<'_>, split: &Split, options: &Options) -> Result<State> {
     let (d, n) = (rows.d_model(), options.n_features);
-    let sample = sample(rows, options.seed)?;
+    let sample = sample(rows, split, options.seed)?;
     let mean = mean(&sample, d);
     let middle = median(&sample, d, &mean);
     let distances: Vec<f32> = sample.chunks_exact(d).map(|row| distance2(row, &middle).sqrt()).collect();
@@ -32,13 +35,27 @@ pub(super) fn start(rows: &Rows<'_>, options: &Options) -> Result<State> {
         )));
     }
     let decoder = directions(n, d, options.seed);
+    let mut encoder_bias = vec![0.0; n];
+    let mut extras = extras(options);
+    if options.start_l0 > 0 && options.variant.has_penalty() {
+        let bars = bars(&sample, &middle, scale, limit, &decoder, options);
+        match (options.variant, &mut extras[..]) {
+            (Variant::JumpRelu, [thresholds]) => {
+                let parameters = bars.iter().map(|&bar| jumprelu::parameter(options, bar));
+                *thresholds = Parameter::new(parameters.collect());
+            }
+            _ => encoder_bias.iter_mut().zip(&bars).for_each(|(bias, bar)| *bias = -bar),
+        }
+    }
     Ok(State {
         d,
         n,
         encoder: Parameter::new(decoder.clone()),
         decoder: Parameter::new(decoder),
-        encoder_bias: Parameter::new(vec![0.0; n]),
+        encoder_bias: Parameter::new(encoder_bias),
         decoder_bias: Parameter::new(middle.iter().map(|x| x * scale).collect()),
+        extras,
+        pressure: Pressure::new(options),
         idle: vec![0; n],
         scale,
         limit: scale * limit,
@@ -47,15 +64,53 @@ pub(super) fn start(rows: &Rows<'_>, options: &Options) -> Result<State> {
     })
 }
 
+/// The parameters that only the variant has.
+pub(super) fn extras(options: &Options) -> Vec<Parameter> {
+    let all = options.variant.extras(options);
+    all.into_iter().map(|(_, value)| Parameter::new(vec![value; options.n_features])).collect()
+}
+
 /// The first rows of a seeded order.
-fn sample(rows: &Rows<'_>, seed: u64) -> Result<Vec<f32>> {
+fn sample(rows: &Rows<'_>, split: &Split, seed: u64) -> Result<Vec<f32>> {
     let d = rows.d_model();
-    let chosen = order(rows.len(), seed, u32::MAX);
-    let mut sample = vec![0f32; chosen.len().min(SAMPLE) * d];
+    let mut chosen = order(split.train.len(), seed, u32::MAX);
+    chosen.truncate(SAMPLE);
+    split.train.name(&mut chosen);
+    let mut sample = vec![0f32; chosen.len() * d];
     for (row, &i) in sample.chunks_exact_mut(d).zip(&chosen) {
         rows.read(i as usize, row)?;
     }
     Ok(sample)
+}
+
+/// For each feature, the score that `start_l0 / n_features` of the sample's first rows exceed.
+fn bars(sample: &[f32], middle: &[f32], scale: f32, limit: f32, encoder: &[f32], options: &Options) -> Vec<f32> {
+    /// Rows that are scored.
+    const ROWS: usize = 2048;
+    /// Features at a time: scores take 2 MB.
+    const FEATURES: usize = 256;
+    let (d, n) = (middle.len(), options.n_features);
+    let mut rows: Vec<f32> = sample.iter().take(ROWS * d).copied().collect();
+    for row in rows.chunks_exact_mut(d) {
+        row.iter_mut().zip(middle).for_each(|(x, middle)| *x -= middle);
+        let far = dot(row, row).sqrt();
+        row.iter_mut().for_each(|x| *x *= scale * (limit / far).min(1.0));
+        if !options.subtract_bias {
+            row.iter_mut().zip(middle).for_each(|(x, middle)| *x += scale * middle);
+        }
+    }
+    let n_rows = rows.len() / d;
+    let above = (n_rows * options.start_l0 / n).min(n_rows - 1);
+    let mut bars = Vec::with_capacity(n);
+    let mut scores = Vec::new();
+    for some in encoder.chunks(FEATURES * d) {
+        let width = some.len() / d;
+        scores.resize(width * n_rows, 0.0);
+        gemm(Mat::new(some, width, d), Mat::new(&rows, n_rows, d).t(), false, &mut scores, options.thread_count());
+        let bar = |scores: &mut [f32]| *scores.select_nth_unstable_by(above, |a, b| b.total_cmp(a)).1;
+        bars.extend(scores.chunks_exact_mut(n_rows).map(bar));
+    }
+    bars.iter().map(|&bar| bar.max(0.0)).collect()
 }
 
 fn mean(sample: &[f32], d: usize) -> Vec<f32> {
@@ -128,11 +183,35 @@ mod tests {
         assert!((middle[0] - 5.3).abs() < 0.1 && (middle[1] - 1.0).abs() < 0.1, "{middle:?}");
     }
 
+    /// Each feature starts as often as it is asked to, by its bias or its threshold.
+    #[test]
+    fn features_start_as_often_as_asked() {
+        let data: Vec<f32> = (0..16_000).map(|i| ((i * 7919 + i / 8 * 31) % 1009) as f32 * 0.37 + 100.0).collect();
+        let rows = Rows::from_slice(8, &data).unwrap();
+        let split = rows.split(0.0, 0).unwrap();
+        for variant in [Variant::Relu, Variant::Gated, Variant::JumpRelu] {
+            let options = Options { n_features: 16, start_l0: 2, ..Options::of(variant) };
+            let state = start(&rows, &split, &options).unwrap();
+            let mut fired = vec![0; 16];
+            for row in data.chunks(8) {
+                let x: Vec<f32> =
+                    row.iter().zip(&state.decoder_bias.values).map(|(x, b)| x * state.scale - b).collect();
+                for (f, fired) in fired.iter_mut().enumerate() {
+                    let score = dot(&x, &state.encoder.values[f * 8..f * 8 + 8]) + state.encoder_bias.values[f];
+                    let bar = if variant == Variant::JumpRelu { state.extras[0].values[f] } else { 0.0 };
+                    *fired += i32::from(score > bar);
+                }
+            }
+            assert!(fired.iter().all(|fired| (fired - 250).abs() <= 40), "{variant:?}: {fired:?} of 2000");
+        }
+    }
+
     #[test]
     fn scaled_rows_have_mean_squared_norm_d_around_the_bias() {
         let data: Vec<f32> = (0..4000).map(|i| ((i * 7919 + i / 8 * 31) % 1009) as f32 * 0.37 + 100.0).collect();
         let rows = Rows::from_slice(8, &data).unwrap();
-        let state = start(&rows, &Options { n_features: 16, ..Options::default() }).unwrap();
+        let split = rows.split(0.0, 0).unwrap();
+        let state = start(&rows, &split, &Options { n_features: 16, ..Options::default() }).unwrap();
         let squares = data.chunks(8).map(|row| {
             let scaled: Vec<f32> = row.iter().map(|x| x * state.scale).collect();
             f64::from(distance2(&scaled, &state.decoder_bias.values))
@@ -144,7 +223,9 @@ mod tests {
         }
         assert_eq!(state.encoder.values, state.decoder.values);
         let same = vec![2.0f32; 80];
-        let error = start(&Rows::from_slice(8, &same).unwrap(), &Options::default()).err().unwrap();
+        let rows = Rows::from_slice(8, &same).unwrap();
+        let split = rows.split(0.0, 0).unwrap();
+        let error = start(&rows, &split, &Options::default()).err().unwrap();
         assert!(error.message().contains("rows that differ"), "{error}");
     }
 }

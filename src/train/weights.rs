@@ -1,5 +1,7 @@
 //! The parameters, their Adam moments, and what else a run carries from step to step.
 
+use super::sparsity::Pressure;
+
 /// Adam's two moments of a tensor.
 pub(super) struct Moments {
     pub(super) first: Vec<f32>,
@@ -14,7 +16,7 @@ pub(super) struct Parameter {
 
 /// Everything that a step reads and writes; a checkpoint holds exactly this.
 ///
-/// Rows are scaled before they come here: `y = scale · x`. Decoder rows have norm 1.
+/// Rows are scaled before they come here: `y = scale · x`. Decoder rows have norm 1, unless they are free.
 pub(super) struct State {
     pub(super) d: usize,
     pub(super) n: usize,
@@ -26,6 +28,10 @@ pub(super) struct State {
     pub(super) encoder_bias: Parameter,
     /// `b_dec [d_model]`, subtracted before the encoder and added after the decoder.
     pub(super) decoder_bias: Parameter,
+    /// One number a feature each, in the order of [`Variant::extras`](super::variant::Variant::extras).
+    pub(super) extras: Vec<Parameter>,
+    /// The weight of the sparsity penalty.
+    pub(super) pressure: Pressure,
     /// Rows since each feature last fired.
     pub(super) idle: Vec<u64>,
     /// What a row is multiplied by.
@@ -43,6 +49,12 @@ impl Parameter {
     pub(super) fn new(values: Vec<f32>) -> Self {
         let n = values.len();
         Self { values, moments: Moments { first: vec![0.0; n], second: vec![0.0; n] } }
+    }
+
+    /// Resets the moments of entries `i·size..(i+1)·size`.
+    pub(super) fn forget(&mut self, i: usize, size: usize) {
+        self.moments.first[i * size..(i + 1) * size].fill(0.0);
+        self.moments.second[i * size..(i + 1) * size].fill(0.0);
     }
 
     /// Values, first and second moments in chunks of `size`.

@@ -66,6 +66,7 @@ RELEASE(compiled)
 RELEASE(control_vector)
 RELEASE(coder)
 RELEASE(probe)
+RELEASE(temporal)
 RELEASE(hook)
 RELEASE(diagnosis)
 
@@ -629,6 +630,50 @@ static void control_vector_data(char **a) {
     if (status == TILLER_OK) out_floats(data, n);
 }
 
+static void temporal_open(char **a) {
+    tiller_temporal *made = NULL;
+    status = tiller_temporal_open(a[1], &made, &err);
+    KEEP(temporal, a[0], made);
+}
+
+static void temporal_save(char **a) { status = tiller_temporal_save(get(a[0]), a[1], &err); }
+
+static void temporal_info(char **a) {
+    const tiller_temporal *t = get(a[0]);
+    const size_t n = tiller_temporal_n_latents(t);
+    uint32_t *features = (uint32_t *) take(n * sizeof *features), *order = (uint32_t *) take(n * sizeof *order);
+    float *deviation = (float *) take(n * sizeof *deviation);
+    status = tiller_temporal_features(t, features, n, &err);
+    if (status == TILLER_OK) status = tiller_temporal_order(t, order, n, &err);
+    if (status == TILLER_OK) status = tiller_temporal_deviation(t, deviation, n, &err);
+    if (status != TILLER_OK) return;
+    out("%zu %zu %zu", n, tiller_temporal_lags(t), tiller_temporal_d_model(t));
+    for (size_t i = 0; i < n; i++) out(" %u", features[i]);
+    for (size_t i = 0; i < n; i++) out(" %u", order[i]);
+    out_floats(deviation, n);
+}
+
+static void temporal_weights(char **a) {
+    const size_t n = tiller_temporal_n_latents(get(a[0])) * tiller_temporal_n_latents(get(a[0]));
+    float *weights = (float *) take(n * sizeof *weights);
+    status = tiller_temporal_weights(get(a[0]), number(a[1]), weights, n, &err);
+    if (status == TILLER_OK) out_floats(weights, n);
+}
+
+static void temporal_response(char **a) {
+    const size_t n = ((size_t) number(a[2]) + 1) * tiller_temporal_n_latents(get(a[0]));
+    float *response = (float *) take(n * sizeof *response);
+    status = tiller_temporal_response(get(a[0]), number(a[1]), number(a[2]), response, n, &err);
+    if (status == TILLER_OK) out_floats(response, n);
+}
+
+static void temporal_direction(char **a) {
+    const size_t n = tiller_temporal_d_model(get(a[0]));
+    float *direction = (float *) take(n * sizeof *direction);
+    status = tiller_temporal_direction(get(a[0]), number(a[1]), number(a[2]) != 0, direction, n, &err);
+    if (status == TILLER_OK) out_floats(direction, n);
+}
+
 static void control_vector_save(char **a) { status = tiller_control_vector_save(get(a[0]), a[1], a[2], &err); }
 
 /* ---- Coders, directions, probes ---- */
@@ -837,6 +882,8 @@ static const struct {
     OPERATION(control_vector_data), OPERATION(control_vector_save), OPERATION(coder_train),
     OPERATION(coder_open), OPERATION(coder_save), OPERATION(coder_code), OPERATION(coder_dictionary),
     OPERATION(direction), OPERATION(probe_fit), OPERATION(probe_open), OPERATION(probe_save), OPERATION(hook_new), OPERATION(hook_graph),
+    OPERATION(temporal_open), OPERATION(temporal_save), OPERATION(temporal_info), OPERATION(temporal_weights),
+    OPERATION(temporal_response), OPERATION(temporal_direction),
     OPERATION(hook_set_plan), OPERATION(hook_vector), OPERATION(hook_announce), OPERATION(hook_capture),
     OPERATION(hook_captured), OPERATION(hook_architecture), OPERATION(hook_patch), OPERATION(hook_stop_after), OPERATION(hook_finish),
 #ifdef TILLER_ENGINE
@@ -890,7 +937,7 @@ static int null_is_safe(void) {
     tiller_error_free(NULL), tiller_text_free(NULL), tiller_gguf_free(NULL), tiller_dictionary_free(NULL);
     tiller_codes_free(NULL), tiller_slice_free(NULL), tiller_model_free(NULL), tiller_vocabulary_free(NULL);
     tiller_explanations_free(NULL), tiller_matches_free(NULL), tiller_plan_free(NULL), tiller_compiled_free(NULL);
-    tiller_control_vector_free(NULL), tiller_hook_free(NULL), tiller_captured_free(NULL);
+    tiller_control_vector_free(NULL), tiller_temporal_free(NULL), tiller_hook_free(NULL), tiller_captured_free(NULL);
     return failures;
 }
 

@@ -357,6 +357,17 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
      }},
     {"probe_open", [](auto &a) { return signs(keep(a[0], probe(a[1]))); }},
     {"probe_save", [](auto &a) { return get<probe>(a[0]).save(a[1]), ""; }},
+    {"temporal_open", [](auto &a) { return keep(a[0], temporal(a[1])), ""; }},
+    {"temporal_save", [](auto &a) { return get<temporal>(a[0]).save(a[1]), ""; }},
+    {"temporal_info",
+     [](auto &a) {
+         const auto &t = get<temporal>(a[0]);
+         return show(t.n_latents(), t.lags(), t.d_model(), t.features(), t.order(), t.deviation());
+     }},
+    {"temporal_weights", [](auto &a) { return show(get<temporal>(a[0]).weights(number(a[1]))); }},
+    {"temporal_response", [](auto &a) { return show(get<temporal>(a[0]).response(number(a[1]), number(a[2]))); }},
+    {"temporal_direction",
+     [](auto &a) { return show(get<temporal>(a[0]).direction(number(a[1]), number(a[2]) != 0)); }},
     {"hook_new", [](auto &a) { return keep(a[0], hook(fake_ggml())), ""; }},
     {"hook_graph", hook_graph},
     {"hook_set_plan", [](auto &a) { return get<hook>(a[0]).set_plan(plan_of(a)), ""; }},

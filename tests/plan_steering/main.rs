@@ -3,5 +3,6 @@
 mod compile;
 mod fixtures;
 mod operators;
+mod propagate;
 mod selection;
 mod traps;

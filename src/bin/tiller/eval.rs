@@ -29,6 +29,7 @@ enum What {
     Drift(DriftArgs),
     /// How well single features of coders and dictionaries say what concepts are (MPC)
     Mpc(mpc::Args),
+    SideEffects(crate::side_effects::Args),
 }
 
 #[derive(Clap)]
@@ -58,6 +59,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     match &args.what {
         What::Drift(args) => run_drift(args, out),
         What::Mpc(args) => mpc::run(args, out),
+        What::SideEffects(args) => crate::side_effects::run(args, out),
     }
 }
 

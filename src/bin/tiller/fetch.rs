@@ -63,6 +63,14 @@ pub(crate) fn run(args: Args, out: &Out) -> Result<()> {
     Ok(())
 }
 
+/// The training text in the cache folder, brought if it is not there.
+pub(crate) fn training_text(out: &Out) -> Result<PathBuf> {
+    let dir = cache_dir()?;
+    std::fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
+    corpus::bring(&dir, &Tools::default(), out)?;
+    Ok(dir.join("text").join("train.jsonl"))
+}
+
 /// `$XDG_CACHE_HOME/tiller`, else `$HOME/.cache/tiller`.
 pub(crate) fn cache_dir() -> Result<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -13,6 +13,7 @@ use tiller::explain::{Explanations, Vocabulary};
 use tiller::file::{gguf::Gguf, safetensors};
 use tiller::model::Model;
 use tiller::plan::Plan;
+use tiller::train::temporal::Temporal;
 use tiller::{Error, Result};
 
 use crate::open::Machine;
@@ -231,12 +232,33 @@ fn dictionary(path: &Path) -> Result<Facts> {
 
 fn tensors(path: &Path) -> Result<Facts> {
     let file = safetensors::File::open(path)?;
+    if Temporal::recognize(&file) {
+        return temporal(path);
+    }
     let mut facts = Facts::new("safetensors");
     let describe = |name: &str| {
         let view = file.opt_tensor(name);
         view.map_or_else(|| name.to_owned(), |view| format!("{name} {:?} {:?}", view.dtype(), view.shape()))
     };
     facts.add("tensors", file.names().map(describe).collect::<Vec<_>>());
+    Ok(facts)
+}
+
+fn temporal(path: &Path) -> Result<Facts> {
+    let model = Temporal::open(path)?;
+    let origin = model.origin();
+    let count = |weights: &[f32]| weights.iter().filter(|w| **w != 0.0).count();
+    let mut facts = Facts::new("temporal model");
+    facts.add("latents", model.n_latents());
+    facts.add("lags", model.lags());
+    facts.add("relations in the same row", count(model.instantaneous()));
+    facts.add("relations to later rows", count(model.lagged()));
+    facts.add("of", if model.features().is_empty() { "rows" } else { "features of a dictionary" });
+    facts.add("dictionary", origin.dictionary.clone());
+    facts.add("model", origin.model.clone());
+    facts.add("model fingerprint", origin.model_fingerprint.clone());
+    facts.add("hook", origin.point.map(|point| point.to_string()));
+    facts.add("recipe", model.recipe().to_owned());
     Ok(facts)
 }
 

@@ -3,6 +3,7 @@
 //! Results go to standard output: tables for people, with `--json` one JSON object a line for machines. Progress bars
 //! and errors go to standard error. Exit codes: 0 done, 1 the work failed, 2 the command line was wrong.
 
+mod adopt;
 mod bench;
 mod codes;
 mod convert;
@@ -17,7 +18,9 @@ mod mpc;
 mod open;
 mod output;
 mod plan;
+mod relations;
 mod run;
+mod side_effects;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -40,6 +43,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Fetch(fetch::Args),
+    Adopt(adopt::Args),
     Info(info::Args),
     Harvest(harvest::Args),
     Train(train::Args),
@@ -48,6 +52,7 @@ enum Command {
     Decode(codes::DecodeArgs),
     Explain(explain::Args),
     Find(find::Args),
+    Relations(relations::Args),
     Plan(plan::Args),
     Run(run::Args),
     Bench(bench::Args),
@@ -63,6 +68,7 @@ fn main() -> ExitCode {
     let out = Out::new(cli.json, cli.quiet);
     let result = match cli.command {
         Command::Fetch(args) => fetch::run(args, &out),
+        Command::Adopt(args) => adopt::run(&args, &out),
         Command::Info(args) => info::run(&args, &out),
         Command::Harvest(args) => harvest::run(&args, &out),
         Command::Train(args) => train::run(&args, &out),
@@ -71,6 +77,7 @@ fn main() -> ExitCode {
         Command::Decode(args) => codes::decode(&args, &out),
         Command::Explain(args) => explain::run(&args, &out),
         Command::Find(args) => find::run(&args, &out),
+        Command::Relations(args) => relations::run(&args, &out),
         Command::Plan(args) => plan::run(&args, &out),
         Command::Run(args) => run::run(&args, &out),
         Command::Bench(args) => bench::run(&args, &out),

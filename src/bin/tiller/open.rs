@@ -1,10 +1,11 @@
 //! Options that several commands share: how a model is opened, and how a concept in words becomes a plan.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tiller::dictionary::Dictionary;
 use tiller::engine::{Engine, Options, requantize};
+use tiller::eval::output::{self, Output};
 use tiller::explain::{Explanations, Match};
 use tiller::model::Model;
 use tiller::plan::{Feature, Op, Plan, Rule, Strength, Unit};
@@ -81,15 +82,27 @@ pub(crate) struct Wish {
     /// What the dictionary's features mean; by default the file beside it that ends in .jsonl
     #[arg(long, value_name = "FILE")]
     pub(crate) explanations: Option<PathBuf>,
-    /// How many features to steer
-    #[arg(short = 'n', long, default_value_t = 4, value_name = "N")]
+    /// How many features to steer, at most
+    #[arg(short = 'n', long, default_value_t = 6, value_name = "N")]
     pub(crate) features: usize,
+    /// What ranks the features that mean the words
+    #[arg(long, default_value = "output")]
+    pub(crate) rank: Rank,
     /// What to do with them: min_clamp, add, clamp, scale, ablate, amplify, calibrate, calibrate_spread, max_clamp
     #[arg(long, default_value = "min_clamp", value_parser = op)]
     pub(crate) op: Op,
     /// What a strength of 1 is: activation (the feature's mean), raw, norm (the row's length)
     #[arg(long, default_value = "activation", value_parser = unit)]
     pub(crate) unit: Unit,
+}
+
+/// What ranks the features that mean the words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rank {
+    /// How much likelier the model finds the words when the feature is pushed
+    Output,
+    /// How well the feature's explanation fits the words
+    Words,
 }
 
 fn op(text: &str) -> std::result::Result<Op, String> {
@@ -107,15 +120,25 @@ fn unit(text: &str) -> std::result::Result<Unit, String> {
 }
 
 impl Wish {
-    /// The features that mean the words, best first.
-    pub(crate) fn choose(&self, dictionary: Option<&Path>, out: &Out) -> Result<Vec<Match>> {
-        let path = match (&self.explanations, dictionary) {
+    /// The features that mean the words, best first: by their explanations alone, or by what they make `judge` say.
+    pub(crate) fn choose(
+        &self,
+        path: Option<&Path>,
+        judge: Option<(&mut Engine, &Arc<Dictionary>)>,
+        out: &Out,
+    ) -> Result<Vec<Match>> {
+        let path = match (&self.explanations, path) {
             (Some(path), _) => path.clone(),
             (None, Some(dictionary)) => dictionary.with_extension("jsonl"),
             (None, None) => return Err(Error::argument("--words needs --explanations FILE")),
         };
-        let explanations = Explanations::load(&path)?;
-        choose(&explanations, self.words.as_deref().unwrap_or_default(), self.features, out)
+        let (explanations, words) = (Explanations::load(&path)?, self.words.as_deref().unwrap_or_default());
+        match judge {
+            Some((engine, dictionary)) if self.rank == Rank::Output => {
+                choose_by_output(engine, dictionary, &explanations, words, self.features, out)
+            }
+            _ => choose(&explanations, words, self.features, out),
+        }
     }
 
     /// The rule that steers `matches` with `strength`.
@@ -125,10 +148,7 @@ impl Wish {
             Op::Scale | Op::Amplify => Some(Strength { value: strength, unit: Unit::Raw }),
             _ => Some(Strength { value: strength, unit: self.unit }),
         };
-        Rule {
-            note: self.words.clone(),
-            ..Rule::new(self.op, matches.iter().map(|m| Feature::from(m.feature)), strength)
-        }
+        Rule { note: self.words.clone(), ..Rule::new(self.op, matches.iter().map(feature), strength) }
     }
 
     /// The plan of that rule alone.
@@ -137,21 +157,54 @@ impl Wish {
     }
 }
 
+/// A feature with its share of the strength.
+fn feature(m: &Match) -> Feature {
+    Feature { id: m.feature, weight: m.weight }
+}
+
 /// The `n` features that mean all of `words`, best first.
 pub(crate) fn choose(explanations: &Explanations, words: &str, n: usize, out: &Out) -> Result<Vec<Match>> {
+    let words = known(explanations, words, out);
+    some_feature(explanations.find(&words, n)?, &words)
+}
+
+/// The words one by one, with a warning about those that no explanation holds.
+fn known<'w>(explanations: &Explanations, words: &'w str, out: &Out) -> Vec<&'w str> {
     let words: Vec<&str> = words.split_whitespace().collect();
     let unknown = explanations.unknown_words(&words);
     if !unknown.is_empty() {
         out.note(format!("warning: no feature is explained by {}", unknown.join(", ")));
     }
-    let matches = explanations.find(&words, n)?;
-    if matches.is_empty() {
-        return Err(Error::unsupported(format!(
-            "no feature means {:?}: try other, more common words",
-            words.join(" ")
-        )));
+    words
+}
+
+fn some_feature(found: Vec<Match>, words: &[&str]) -> Result<Vec<Match>> {
+    if found.is_empty() {
+        let words = words.join(" ");
+        return Err(Error::unsupported(format!("no feature means {words:?}: try other, more common words")));
     }
-    Ok(matches)
+    Ok(found)
+}
+
+/// The `n` features that mean all of `words` and make the model say them most, best first.
+fn choose_by_output(
+    engine: &mut Engine,
+    dictionary: &Arc<Dictionary>,
+    explanations: &Explanations,
+    words: &str,
+    n: usize,
+    out: &Out,
+) -> Result<Vec<Match>> {
+    let words = known(explanations, words, out);
+    let mut bar = out.bar("output scores", "readings");
+    let options = Output::default();
+    let found =
+        output::choose(engine, dictionary, explanations, &words, n, Some(&options), &mut |step| bar.step(step))?;
+    drop(bar);
+    if found.iter().any(|m| m.lift.is_none()) {
+        out.note("warning: no feature that means the words makes the model say them; taking those that mean them best");
+    }
+    some_feature(found, &words)
 }
 
 /// The chosen features as a table.
@@ -160,7 +213,7 @@ pub(crate) fn features_table(matches: &[Match], out: &Out) -> Result<()> {
 }
 
 /// The columns of [`feature_row`].
-pub(crate) const FEATURES: [&str; 5] = ["feature", "score", "fires on", "mean", "words"];
+pub(crate) const FEATURES: [&str; 6] = ["feature", "score", "lift", "fires on", "mean", "words"];
 
 /// One feature as a row of a table.
 pub(crate) fn feature_row(m: &Match) -> Vec<String> {
@@ -169,6 +222,7 @@ pub(crate) fn feature_row(m: &Match) -> Vec<String> {
     vec![
         m.feature.to_string(),
         format!("{:.3}", m.score),
+        m.lift.map_or_else(String::new, |lift| format!("{lift:.2}")),
         m.density.map_or_else(String::new, |d| format!("{:.2} %", 100.0 * d)),
         m.mean.map_or_else(String::new, |mean| format!("{mean:.2}")),
         m.label.as_ref().map_or(words.clone(), |label| format!("[{label}] {words}")),
@@ -179,6 +233,6 @@ pub(crate) fn feature_row(m: &Match) -> Vec<String> {
 pub(crate) fn feature_json(m: &Match) -> serde_json::Value {
     serde_json::json!({
         "feature": m.feature, "score": m.score, "weight": m.weight, "matched": m.matched,
-        "density": m.density, "mean": m.mean, "label": m.label, "words": m.words,
+        "lift": m.lift, "density": m.density, "mean": m.mean, "label": m.label, "words": m.words,
     })
 }

@@ -5,10 +5,12 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tiller::dictionary::Dictionary;
+use tiller::eval::trial;
+use tiller::model::Model;
 use tiller::plan::{Plan, Route, Rule};
 use tiller::{Error, Result};
 
-use crate::open::{Wish, feature_json, features_table};
+use crate::open::{self, Machine, Wish, feature_json, features_table};
 use crate::output::Out;
 
 /// Make a plan from a concept in words, or check and show one
@@ -20,6 +22,11 @@ pub(crate) struct Args {
     /// The dictionary whose features are steered
     #[arg(long, value_name = "FILE")]
     dictionary: Option<PathBuf>,
+    /// The model to steer: features are then ranked by what they make it say
+    #[arg(long, value_name = "FILE", requires = "dictionary")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    machine: Machine,
     #[command(flatten)]
     wish: Wish,
     /// How strongly, in the unit
@@ -59,11 +66,18 @@ fn make(args: &Args, out: &Out) -> Result<()> {
     if args.wish.words.is_none() {
         return Err(Error::argument("plan needs --words (or `plan check FILE`, `plan show FILE`)"));
     }
-    let matches = args.wish.choose(args.dictionary.as_deref(), out)?;
+    let dictionary = match (&args.model, &args.dictionary) {
+        (Some(model), Some(path)) => Some(open::dictionary(path, &Model::open(model)?, out)?),
+        (None, Some(path)) => Some(Arc::new(Dictionary::open(path)?)),
+        _ => None,
+    };
+    let mut engine = args.model.as_ref().map(|path| args.machine.engine(path, 0, trial::SEQUENCES)).transpose()?;
+    let judge = engine.as_mut().zip(dictionary.as_ref());
+    let matches = args.wish.choose(args.dictionary.as_deref(), judge, out)?;
     let plan = args.wish.plan(&matches, args.strength);
     plan.check()?;
-    if let Some(path) = &args.dictionary {
-        compile(&plan, &[(String::new(), Arc::new(Dictionary::open(path)?))])?;
+    if let Some(dictionary) = dictionary {
+        compile(&plan, &[(String::new(), dictionary)])?;
     }
     let Some(path) = &args.output else { return out.text(plan.to_json()) };
     plan.save(path)?;

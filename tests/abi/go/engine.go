@@ -102,6 +102,22 @@ func init() {
 				func(done, total uint64, note string) bool { left--; return left != -1 })
 			return show(f.Factor, f.Trials, f.Gain), err
 		},
+		"engine_rank": func(a arguments) (string, error) {
+			left := number(a[6])
+			var words []string
+			if a[5] != "-" {
+				words = append(words, a[5])
+			}
+			m, err := get[*tiller.Engine](a[1]).Rank(
+				get[*tiller.Dictionary](a[2]), get[*tiller.Matches](a[3]), words, number(a[4]), tiller.OutputOptions{},
+				func(done, total uint64, note string) bool { left--; return left != -1 })
+			shown, err := keepMatches(a[0], m, err)
+			if err == nil && m.Len() > 0 {
+				first, _ := m.At(0)
+				shown += " " + show(first.Lift > 0)
+			}
+			return shown, err
+		},
 		"engine_diagnose": func(a arguments) (string, error) {
 			d, err := get[*tiller.Engine](a[1]).Diagnose(
 				get[*tiller.Dictionary](a[2]), []string{a[3]}, tiller.SelfTestOptions{MaxTokens: 200}, nil)
@@ -116,6 +132,13 @@ func init() {
 				all = append(all, f.FVU > 0 && f.L0 > 0 && f.Clean > 0, f.Changed)
 			}
 			return show(all...), err
+		},
+		"adopt": func(a arguments) (string, error) {
+			left := number(a[4])
+			made, err := tiller.Adopt(a[0], a[1],
+				tiller.AdoptOptions{Minutes: float64(float(a[3])), Files: []string{a[2]}, Threads: 1},
+				func(done, total uint64, note string) bool { left--; return left != -1 })
+			return show(made.Layer), err
 		},
 		"engine_harvest": func(a arguments) (string, error) {
 			left := number(a[4])
@@ -147,6 +170,15 @@ func init() {
 			left := number(a[5])
 			d, err := tiller.Train([]*tiller.Activations{get[*tiller.Activations](a[1])},
 				tiller.TrainOptions{NFeatures: number(a[2]), K: number(a[3]), Batch: number(a[4])}, "",
+				func(done, total uint64, note string) bool { left--; return left != -1 })
+			if _, err = keep(a[0], d, err); err != nil {
+				return "", err
+			}
+			return show(d.NFeatures(), d.DModel()), nil
+		},
+		"train_recipe": func(a arguments) (string, error) {
+			left := number(a[4])
+			d, err := tiller.TrainRecipe([]*tiller.Activations{get[*tiller.Activations](a[1])}, a[2], 1, "", a[3],
 				func(done, total uint64, note string) bool { left--; return left != -1 })
 			if _, err = keep(a[0], d, err); err != nil {
 				return "", err

@@ -526,6 +526,35 @@ var operations = map[string]operation{
 	},
 	"probe_open": func(a arguments) (string, error) { return probeKept(a[0])(tiller.OpenProbe(a[1])) },
 	"probe_save": func(a arguments) (string, error) { return "", get[*tiller.Probe](a[0]).Save(a[1]) },
+	"temporal_open": func(a arguments) (string, error) {
+		t, err := tiller.OpenTemporal(a[1])
+		return kept(a[0], t, err)
+	},
+	"temporal_save": func(a arguments) (string, error) {
+		return "", get[*tiller.Temporal](a[0]).Save(a[1])
+	},
+	"temporal_info": func(a arguments) (string, error) {
+		t := get[*tiller.Temporal](a[0])
+		features, err := t.Features()
+		if err != nil {
+			return "", err
+		}
+		order, err := t.Order()
+		if err != nil {
+			return "", err
+		}
+		deviation, err := t.Deviation()
+		return show(t.NLatents(), t.Lags(), t.DModel(), features, order, deviation), err
+	},
+	"temporal_weights": func(a arguments) (string, error) {
+		return shown(get[*tiller.Temporal](a[0]).Weights(number(a[1])))
+	},
+	"temporal_response": func(a arguments) (string, error) {
+		return shown(get[*tiller.Temporal](a[0]).Response(number(a[1]), number(a[2])))
+	},
+	"temporal_direction": func(a arguments) (string, error) {
+		return shown(get[*tiller.Temporal](a[0]).Direction(number(a[1]), number(a[2]) != 0))
+	},
 	"hook_new": func(a arguments) (string, error) {
 		k, err := newHook()
 		return kept(a[0], k, err)

@@ -16,31 +16,27 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use rand::Rng;
 use serde_json::json;
 use tiller::dictionary::Dictionary;
-use tiller::eval::concepts::{Concept, Continuation, Found, Search, Suite, Tally};
-use tiller::eval::trial::{Comparison, SEQUENCES, drafts, wanted};
-use tiller::explain::{Explanations, Match};
+use tiller::engine::Engine;
+use tiller::eval::concepts::{Concept, Search, Suite};
+use tiller::eval::gain::{Gain, Gauge, Options};
+use tiller::eval::output::Output;
+use tiller::eval::trial::{SEQUENCES, drafts};
+use tiller::explain::Explanations;
 use tiller::model::Model;
-use tiller::num::rng;
-use tiller::plan::{Compiled, Feature, Op, Plan, Route, Rule, Strength};
 use tiller::{Error, Result};
 
 use super::{Args, Line, Lines, median, model_name};
-use crate::open;
-
-/// The built-in concepts.
-const SUITE: &str = include_str!("../../../../examples/concepts.json");
+use crate::open::{self, Rank};
 
 /// What stays the same over concepts.
 struct Bench<'a> {
     args: &'a Args,
     model: String,
     dictionary: Arc<Dictionary>,
-    n_layer: usize,
-    d_model: usize,
-    search: Search,
+    gauge: Gauge,
+    engine: Engine,
     texts: Option<std::fs::File>,
 }
 
@@ -49,27 +45,24 @@ pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
         return Err(Error::argument("bench --what concepts needs --model and --dictionary"));
     };
     let suite = suite(args)?;
-    let opened = open::dictionary(dictionary, &Model::open(path)?, lines.out)?;
-    let files =
-        if args.explanations.is_empty() { vec![dictionary.with_extension("jsonl")] } else { args.explanations.clone() };
-    let mut engine = args.machine.engine(path, 4096, SEQUENCES)?;
-    let mut judge = args.machine.engine(path, 4096, SEQUENCES)?;
-    let texts = args.texts.as_ref().map(|path| std::fs::File::create(path).map_err(|e| Error::io("create", path, e)));
-    let mut bench = Bench {
-        args,
-        model: model_name(path),
-        n_layer: engine.n_layer(),
-        d_model: engine.d_model(),
-        dictionary: opened,
-        search: Search { max_perplexity: args.max_perplexity, ..Search::default() },
-        texts: texts.transpose()?,
+    let dictionary = open::dictionary(dictionary, &Model::open(path)?, lines.out)?;
+    let files = if args.explanations.is_empty() {
+        args.dictionary.iter().map(|path| path.with_extension("jsonl")).collect()
+    } else {
+        args.explanations.clone()
     };
-    let mut searching = Comparison::new(&mut engine, suite.search_prompts.clone(), &drafts(40))?;
-    let mut scoring = Comparison::new(&mut judge, suite.prompts.clone(), &drafts(args.max_tokens))?;
-    for file in &files {
-        bench.estimator(file, &suite, &mut searching, &mut scoring, lines)?;
-    }
-    Ok(())
+    let options = Options {
+        features: args.features,
+        output: (args.rank == Rank::Output).then(Output::default),
+        search: Search { max_perplexity: args.max_perplexity, ..Search::default() },
+        drafts: drafts(args.max_tokens).to_vec(),
+        ..Options::default()
+    };
+    let mut engine = args.machine.engine(path, 4096, SEQUENCES)?;
+    let gauge = Gauge::new(&mut engine, &suite, options)?;
+    let texts = args.texts.as_ref().map(|path| std::fs::File::create(path).map_err(|e| Error::io("create", path, e)));
+    let mut bench = Bench { args, model: model_name(path), dictionary, gauge, engine, texts: texts.transpose()? };
+    files.iter().try_for_each(|file| bench.estimator(file, &suite, lines))
 }
 
 fn suite(args: &Args) -> Result<Suite> {
@@ -78,7 +71,7 @@ fn suite(args: &Args) -> Result<Suite> {
             let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
             Suite::from_json(&text, &path.display().to_string())?
         }
-        None => Suite::from_json(SUITE, "the built-in concepts")?,
+        None => Suite::built_in()?,
     };
     match args.concepts.as_slice() {
         [] => {}
@@ -98,151 +91,73 @@ fn suite(args: &Args) -> Result<Suite> {
 }
 
 impl Bench<'_> {
-    fn estimator(
-        &mut self,
-        file: &Path,
-        suite: &Suite,
-        searching: &mut Comparison<'_>,
-        scoring: &mut Comparison<'_>,
-        lines: &mut Lines<'_>,
-    ) -> Result<()> {
+    fn estimator(&mut self, file: &Path, suite: &Suite, lines: &mut Lines<'_>) -> Result<()> {
         let explanations = Explanations::load(file)?;
         explanations.check_size(self.dictionary.n_features()).map_err(|e| e.context(file.display()))?;
         let estimator = explanations.header().estimator.name();
         let mut ratios: [Vec<f64>; 3] = Default::default();
         for concept in &suite.concepts {
-            let chosen = self.choose(&explanations, concept, searching, lines)?;
-            let plan = match &chosen {
-                Some((matches, strength)) => Some(self.steer(matches, *strength)?),
-                None => None,
-            };
-            let made = self.report(estimator, concept, plan.as_ref(), scoring, lines)?;
+            let mut bar = lines.out.bar(&concept.name, "trials");
+            let (engine, dictionary) = (&mut self.engine, &self.dictionary);
+            let gain = self.gauge.gain(engine, dictionary, &explanations, concept, &mut |step| bar.step(step))?;
+            drop(bar);
+            tell(concept, &gain, lines);
+            let made = self.report(estimator, concept, &gain, lines)?;
             ratios.iter_mut().zip(made).for_each(|(all, ratio)| all.push(ratio));
-            if let (Some((matches, strength)), "data") = (&chosen, estimator) {
-                let plan = self.random(matches, *strength)?;
-                self.report("random", concept, Some(&plan), scoring, lines)?;
+            if estimator == "data" && gain.strength().is_some() {
+                let control = self.gauge.control(&mut self.engine, &self.dictionary, concept, &gain)?;
+                self.report("random", concept, &control, lines)?;
             }
         }
         for (what, ratios) in ["gain", "perplexity", "distinct"].into_iter().zip(ratios) {
             let ratio = median(&ratios);
             let (case, model) = (format!("{what}/{estimator}/median"), self.model.clone());
             let n = ratios.len();
-            lines.push(Line {
-                bench: "concepts",
-                case,
-                model,
-                value: ratio,
-                unit: "ratio",
-                baseline: 1.0,
-                ratio,
-                n,
-            })?;
+            let (value, baseline) = (ratio, 1.0);
+            lines.push(Line { bench: "concepts", case, model, value, unit: "ratio", baseline, ratio, n })?;
         }
         Ok(())
     }
 
-    /// The features of a concept and the strength that the search finds; `None` if there is none.
-    fn choose(
-        &self,
-        explanations: &Explanations,
-        concept: &Concept,
-        searching: &mut Comparison<'_>,
-        lines: &Lines<'_>,
-    ) -> Result<Option<(Vec<Match>, f32)>> {
-        let words: Vec<&str> = concept.words.iter().map(String::as_str).collect();
-        let matches = explanations.find(&words, self.args.features)?;
-        if matches.is_empty() {
-            lines.out.note(format!("{}: no feature means {}", concept.name, words.join(" ")));
-            return Ok(None);
-        }
-        let mut bar = lines.out.bar(&format!("{} strength", concept.name), "trials");
-        let target = wanted(&words.join(" "), &matches);
-        let found =
-            searching.search(&self.search, &target, &|s| self.steer(&matches, s), &mut |step| bar.step(step))?;
-        drop(bar);
-        self.tell(concept, &matches, &found, lines);
-        Ok(found.best.map(|best| (matches, best.strength)))
-    }
-
-    /// Tells people what was chosen.
-    fn tell(&self, concept: &Concept, matches: &[Match], found: &Found, lines: &Lines<'_>) {
-        let mut text = format!("{}:", concept.name);
-        for m in matches {
-            let words: Vec<&str> = m.words.iter().take(5).map(|(word, _)| word.as_str()).collect();
-            text += &format!(" {} ({})", m.feature, words.join(" "));
-        }
-        match &found.best {
-            Some(best) => text += &format!(" at {:.2}", best.strength),
-            None => text += "; no strength leaves the text fluent",
-        }
-        lines.out.note(text);
-    }
-
-    fn compile(&self, rule: Rule) -> Result<Arc<Compiled>> {
-        let given = [("d", self.dictionary.clone())];
-        Ok(Arc::new(Plan::new([rule]).compile(&given, self.n_layer, self.d_model, Route::Auto)?))
-    }
-
-    fn steer(&self, matches: &[Match], strength: f32) -> Result<Arc<Compiled>> {
-        let features = matches.iter().map(|m| Feature::from(m.feature));
-        self.compile(Rule::new(Op::MinClamp, features, Some(Strength::activation(strength))))
-    }
-
-    /// Random features, as many, each raised to a vector of the same length as its counterpart. Features that hardly ever
-    /// fire are not drawn.
-    fn random(&self, matches: &[Match], strength: f32) -> Result<Arc<Compiled>> {
-        let d = &self.dictionary;
-        let fires = |i: u32| d.stats(i as usize).is_none_or(|s| s.density > 1e-4 && s.density < 0.1);
-        let mut random = rng(u64::from(matches.first().map_or(0, |m| m.feature)));
-        let mut features: Vec<Feature> = Vec::new();
-        for m in matches {
-            let mut draws = (0..10_000).map(|_| random.random_range(0..d.n_features() as u32));
-            let taken = |id: u32| matches.iter().any(|m| m.feature == id) || features.iter().any(|f| f.id == id);
-            let id = draws.find(|&id| fires(id) && !taken(id));
-            let id = id.ok_or_else(|| Error::unsupported("the dictionary has no other features that fire"))?;
-            let mean = d.stats(m.feature as usize).map_or(1.0, |s| s.mean);
-            let length = strength * mean * d.decoder_norm(m.feature as usize);
-            features.push(Feature { id, weight: length / d.decoder_norm(id as usize) });
-        }
-        self.compile(Rule::new(Op::MinClamp, features, Some(Strength::raw(1.0))))
-    }
-
-    /// Writes under `plan` and reports gain, perplexity and distinct pairs, as ratios.
-    fn report(
-        &mut self,
-        estimator: &str,
-        concept: &Concept,
-        plan: Option<&Arc<Compiled>>,
-        scoring: &mut Comparison<'_>,
-        lines: &mut Lines<'_>,
-    ) -> Result<[f64; 3]> {
-        let steered = match plan {
-            Some(plan) => scoring.steered(plan)?,
-            None => scoring.unsteered().to_vec(),
-        };
-        let unsteered = Tally::of(scoring.unsteered(), &concept.held_out);
-        let with = Tally::of(&steered, &concept.held_out);
-        self.keep(estimator, concept, &steered)?;
+    /// Reports gain, perplexity and distinct pairs, as ratios.
+    fn report(&mut self, estimator: &str, concept: &Concept, gain: &Gain, lines: &mut Lines<'_>) -> Result<[f64; 3]> {
+        let (with, without) = (&gain.steered, &gain.unsteered);
         let all = [
-            ("gain", with.per_100(), unsteered.per_100(), "held-out words per 100 tokens"),
-            ("perplexity", with.perplexity(), unsteered.perplexity(), "perplexity"),
-            ("distinct", with.distinct(), unsteered.distinct(), "share of word pairs"),
+            ("gain", with.per_100(), without.per_100(), "held-out words per 100 tokens"),
+            ("perplexity", with.perplexity(), without.perplexity(), "perplexity"),
+            ("distinct", with.distinct(), without.distinct(), "share of word pairs"),
         ];
         for (what, value, baseline, unit) in all {
             let case = format!("{what}/{estimator}/{}", concept.name);
-            let (model, ratio, n) = (self.model.clone(), value / baseline, steered.len());
+            let (model, ratio, n) = (self.model.clone(), value / baseline, gain.texts.len());
             lines.push(Line { bench: "concepts", case, model, value, unit, baseline, ratio, n })?;
         }
+        self.keep(estimator, concept, gain)?;
         Ok(all.map(|(_, value, baseline, _)| value / baseline))
     }
 
-    fn keep(&mut self, estimator: &str, concept: &Concept, texts: &[Continuation]) -> Result<()> {
+    fn keep(&mut self, estimator: &str, concept: &Concept, gain: &Gain) -> Result<()> {
         let (Some(file), Some(path)) = (&mut self.texts, &self.args.texts) else { return Ok(()) };
-        for text in texts {
+        for text in &gain.texts {
             let line =
                 json!({"estimator": estimator, "concept": concept.name, "text": text.text, "tokens": text.n_tokens});
             writeln!(file, "{line}").map_err(|e| Error::io("write", Path::new(path), e))?;
         }
         Ok(())
     }
+}
+
+/// Tells people what was chosen.
+fn tell(concept: &Concept, gain: &Gain, lines: &Lines<'_>) {
+    let mut text = format!("{}:", concept.name);
+    for m in &gain.matches {
+        let words: Vec<&str> = m.words.iter().take(5).map(|(word, _)| word.as_str()).collect();
+        text += &format!(" {} ({})", m.feature, words.join(" "));
+    }
+    text += &match (gain.matches.is_empty(), gain.strength()) {
+        (true, _) => format!(" no feature means {}", concept.words.join(" ")),
+        (_, Some(strength)) => format!(" at {strength:.2}"),
+        (_, None) => "; no strength leaves the text fluent".into(),
+    };
+    lines.out.note(text);
 }

@@ -9,6 +9,7 @@ mod explain;
 mod harvest;
 mod map;
 mod overhead;
+mod temporal;
 mod train;
 
 use clap::{Args as Clap, ValueEnum};
@@ -45,12 +46,18 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 50, value_name = "N")]
     max_tokens: usize,
     /// Features a concept
-    #[arg(short = 'n', long, default_value_t = 4, value_name = "N")]
+    #[arg(short = 'n', long, default_value_t = 6, value_name = "N")]
     features: usize,
+    /// What ranks the features of a concept, for concepts
+    #[arg(long, default_value = "output")]
+    rank: crate::open::Rank,
     /// Largest perplexity, relative to the unsteered text, that the search for a strength allows
-    #[arg(long, default_value_t = 1.5, value_name = "RATIO")]
+    #[arg(long, default_value_t = 1.6, value_name = "RATIO")]
     max_perplexity: f64,
-    /// Pairs to measure; 0 takes what fits the case
+    /// Numbers of latents, for temporal [default: 16,32,64,128]
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    latents: Vec<usize>,
+    /// Pairs to measure, or seeds for temporal; 0 takes what fits the case
     #[arg(long, default_value_t = 0, value_name = "N")]
     pairs: usize,
     /// Also write the continuations to this file, a JSON object a line, for concepts
@@ -70,6 +77,8 @@ enum What {
     Train,
     /// Encoding one row against reading the weights, and many rows against a matrix product
     Encode,
+    /// What the temporal estimator finds of a known process, and in what time
+    Temporal,
     /// Opening a dictionary of 1 GB and steering with it
     Map,
     /// What ending a graph early saves
@@ -96,6 +105,9 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     }
     if wants(What::Encode) {
         encode::run(args, &mut lines)?;
+    }
+    if wants(What::Temporal) {
+        temporal::run(args, &mut lines)?;
     }
     if wants(What::Map) {
         map::run(args, &mut lines)?;

@@ -58,7 +58,7 @@ impl Document {
 
 /// What `manifest.json` says: what the text is made of.
 #[derive(Serialize, Deserialize)]
-struct Manifest {
+pub(super) struct Manifest {
     recipe: u32,
     files: Vec<Written>,
     sources: Vec<Taken>,
@@ -94,9 +94,15 @@ struct Skipped {
 
 /// Makes `DIR/text/{train,val,heldout}.jsonl` and `manifest.json` unless a whole set is there, and prints where.
 pub(super) fn fetch(dir: &Path, tools: &Tools, out: &Out) -> Result<()> {
+    let manifest = bring(dir, tools, out)?;
+    show(&manifest, &dir.join("text"), out)
+}
+
+/// The same without a word.
+pub(super) fn bring(dir: &Path, tools: &Tools, out: &Out) -> Result<Manifest> {
     let folder = dir.join("text");
     if let Some(manifest) = present(&folder)? {
-        return show(&manifest, &folder, out);
+        return Ok(manifest);
     }
     let mut gathered: Vec<(&'static str, Document)> = Vec::new();
     let (mut taken, mut skipped, mut downloads) = (Vec::new(), Vec::new(), Vec::new());
@@ -150,7 +156,7 @@ pub(super) fn fetch(dir: &Path, tools: &Tools, out: &Out) -> Result<()> {
         downloads.iter().try_for_each(|path| fs::remove_file(path).map_err(|e| Error::io("remove", path, e)))?;
         let _ = fs::remove_dir(dir.join("downloads"));
     }
-    show(&manifest, &folder, out)
+    Ok(manifest)
 }
 
 /// Notes why the sources of a package are left out.

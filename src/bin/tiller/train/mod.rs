@@ -4,6 +4,7 @@ mod dense;
 mod probe;
 mod sae;
 mod source;
+mod temporal;
 mod vector;
 
 use clap::{Args as Clap, Subcommand};
@@ -22,7 +23,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum What {
     /// A sparse dictionary (sparse autoencoder)
-    Sae(sae::Args),
+    Sae(Box<sae::Args>),
     /// A ConCA coder: codes that are log-posteriors of concepts
     Conca(dense::Conca),
     /// An SSAE: a coder of differences between paired rows
@@ -31,6 +32,7 @@ enum What {
     Vector(vector::Args),
     /// A linear probe that tells two kinds of rows apart
     Probe(probe::Args),
+    Temporal(temporal::Args),
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
@@ -40,5 +42,6 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         What::Ssae(args) => dense::ssae(args, out),
         What::Vector(args) => vector::run(args, out),
         What::Probe(args) => probe::run(args, out),
+        What::Temporal(args) => temporal::run(args, out),
     }
 }

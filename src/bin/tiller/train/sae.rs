@@ -1,11 +1,13 @@
-//! `tiller train sae`: a dictionary from harvested rows.
+//! `tiller train sae`: dictionaries from harvested rows.
+
+use std::path::{Path, PathBuf};
 
 use clap::{Args as Clap, ValueEnum};
-use serde_json::json;
-use std::path::PathBuf;
+use serde_json::{Value, json};
 use tiller::activations::Activations;
+use tiller::dictionary::Dictionary;
 use tiller::file::gguf::GgmlType;
-use tiller::train::{Options, Rows, Variant, fit};
+use tiller::train::{Decay, Journal, Metrics, Options, Rows, Sparsity, Variant, fit_many, plot};
 use tiller::{Error, Result};
 
 use crate::output::Out;
@@ -17,27 +19,12 @@ pub(crate) struct Args {
     #[arg(required = true)]
     rows: Vec<PathBuf>,
     /// Which codes are kept
-    #[arg(long, value_enum, default_value = "batchtopk")]
-    variant: Which,
-    /// Features of the dictionary
-    #[arg(long, default_value_t = 4096, value_name = "N")]
-    features: usize,
-    /// Active features a row
-    #[arg(long, default_value_t = 32, value_name = "N")]
-    k: usize,
-    /// Rows a step
-    #[arg(long, default_value_t = 4096, value_name = "N")]
-    batch: usize,
-    /// Times that every row is seen
-    #[arg(long, default_value_t = 4, value_name = "N")]
-    epochs: u32,
-    /// Learning rate
-    #[arg(long, default_value_t = Options::default().lr)]
-    lr: f32,
-    /// Seed of the start and of the order of rows
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// The dictionary to write
+    #[arg(long, value_enum)]
+    variant: Option<Which>,
+    /// All settings as JSON, such as the recipe that a dictionary carries; other flags change them
+    #[arg(long, value_name = "FILE.json")]
+    recipe: Option<PathBuf>,
+    /// The dictionary to write; with several sparsities, `-k32` or `-s0.5` is put before its extension
     #[arg(long, value_name = "FILE.gguf")]
     out: PathBuf,
     /// How weights are stored: f32, f16, bf16 or q8_0
@@ -46,9 +33,100 @@ pub(crate) struct Args {
     /// Where to keep the state now and then; if the file is there, go on from it
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// Write the metrics of every step, a line of JSON each
+    #[arg(long, value_name = "FILE.jsonl")]
+    metrics: Option<PathBuf>,
+    /// Draw them when the run is done
+    #[arg(long, value_name = "FILE.svg", requires = "metrics")]
+    plot: Option<PathBuf>,
     /// Threads; 0 takes all. The result does not depend on it
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What changes the settings of the variant or of the recipe.
+#[derive(Clap)]
+struct Settings {
+    /// Features of the dictionary [4096]
+    #[arg(long, value_name = "N")]
+    features: Option<usize>,
+    /// Active features a row, on average [32]; several, separated by commas, are trained in one pass over the rows
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    k: Vec<usize>,
+    /// A fixed weight of the sparsity penalty, instead of one that leads to k; several in one pass over the rows
+    #[arg(long, value_name = "X", value_delimiter = ',', conflicts_with = "k")]
+    sparsity: Vec<f32>,
+    /// JumpReLU: penalise the squared distance of L0 from k, by this weight
+    #[arg(long, value_name = "X", conflicts_with = "sparsity")]
+    quadratic: Option<f32>,
+    /// Steps in which that weight rises from zero [200]
+    #[arg(long, value_name = "N")]
+    sparsity_warm_up: Option<u64>,
+    /// Codes a row at the start, in variants with a penalty; 0: as many as biases of 0 let fire
+    #[arg(long, value_name = "N")]
+    start_l0: Option<usize>,
+    /// JumpReLU: width of the rectangle in place of the derivative of the jump [0.05]
+    #[arg(long, value_name = "X")]
+    bandwidth: Option<f32>,
+    /// JumpReLU: thresholds at the start [0.05]
+    #[arg(long, value_name = "X")]
+    threshold: Option<f32>,
+    /// JumpReLU: train logarithms of thresholds
+    #[arg(long)]
+    log_threshold: bool,
+    /// Matryoshka: features of the nested dictionaries, ascending
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    prefixes: Vec<usize>,
+    /// P-annealing: the exponent at the end [0.2]
+    #[arg(long, value_name = "X")]
+    p_end: Option<f32>,
+    /// Let the norms of decoder rows be what they will
+    #[arg(long)]
+    free_decoder: bool,
+    /// Do not subtract the decoder's bias from rows
+    #[arg(long)]
+    keep_bias: bool,
+    /// Rows a step [4096]
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Times that every row is seen [4]
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// Learning rate [0.001]
+    #[arg(long, value_name = "X")]
+    lr: Option<f32>,
+    /// Steps in which the learning rate rises [100]
+    #[arg(long, value_name = "N")]
+    warm_up: Option<u64>,
+    /// How the learning rate falls at the end [linear]
+    #[arg(long, value_enum)]
+    decay: Option<Falling>,
+    /// The share of the run in which it falls [0.3]
+    #[arg(long, value_name = "SHARE")]
+    decay_share: Option<f32>,
+    /// Cut all gradients together to this norm
+    #[arg(long, value_name = "NORM")]
+    clip: Option<f32>,
+    /// Dead features a row may use to explain what the live ones missed [64]; 0: none
+    #[arg(long, value_name = "N")]
+    aux_k: Option<usize>,
+    /// Rows without firing after which a feature is dead [250000]
+    #[arg(long, value_name = "ROWS")]
+    dead_after: Option<u64>,
+    /// Steps after which dead features start anew at rows that are rebuilt badly
+    #[arg(long, value_name = "STEPS")]
+    resample_every: Option<u64>,
+    /// The share of the documents kept out of training, to measure L0 and FVU on
+    #[arg(long, value_name = "SHARE")]
+    held_out: Option<f32>,
+    /// Steps between two such measurements [100]
+    #[arg(long, value_name = "STEPS")]
+    evaluate_every: Option<u64>,
+    /// Seed of the start, of the order of rows and of the documents kept out [0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -57,6 +135,34 @@ enum Which {
     TopK,
     #[value(name = "batchtopk")]
     BatchTopK,
+    Matryoshka,
+    Relu,
+    #[value(name = "panneal")]
+    PAnneal,
+    #[value(name = "jumprelu")]
+    JumpRelu,
+    Gated,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Falling {
+    None,
+    Linear,
+    Cosine,
+}
+
+impl Which {
+    fn variant(self) -> Variant {
+        match self {
+            Self::TopK => Variant::TopK,
+            Self::BatchTopK => Variant::BatchTopK,
+            Self::Matryoshka => Variant::Matryoshka,
+            Self::Relu => Variant::Relu,
+            Self::PAnneal => Variant::PAnneal,
+            Self::JumpRelu => Variant::JumpRelu,
+            Self::Gated => Variant::Gated,
+        }
+    }
 }
 
 pub(super) fn stored(text: &str) -> std::result::Result<GgmlType, String> {
@@ -65,51 +171,160 @@ pub(super) fn stored(text: &str) -> std::result::Result<GgmlType, String> {
     kind.filter(fits).ok_or_else(|| "expected f32, f16, bf16 or q8_0".into())
 }
 
-pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
-    let rows = args.rows.iter().map(|dir| Activations::open(dir)).collect::<Result<Vec<_>>>()?;
-    let options = Options {
-        variant: match args.variant {
-            Which::TopK => Variant::TopK,
-            Which::BatchTopK => Variant::BatchTopK,
-        },
-        n_features: args.features,
-        k: args.k,
-        batch: args.batch,
-        epochs: args.epochs,
-        lr: args.lr,
-        seed: args.seed,
-        threads: args.threads,
-        ..Options::default()
-    };
-    let mut bar = out.bar("train", "rows");
-    let mut last = String::new();
-    let start = std::time::Instant::now();
-    let rows = Rows::from_activations(&rows.iter().collect::<Vec<_>>())?;
-    let n_rows = rows.len();
-    let dictionary = fit(&rows, &options, args.checkpoint.as_deref(), &mut |step| {
-        if step.note.starts_with("loss") {
-            step.note.clone_into(&mut last);
+impl Settings {
+    /// Puts what was given in place of what `options` have.
+    fn change(&self, options: &mut Options) {
+        fn put<T: Copy>(given: Option<T>, at: &mut T) {
+            if let Some(value) = given {
+                *at = value;
+            }
         }
-        bar.step(step)
+        put(self.features, &mut options.n_features);
+        put(self.sparsity_warm_up, &mut options.sparsity_warm_up);
+        put(self.start_l0, &mut options.start_l0);
+        put(self.bandwidth, &mut options.bandwidth);
+        put(self.threshold, &mut options.threshold);
+        put(self.p_end, &mut options.p_end);
+        put(self.batch, &mut options.batch);
+        put(self.epochs, &mut options.epochs);
+        put(self.lr, &mut options.lr);
+        put(self.warm_up, &mut options.warm_up);
+        put(self.decay_share, &mut options.decay_share);
+        put(self.clip, &mut options.clip);
+        put(self.aux_k, &mut options.aux_k);
+        put(self.dead_after, &mut options.dead_after);
+        put(self.resample_every, &mut options.resample_every);
+        put(self.held_out, &mut options.held_out);
+        put(self.evaluate_every, &mut options.evaluate_every);
+        put(self.seed, &mut options.seed);
+        put(self.quadratic.map(Sparsity::Quadratic), &mut options.sparsity);
+        let decay = self.decay.map(|decay| match decay {
+            Falling::None => Decay::None,
+            Falling::Linear => Decay::Linear,
+            Falling::Cosine => Decay::Cosine,
+        });
+        put(decay, &mut options.decay);
+        if !self.prefixes.is_empty() {
+            options.prefixes.clone_from(&self.prefixes);
+        }
+        options.log_threshold |= self.log_threshold;
+        options.unit_decoder &= !self.free_decoder;
+        options.subtract_bias &= !self.keep_bias;
+    }
+
+    /// A run for each sparsity, with what tells its files from the others'.
+    fn runs(&self, options: &Options) -> Vec<(String, Options)> {
+        let ks = self.k.iter().map(|&k| (format!("-k{k}"), Options { k, ..options.clone() }));
+        let fixed = self.sparsity.iter().map(|&s| (format!("-s{s}"), Sparsity::Fixed(s)));
+        let fixed = fixed.map(|(name, sparsity)| (name, Options { sparsity, ..options.clone() }));
+        let mut runs: Vec<_> = ks.chain(fixed).collect();
+        if let [(name, _)] = &mut runs[..] {
+            name.clear();
+        }
+        if runs.is_empty() { vec![(String::new(), options.clone())] } else { runs }
+    }
+}
+
+/// `path` with `mark` before its extension.
+fn marked(path: &Path, mark: &str) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = path.extension().map_or_else(String::new, |e| format!(".{}", e.to_string_lossy()));
+    path.with_file_name(format!("{stem}{mark}{extension}"))
+}
+
+pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
+    let directories = args.rows.iter().map(|dir| Activations::open(dir)).collect::<Result<Vec<_>>>()?;
+    let rows = Rows::from_activations(&directories.iter().collect::<Vec<_>>())?;
+    let mut options = match &args.recipe {
+        Some(path) => {
+            let json = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+            Options::from_json(&json).map_err(|e| e.context(path.display()))?
+        }
+        None => Options::of(args.variant.map_or_else(Variant::default, Which::variant)),
+    };
+    if let Some(variant) = args.variant {
+        options.variant = variant.variant();
+    }
+    options.threads = args.threads;
+    args.settings.change(&mut options);
+    let (marks, runs): (Vec<_>, Vec<_>) = args.settings.runs(&options).into_iter().unzip();
+    let files = |path: &Option<PathBuf>| -> Vec<PathBuf> {
+        path.iter().flat_map(|path| marks.iter().map(move |mark| marked(path, mark))).collect()
+    };
+    let (checkpoints, journals) = (files(&args.checkpoint), files(&args.metrics));
+
+    let mut open: Vec<Journal> = journals.iter().map(|path| Journal::new(path)).collect();
+    let mut last = vec![None::<Metrics>; runs.len()];
+    let mut failed = Ok(());
+    let mut bar = out.bar("train", "rows");
+    let start = std::time::Instant::now();
+    let made = fit_many(&rows, &runs, &checkpoints, &mut |step| bar.step(step), &mut |i, metrics| {
+        last[i] = Some(*metrics);
+        if let Some(journal) = open.get_mut(i)
+            && failed.is_ok()
+        {
+            failed = journal.push(metrics);
+        }
     })?;
     drop(bar);
-    dictionary.save_gguf(&args.out, args.quant)?;
     let seconds = start.elapsed().as_secs_f64();
-    let n_bytes = std::fs::metadata(&args.out).map_err(|e| Error::io("open", &args.out, e))?.len();
-    let dead = dictionary.feature_stats().map(|stats| stats.iter().filter(|s| s.density == 0.0).count());
-    if out.json() {
-        return out.object(&json!({
-            "dictionary": args.out, "rows": n_rows, "features": dictionary.n_features(), "k": args.k, "bytes": n_bytes,
-            "seconds": seconds, "dead": dead, "last": last,
-        }));
+    let mut results = Vec::new();
+    for (i, dictionary) in made.iter().enumerate() {
+        let path = marked(&args.out, &marks[i]);
+        dictionary.save_gguf(&path, args.quant)?;
+        results.push(result(&path, dictionary, &runs[i], last[i].as_ref(), rows.len(), seconds)?);
     }
-    out.facts(&[
-        ("dictionary", args.out.display().to_string()),
-        ("rows", n_rows.to_string()),
-        ("features", dictionary.n_features().to_string()),
-        ("dead", dead.map_or_else(String::new, |n| n.to_string())),
-        ("last step", last),
-        ("bytes", n_bytes.to_string()),
-        ("seconds", format!("{seconds:.1}")),
-    ])
+    // A journal that could not be written costs no dictionary.
+    failed?;
+    for (journal, picture) in journals.iter().zip(files(&args.plot)) {
+        plot(journal, &picture)?;
+    }
+    show(out, &results)
+}
+
+/// What there is to say of a dictionary.
+fn result(
+    path: &Path,
+    dictionary: &Dictionary,
+    options: &Options,
+    last: Option<&Metrics>,
+    n_rows: usize,
+    seconds: f64,
+) -> Result<Value> {
+    let n_bytes = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?.len();
+    let stats = dictionary.feature_stats().unwrap_or_default();
+    let dead = stats.iter().filter(|stats| stats.density == 0.0).count();
+    let l0: f32 = stats.iter().map(|stats| stats.density).sum();
+    Ok(json!({
+        "dictionary": path, "variant": options.variant.name(), "rows": n_rows, "features": dictionary.n_features(),
+        "k": options.k, "l0": l0, "dead": dead, "bytes": n_bytes, "seconds": seconds, "last": last,
+    }))
+}
+
+/// One dictionary as facts or an object, several as a list.
+fn show(out: &Out, results: &[Value]) -> Result<()> {
+    if out.json() {
+        return match results {
+            [one] => out.object(one),
+            several => out.object(&json!({ "dictionaries": several })),
+        };
+    }
+    for one in results {
+        let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let short = |value: &Value| value.as_f64().map_or_else(String::new, |number| format!("{number:.4}"));
+        let last = &one["last"];
+        out.facts(&[
+            ("dictionary", plain(&one["dictionary"])),
+            ("variant", plain(&one["variant"])),
+            ("rows", plain(&one["rows"])),
+            ("features", plain(&one["features"])),
+            ("active a row", short(&one["l0"])),
+            ("dead", plain(&one["dead"])),
+            ("FVU", short(&last["fvu"])),
+            ("FVU held out", short(&last["held_out"]["fvu"])),
+            ("bytes", plain(&one["bytes"])),
+            ("seconds", short(&one["seconds"])),
+        ])?;
+    }
+    Ok(())
 }

@@ -120,6 +120,16 @@ mod tests {
     }
 
     #[test]
+    fn a_permutation_is_found_again() {
+        let n = 300;
+        let score: Vec<f64> = (0..n * n)
+            .map(|at| if (at / n * 7 + 11) % n == at % n { 1.0 } else { -((at * 31 % 97) as f64) / 97.0 })
+            .collect();
+        let matched = assign(&score, n, n).unwrap();
+        assert!(matched.iter().enumerate().all(|(i, &j)| j == (i * 7 + 11) % n));
+    }
+
+    #[test]
     fn greed_would_be_worse() {
         // Row 0 likes column 0 best, but row 1 likes nothing else.
         assert_eq!(assign(&[0.9, 0.8, 0.9, 0.0], 2, 2).unwrap(), [1, 0]);

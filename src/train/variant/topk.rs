@@ -1,9 +1,9 @@
 //! TopK: every row keeps its `k` largest positive scores (arXiv 2406.04093).
 
-use super::score::{Block, Keep, Lane, Panels, scan};
+use crate::train::score::{Block, Keep, Lane, Panels, scan};
 
 /// Leaves on every lane its row's `k` best positive scores, in the order of the features.
-pub(super) fn select(panels: &Panels, block: Block<'_>, lanes: &mut [Lane], k: usize) {
+pub(in crate::train) fn select(panels: &Panels, block: Block<'_>, lanes: &mut [Lane], k: usize) {
     for lane in lanes.iter_mut() {
         lane.limit = 0.0;
         lane.items.clear();

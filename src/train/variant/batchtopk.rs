@@ -4,13 +4,13 @@
 //! little below the cut of the step before, and the cut is then found exactly among what was pushed. A guess that let too
 //! little pass is lowered and the scan repeated, so the selection never depends on the guess.
 
-use super::score::{Block, Keep, Lane, Panels, scan};
+use crate::train::score::{Block, Keep, Lane, Panels, scan};
 
 /// The share of the last cut that the next guess is: low enough to be wrong rarely, high enough to push little.
 const CAUTION: f32 = 0.85;
 
 /// Pushes every score above `guess`.
-pub(super) fn push(panels: &Panels, block: Block<'_>, lanes: &mut [Lane], guess: f32) {
+pub(in crate::train) fn push(panels: &Panels, block: Block<'_>, lanes: &mut [Lane], guess: f32) {
     for lane in lanes.iter_mut() {
         lane.limit = guess;
         lane.items.clear();
@@ -20,7 +20,7 @@ pub(super) fn push(panels: &Panels, block: Block<'_>, lanes: &mut [Lane], guess:
 
 /// Keeps the `wanted` largest of all lanes' scores (ties: the earlier row, then the lower feature) and returns the guess
 /// for the next step; or the guess to try again with, if too few were pushed.
-pub(super) fn cut(lanes: &mut [Lane], wanted: usize, guess: f32) -> Result<f32, f32> {
+pub(in crate::train) fn cut(lanes: &mut [Lane], wanted: usize, guess: f32) -> Result<f32, f32> {
     let mut scores: Vec<f32> = lanes.iter().flat_map(|lane| lane.items.iter().map(|item| item.0)).collect();
     if scores.len() < wanted {
         // Rows with fewer positive scores than wanted keep all of them.
@@ -44,7 +44,7 @@ fn lower(guess: f32) -> f32 {
 }
 
 /// A first guess from the lanes of a few rows, scanned with guess 0.
-pub(super) fn first_guess(lanes: &[Lane], k: usize) -> f32 {
+pub(in crate::train) fn first_guess(lanes: &[Lane], k: usize) -> f32 {
     let mut scores: Vec<f32> = lanes.iter().flat_map(|lane| lane.items.iter().map(|item| item.0)).collect();
     let wanted = k * lanes.len();
     if scores.len() < wanted || wanted == 0 {

@@ -1,0 +1,121 @@
+//! The dictionary of the chosen layer: rows, training, explanations, tests.
+
+use std::sync::Arc;
+
+use super::Job;
+use super::state::Tested;
+use super::text::Text;
+use crate::activations::Activations;
+use crate::dictionary::Dictionary;
+use crate::engine::{Document, Engine};
+use crate::error::Result;
+use crate::eval::self_test::{self, self_test};
+use crate::explain::Explanations;
+use crate::file::gguf::GgmlType;
+use crate::progress::Progress;
+use crate::train::{self, Rows, fit};
+
+/// Rows for each feature.
+const ROWS_A_FEATURE: usize = 100;
+/// Rows that explanations count over, at most.
+const EXPLAINED: usize = 1_000_000;
+/// Tokens that the self-test reads, and scores.
+const TEST: (usize, usize) = (20_000, 3_000);
+
+impl Job<'_> {
+    pub(super) fn build(&mut self, text: &Text, progress: &mut Progress<'_>) -> Result<()> {
+        if self.state.tested.is_some() {
+            return Ok(());
+        }
+        let main = self.main_rows(text, progress)?;
+        let layer = self.layer()?;
+        let place = self.work.join("trial");
+        let one = self.state.settings.layers.len() == 1;
+        let trial = Activations::open(&if one { place } else { place.join(format!("layer-{layer}")) })?;
+        let rows = [trial, main];
+        let (dictionary, n_rows) = self.train(&rows, progress)?;
+        let trained = dictionary.n_features();
+        let dictionary = dictionary.without_dead()?;
+        let kind = if dictionary.d_model().is_multiple_of(32) { GgmlType::Q8_0 } else { GgmlType::F16 };
+        dictionary.save_gguf(&self.dictionary(), kind)?;
+        let dictionary = Arc::new(Dictionary::open(&self.dictionary())?);
+        let (_, explanations) = self.explain(&dictionary, &rows, EXPLAINED, progress)?;
+        explanations.save(&self.explanations())?;
+        let epochs = self.state.shape.map_or(0, |shape| shape.1);
+        let mut tested = self.test(&dictionary, &text.held_out, progress)?;
+        tested.gains = self.gains(&dictionary, &explanations, progress)?;
+        self.state.tested =
+            Some(Tested { rows: n_rows, epochs, features: (trained, dictionary.n_features()), ..tested });
+        self.save()
+    }
+
+    /// As many features as the rows are good for, as many passes as there is time for.
+    fn train(&mut self, rows: &[Activations], progress: &mut Progress<'_>) -> Result<(Dictionary, usize)> {
+        let table = Rows::from_activations(&rows.iter().collect::<Vec<_>>())?;
+        let (features, epochs) = match self.state.shape {
+            Some(shape) => shape,
+            None => {
+                let features = match self.options.features {
+                    0 => (table.len() / ROWS_A_FEATURE).next_multiple_of(512).clamp(1024, 16_384),
+                    n => n,
+                };
+                // A pass takes longer with more features, in proportion.
+                let layer = self.layer()?;
+                let tried = self.state.tried.iter().find(|tried| tried.layer == layer);
+                let speed = tried.map_or(1.0, |t| t.train_rows_per_second * t.features as f64 / features as f64);
+                let passes = self.clock.until(0.84) * speed / table.len() as f64;
+                (features, (0.9 * passes).clamp(1.0, 6.0) as u32)
+            }
+        };
+        self.state.shape = Some((features, epochs));
+        self.save()?;
+        let options = train::Options { n_features: features, epochs, ..self.training() };
+        let checkpoint = self.work.join("training.ckpt");
+        let made = fit(&table, &options, Some(&checkpoint), &mut |step| self.clock.tell(progress, "training", step))?;
+        Ok((made, table.len()))
+    }
+
+    fn test(&self, dictionary: &Arc<Dictionary>, text: &[Document], progress: &mut Progress<'_>) -> Result<Tested> {
+        let options = crate::engine::Options { context: 512, ..self.engine_options() };
+        let mut engine = Engine::open(self.path, &options)?;
+        let options = self_test::Options { max_tokens: TEST.0, score_tokens: TEST.1, ..self_test::Options::default() };
+        let made = self_test(&mut engine, dictionary, text, &options, &mut |step| {
+            self.clock.tell(progress, "self-test", step)
+        })?;
+        Ok(Tested {
+            l0: made.quality.l0,
+            fvu: made.quality.fvu,
+            recovered: made.cross_entropy.recovered(),
+            dead: made.quality.dead_share,
+            verdict: made.diagnosis.to_string(),
+            fits: made.diagnosis.fits(),
+            ..Tested::default()
+        })
+    }
+
+    /// The gain of every concept that there is time for; four at least.
+    fn gains(
+        &self,
+        dictionary: &Arc<Dictionary>,
+        explanations: &Explanations,
+        progress: &mut Progress<'_>,
+    ) -> Result<Vec<(String, f64, f64)>> {
+        let suite = &self.options.suite;
+        let (mut engine, gauge) = self.gauge(suite, 40)?;
+        let mut gains = Vec::new();
+        let mut longest = 0f64;
+        for concept in &suite.concepts {
+            if gains.len() >= 4 && self.clock.until(0.97) < longest {
+                break;
+            }
+            let begin = self.clock.elapsed();
+            let what = format!("steering by {}:", concept.name);
+            let made = gauge.gain(&mut engine, dictionary, explanations, concept, &mut |step| {
+                self.clock.tell(progress, &what, step)
+            })?;
+            gains.push((concept.name.clone(), made.effect().gain, made.effect().perplexity));
+            longest = longest.max(self.clock.elapsed() - begin);
+        }
+        Ok(gains)
+    }
+}

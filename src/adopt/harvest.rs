@@ -1,0 +1,134 @@
+//! Rows: how fast they come, of which copy of the model, and how many there is time for.
+
+use std::path::PathBuf;
+
+use super::Job;
+use super::state::Speed;
+use super::text::Text;
+use crate::activations::Activations;
+use crate::engine::{Engine, Harvest, Options, requantize};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+/// Tokens that a speed is measured on.
+const PROBE: u64 = 1536;
+/// Files above this size are not copied to try another type.
+const LARGE: u64 = 1 << 30;
+/// A copy has to be faster by this factor.
+const FASTER: f64 = 1.15;
+/// The type that is tried: the same weights, decoded.
+const COPY: &str = "F16";
+/// Longest window, in tokens.
+const WINDOW: usize = 256;
+/// Rows computed together.
+const BATCH: usize = 512;
+/// Share of the text that trials may use.
+const TRIAL_TEXT: usize = 3;
+
+impl Job<'_> {
+    pub(super) fn engine_options(&self) -> Options {
+        Options { threads: self.options.threads, gpu_layers: self.options.gpu_layers, ..Options::default() }
+    }
+
+    /// Measures how fast rows come, of the model and of a copy.
+    pub(super) fn speed(&mut self, text: &Text, progress: &mut Progress<'_>) -> Result<()> {
+        if self.state.speed.is_some() {
+            return Ok(());
+        }
+        let mut speed = Speed { run_as: None, tokens: self.probe(None, text, progress)? };
+        let n_bytes = std::fs::metadata(self.path).map_err(|e| Error::io("open", self.path, e))?.len();
+        if n_bytes < LARGE && self.options.gpu_layers == 0 {
+            let copy = self.copy(COPY);
+            if !copy.exists() {
+                requantize(self.path, &copy, COPY, self.options.threads)?;
+            }
+            let tokens = self.probe(Some(COPY), text, progress)?;
+            if tokens > FASTER * speed.tokens {
+                speed = Speed { run_as: Some(COPY.to_owned()), tokens };
+            } else {
+                std::fs::remove_file(&copy).map_err(|e| Error::io("remove", &copy, e))?;
+            }
+        }
+        self.state.speed = Some(speed);
+        self.save()
+    }
+
+    fn copy(&self, kind: &str) -> PathBuf {
+        self.work.join(format!("copy.{kind}.gguf"))
+    }
+
+    /// Tokens a second.
+    fn probe(&self, run_as: Option<&str>, text: &Text, progress: &mut Progress<'_>) -> Result<f64> {
+        let place = self.work.join("probe");
+        let _ = std::fs::remove_dir_all(&place);
+        let last = self.state.settings.layers.iter().copied().max().unwrap_or(0);
+        let harvest = Harvest { layers: vec![last], max_tokens: PROBE, ..self.harvest(run_as) };
+        let mut engine = self.engine(run_as)?;
+        let made = engine.harvest(&text.train, &place, &harvest, &mut |step| {
+            self.clock.tell(progress, "measuring the model's speed", step)
+        })?;
+        let _ = std::fs::remove_dir_all(&place);
+        Ok(made.n_tokens as f64 / made.seconds.max(1e-9))
+    }
+
+    fn engine(&self, run_as: Option<&str>) -> Result<Engine> {
+        let options = Options { context: BATCH, batch: BATCH, sequences: 64, ..self.engine_options() };
+        match run_as {
+            None => Engine::open(self.path, &options),
+            Some(kind) => Engine::open(&self.copy(kind), &options),
+        }
+    }
+
+    fn harvest(&self, run_as: Option<&str>) -> Harvest {
+        let counts_as = run_as.map(|_| self.path.to_owned());
+        Harvest { window: WINDOW, shard_rows: 16_384, counts_as, ..Harvest::default() }
+    }
+
+    /// The rows of each candidate layer, for its trial.
+    pub(super) fn trial_rows(&mut self, text: &Text, progress: &mut Progress<'_>) -> Result<Vec<Activations>> {
+        let layers = self.state.settings.layers.clone();
+        let speed = self.state.speed.clone().unwrap_or_default();
+        if self.state.trial_tokens == 0 {
+            self.state.trial_tokens = ((speed.tokens * self.clock.until(0.16)) as u64).max(8192);
+            self.save()?;
+        }
+        let place = self.work.join("trial");
+        let harvest = Harvest {
+            layers: layers.clone(),
+            max_tokens: self.state.trial_tokens,
+            ..self.harvest(speed.run_as.as_deref())
+        };
+        let part = text.train.get(..text.train.len() / TRIAL_TEXT).unwrap_or_default();
+        self.engine(speed.run_as.as_deref())?
+            .harvest(part, &place, &harvest, &mut |step| self.clock.tell(progress, "rows of a few layers:", step))?;
+        let one = layers.len() == 1;
+        layers
+            .iter()
+            .map(|layer| Activations::open(&if one { place.clone() } else { place.join(format!("layer-{layer}")) }))
+            .collect()
+    }
+
+    /// More rows of the chosen layer, of other text.
+    pub(super) fn main_rows(&mut self, text: &Text, progress: &mut Progress<'_>) -> Result<Activations> {
+        let layer = self.layer()?;
+        let speed = self.state.speed.clone().unwrap_or_default();
+        if self.state.main_tokens == 0 {
+            // A lower layer comes faster.
+            let last = self.state.settings.layers.iter().copied().max().unwrap_or(layer);
+            let faster = (last + 1) as f64 / (layer + 1) as f64;
+            self.state.main_tokens = ((speed.tokens * faster * self.clock.until(0.68)) as u64).max(8192);
+            self.save()?;
+        }
+        let place = self.work.join("rows");
+        let harvest = Harvest {
+            layers: vec![layer],
+            max_tokens: self.state.main_tokens,
+            ..self.harvest(speed.run_as.as_deref())
+        };
+        let part = text.train.get(text.train.len() / TRIAL_TEXT..).unwrap_or_default();
+        self.engine(speed.run_as.as_deref())?.harvest(part, &place, &harvest, &mut |step| {
+            self.clock.tell(progress, "rows of the chosen layer:", step)
+        })?;
+        Activations::open(&place)
+    }
+}

@@ -1,0 +1,104 @@
+//! What an adoption says about itself: Markdown.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::Job;
+use super::state::Tested;
+use crate::error::{Error, Result};
+use crate::file::write_atomic;
+
+impl Job<'_> {
+    pub(super) fn report(&self, tested: &Tested) -> Result<PathBuf> {
+        let path = self.directory.join("report.md");
+        let text = self.write(tested, self.layer()?).map_err(|e| Error::numeric(e.to_string()))?;
+        write_atomic(&path, |file| file.write_all(text.as_bytes()).map_err(|e| Error::io("write", &path, e)))?;
+        Ok(path)
+    }
+
+    fn write(&self, tested: &Tested, layer: usize) -> std::result::Result<String, std::fmt::Error> {
+        let (state, mut out) = (&self.state, String::new());
+        let n_layer = self.model.n_layer();
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        writeln!(out, "# {name}, steerable\n")?;
+        writeln!(
+            out,
+            "`dictionary.gguf` has {} features of the residual stream after block {layer} of {n_layer} (counted from 0); \
+             `dictionary.jsonl` says what they mean.\n",
+            tested.features.1
+        )?;
+        writeln!(
+            out,
+            "```sh\ntiller run {name} --dictionary dictionary.gguf --words \"war army military\" --prompt \"The most important thing is\" --compare\n```\n"
+        )?;
+        writeln!(out, "## Why block {layer}\n")?;
+        writeln!(
+            out,
+            "Every candidate got a dictionary of {} features, trained on the same text ({} rows). The model was then steered \
+             by the words of a few concepts, and *other* words of each concept were counted: the figure is how much more \
+             often they came than without steering, at the best strength that leaves the text fluent; the block with the \
+             largest mean was taken.\n",
+            state.tried.first().map_or(0, |tried| tried.features),
+            state.tried.first().map_or(0, |tried| tried.rows),
+        )?;
+        let names: Vec<&str> = state.tried.iter().flat_map(|t| &t.gains).fold(Vec::new(), |mut all, (name, ..)| {
+            if !all.contains(&name.as_str()) {
+                all.push(name);
+            }
+            all
+        });
+        writeln!(out, "| block | FVU | {} | geometric mean |", names.join(" | "))?;
+        writeln!(out, "|---|---|{}---|", "---|".repeat(names.len()))?;
+        for tried in &state.tried {
+            let gain = |name: &&str| {
+                let found = tried.gains.iter().find(|(of, ..)| of == name);
+                found.map_or_else(
+                    || "–".to_owned(),
+                    |(_, gain, perplexity)| format!("{gain:.1}× (ppl {perplexity:.2}×)"),
+                )
+            };
+            let cells: Vec<String> = names.iter().map(gain).collect();
+            writeln!(out, "| {} | {:.3} | {} | {:.2}× |", tried.layer, tried.fvu, cells.join(" | "), tried.gain())?;
+        }
+        writeln!(out, "\n## The dictionary\n")?;
+        writeln!(
+            out,
+            "BatchTopK, {} features trained, {} kept because they fire; {} rows of {}, each seen {} times.\n",
+            tested.features.0,
+            tested.features.1,
+            tested.rows,
+            if self.options.text.is_empty() { "text that the model wrote" } else { "the text given" },
+            tested.epochs
+        )?;
+        writeln!(out, "On text that it was not trained on, by the model as it is quantized:\n")?;
+        writeln!(out, "| L0 | FVU | cross-entropy recovered | features silent there |\n|---|---|---|---|")?;
+        writeln!(
+            out,
+            "| {:.1} | {:.3} | {:.3} | {:.1} % |\n",
+            tested.l0,
+            tested.fvu,
+            tested.recovered,
+            100.0 * tested.dead
+        )?;
+        writeln!(out, "Self-test: {}\n", tested.verdict)?;
+        writeln!(
+            out,
+            "| concept | other words of it, steered over unsteered | perplexity, steered over unsteered |\n|---|---|---|"
+        )?;
+        for (concept, gain, perplexity) in &tested.gains {
+            writeln!(out, "| {concept} | {gain:.1}× | {perplexity:.2}× |")?;
+        }
+        writeln!(out, "| median | {:.1}× | {:.2}× |\n", tested.median_gain(), tested.median_perplexity())?;
+        let speed = state.speed.clone().unwrap_or_default();
+        writeln!(
+            out,
+            "Made in {:.1} minutes of {:.0}. Rows came at {:.0} tokens a second{}.",
+            self.clock.elapsed() / 60.0,
+            self.clock.total() / 60.0,
+            speed.tokens,
+            speed.run_as.map_or_else(String::new, |kind| format!(", from a copy of the model in {kind}"))
+        )?;
+        Ok(out)
+    }
+}

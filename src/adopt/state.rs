@@ -1,0 +1,144 @@
+//! What an adoption has done so far: a JSON file in `work/`.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::file::write_atomic;
+
+/// The file's name.
+pub(super) const FILE: &str = "state.json";
+
+/// What must be the same when an adoption goes on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Settings {
+    pub(super) model: String,
+    pub(super) minutes: f64,
+    pub(super) layers: Vec<usize>,
+    pub(super) features: usize,
+    pub(super) text: String,
+}
+
+/// How the model runs here.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Speed {
+    /// The type of a copy that runs faster than the model itself.
+    pub(super) run_as: Option<String>,
+    /// Tokens a second up to the last candidate layer.
+    pub(super) tokens: f64,
+}
+
+/// A layer that was tried with a small dictionary.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tried {
+    /// The layer.
+    pub layer: usize,
+    /// Rows that its dictionary was trained on.
+    pub rows: usize,
+    /// Features of that dictionary.
+    pub features: usize,
+    /// Fraction of variance unexplained on those rows.
+    pub fvu: f64,
+    /// Rows a second of its training, over all passes.
+    pub train_rows_per_second: f64,
+    /// Steered over unsteered, of each concept: how often other words of it come, and the perplexity.
+    pub gains: Vec<(String, f64, f64)>,
+}
+
+impl Tried {
+    /// The geometric mean of the gains.
+    pub fn gain(&self) -> f64 {
+        let logs: f64 = self.gains.iter().map(|(_, gain, _)| gain.max(0.01).ln()).sum();
+        (logs / self.gains.len().max(1) as f64).exp()
+    }
+}
+
+/// How the finished dictionary did on text that it was not trained on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Tested {
+    /// Rows that it was trained on.
+    pub rows: usize,
+    /// Times that each was seen.
+    pub epochs: u32,
+    /// Features that it was trained with, and that were kept because they fire.
+    pub features: (usize, usize),
+    /// Mean number of active features in a row.
+    pub l0: f64,
+    /// Fraction of variance unexplained.
+    pub fvu: f64,
+    /// Cross-entropy recovered.
+    pub recovered: f64,
+    /// Share of features that held-out text did not activate.
+    pub dead: f64,
+    /// What the self-test says.
+    pub verdict: String,
+    /// Whether it says that the dictionary fits.
+    pub fits: bool,
+    /// Steered over unsteered, of each concept: how often other words of it come, and the perplexity.
+    pub gains: Vec<(String, f64, f64)>,
+}
+
+impl Tested {
+    /// The median gain over the concepts.
+    pub fn median_gain(&self) -> f64 {
+        median(self.gains.iter().map(|gain| gain.1))
+    }
+
+    /// The median ratio of perplexities.
+    pub fn median_perplexity(&self) -> f64 {
+        median(self.gains.iter().map(|gain| gain.2))
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    match (values.get(values.len().saturating_sub(1) / 2), values.get(values.len() / 2)) {
+        (Some(low), Some(high)) => (low + high) / 2.0,
+        _ => 1.0,
+    }
+}
+
+/// Everything.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct State {
+    pub(super) settings: Settings,
+    /// Seconds so far.
+    pub(super) spent: f64,
+    pub(super) speed: Option<Speed>,
+    /// Tokens to harvest of the candidate layers, and of the chosen one.
+    pub(super) trial_tokens: u64,
+    pub(super) main_tokens: u64,
+    pub(super) tried: Vec<Tried>,
+    /// Features and epochs of the dictionary.
+    pub(super) shape: Option<(usize, u32)>,
+    pub(super) tested: Option<Tested>,
+}
+
+impl State {
+    /// What an earlier call left in `work`, or a new state.
+    pub(super) fn open(work: &Path, settings: Settings) -> Result<Self> {
+        let path = work.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self { settings, ..Self::default() }),
+            Err(e) => return Err(Error::io("read", &path, e)),
+        };
+        let state: Self = serde_json::from_str(&text).map_err(|e| Error::format(&path, e))?;
+        if state.settings != settings {
+            return Err(Error::mismatch(format!(
+                "{}: belongs to an adoption of another model, or with other options; take another directory",
+                path.display()
+            )));
+        }
+        Ok(state)
+    }
+
+    pub(super) fn save(&self, work: &Path) -> Result<()> {
+        let path = work.join(FILE);
+        let text = serde_json::to_vec_pretty(self).map_err(|e| Error::numeric(e.to_string()))?;
+        write_atomic(&path, |file| file.write_all(&text).map_err(|e| Error::io("write", &path, e)))
+    }
+}

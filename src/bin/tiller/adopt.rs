@@ -1,0 +1,98 @@
+//! `tiller adopt`: a model made steerable, in a given time.
+
+use clap::Args as Clap;
+use serde_json::json;
+use std::path::PathBuf;
+use tiller::adopt::{Options, adopt};
+use tiller::engine::documents;
+use tiller::{Error, Kind, Result};
+
+use crate::fetch;
+use crate::open::Machine;
+use crate::output::Out;
+
+/// Make a model steerable on this machine: find the layer, train, explain and test a dictionary
+#[derive(Clap)]
+pub(crate) struct Args {
+    /// The model
+    model: PathBuf,
+    /// Where to write dictionary.gguf, dictionary.jsonl and report.md [default: the model's name and .tiller]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The time that it may take
+    #[arg(long, default_value_t = 30.0, value_name = "N")]
+    minutes: f64,
+    /// Text to learn from: .jsonl holds a document a line, any other file is one document; by default what `tiller fetch
+    /// text` brings, else what the model writes
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    text: Vec<PathBuf>,
+    /// Let the model write the text
+    #[arg(long, conflicts_with = "text")]
+    own_text: bool,
+    /// Layers to try; by default three in the upper half
+    #[arg(long, value_delimiter = ',', value_name = "L")]
+    layers: Vec<usize>,
+    /// Features of the dictionary; 0: one for a hundred rows
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    features: usize,
+    /// Keep the rows and the trial dictionaries
+    #[arg(long)]
+    keep: bool,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
+    let text = match (args.own_text, args.text.is_empty()) {
+        (true, _) => Vec::new(),
+        (false, false) => documents(&args.text)?,
+        (false, true) => match fetch::training_text(out) {
+            Ok(path) => documents(&[path])?,
+            Err(error) if error.kind() == Kind::Cancelled => return Err(error),
+            Err(error) => {
+                out.note(format!("warning: {error}; the model writes its own text"));
+                Vec::new()
+            }
+        },
+    };
+    let options = Options {
+        minutes: args.minutes,
+        text,
+        layers: args.layers.clone(),
+        features: args.features,
+        threads: args.machine.threads,
+        gpu_layers: args.machine.gpu_layers,
+        keep: args.keep,
+        ..Options::new()?
+    };
+    let directory = match &args.out {
+        Some(directory) => directory.clone(),
+        None => PathBuf::from(args.model.with_extension("tiller").file_name().unwrap_or_default()),
+    };
+    std::fs::create_dir_all(&directory).map_err(|e| Error::io("create", &directory, e))?;
+    let mut bar = out.bar("adopt", "s");
+    let made = adopt(&args.model, &directory, &options, &mut |step| bar.step(step))?;
+    drop(bar);
+    let tested = &made.tested;
+    if out.json() {
+        return out.object(&json!({
+            "dictionary": made.dictionary, "explanations": made.explanations, "report": made.report,
+            "layer": made.layer, "tried": made.tried, "tested": tested,
+            "median_gain": tested.median_gain(), "median_perplexity": tested.median_perplexity(),
+            "seconds": made.seconds,
+        }));
+    }
+    let tried = made.tried.iter().map(|t| format!("{}: {:.2}×", t.layer, t.gain())).collect::<Vec<_>>().join(", ");
+    out.facts(&[
+        ("dictionary", made.dictionary.display().to_string()),
+        ("explanations", made.explanations.display().to_string()),
+        ("report", made.report.display().to_string()),
+        ("layer", format!("{} (mean gains, {tried})", made.layer)),
+        ("features", format!("{} of {} fire", tested.features.1, tested.features.0)),
+        ("L0, FVU", format!("{:.1}, {:.3}", tested.l0, tested.fvu)),
+        ("recovered", format!("{:.3}", tested.recovered)),
+        ("self-test", tested.verdict.clone()),
+        ("median gain", format!("{:.1}× at {:.2}× the perplexity", tested.median_gain(), tested.median_perplexity())),
+        ("minutes", format!("{:.1}", made.seconds / 60.0)),
+    ])
+}
