@@ -42,7 +42,7 @@ pub fn quick() -> Search {
 /// Prompts of a quick search.
 pub const QUICK_PROMPTS: usize = 8;
 /// Tokens that a quick search writes for each of them.
-pub const QUICK_TOKENS: usize = 24;
+pub const QUICK_TOKENS: usize = 20;
 
 /// Searches the strength of a plan on the engine's model: see [`Comparison::search`]. No plan is in force afterwards.
 ///
