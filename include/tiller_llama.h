@@ -75,9 +75,21 @@ static inline tiller_ggml tiller_llama_ggml(void) {
 }
 
 // Makes contexts that are opened with `params` call `hook`. The hook must outlive them.
+//
+// A callback splits the graph. Where ggml was built without OpenMP, a context without threads of its own starts them anew
+// for every part, some 40 us each: give it some with llama_attach_threadpool().
 static inline void tiller_llama_install(struct llama_context_params *params, tiller_hook *hook) {
     params->cb_eval = tiller_hook_eval;
     params->cb_eval_user_data = hook;
+}
+
+// Whether a control vector has nothing for a layer.
+static inline int tiller_llama_is_zero_(const float *data, int32_t layer, int32_t d_model) {
+    const float *row = data + (size_t) (layer - 1) * (size_t) d_model;
+    for (int32_t i = 0; i < d_model; i++) {
+        if (row[i] != 0.0f) return 0;
+    }
+    return 1;
 }
 
 // Steers `context` by `compiled` from the next decode on: the callback's part goes to `hook`, the control vector's part to
@@ -96,9 +108,13 @@ static inline tiller_status tiller_llama_set_plan(
     if (compiled) status = tiller_compiled_check(compiled, (size_t) n_layer, (size_t) d_model, err);
     if (status == TILLER_OK && n > 0) status = tiller_compiled_control_vector(compiled, data, data ? n : 0, err);
     // Each call makes llama.cpp plan its memory anew: leave it alone if it has no vector and needs none. The buffer is
-    // always the whole one: a shorter one would leave an older vector's rows in place.
+    // always the whole one: a shorter one would leave an older vector's rows in place. The graph adds at every layer from
+    // the first to the last, so they enclose no more than they must.
+    int32_t first = 1, last = n_layer - 1;
+    while (n > 0 && first < last && tiller_llama_is_zero_(data, first, d_model)) first++;
+    while (n > 0 && first < last && tiller_llama_is_zero_(data, last, d_model)) last--;
     if (status == TILLER_OK && (n > 0 || tiller_hook_has_control_vector(hook)) &&
-        llama_set_adapter_cvec(context, data, n, d_model, 1, n_layer) != 0) {
+        llama_set_adapter_cvec(context, data, n, d_model, first, last) != 0) {
         status = TILLER_E_UNSUPPORTED;
         if (err) *err = NULL;
     }

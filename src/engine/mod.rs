@@ -11,6 +11,7 @@ mod log;
 mod quantize;
 mod score;
 mod text;
+mod threads;
 
 use std::ffi::{CString, c_void};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub use text::Message;
 use crate::error::{Error, Kind, Result};
 use crate::hook::{Hook, Report, Tensor};
 use crate::plan::{Compiled, RowMeta};
+use threads::Threads;
 
 /// How a model is opened and run.
 #[derive(Clone, Debug)]
@@ -61,6 +63,7 @@ pub struct Engine {
     model: NonNull<sys::llama_model>,
     /// Boxed, because llama.cpp holds its address. Reached through the pointer only.
     hook: NonNull<Hook>,
+    threads: Threads,
     path: PathBuf,
     options: Options,
     /// Counts what was read into the cache; a generation of an earlier reading has ended.
@@ -81,6 +84,7 @@ impl Engine {
             options.threads = std::thread::available_parallelism().map_or(1, usize::from);
         }
         let name = c_path(path)?;
+        let threads = Threads::start(options.threads)?;
         // SAFETY: plain defaults.
         let mut params = unsafe { sys::llama_model_default_params() };
         params.n_gpu_layers = i32::try_from(options.gpu_layers).unwrap_or(i32::MAX);
@@ -108,7 +112,8 @@ impl Engine {
                 return Err(error.context(path.display()));
             }
         };
-        Ok(Self { context, model, hook, path: path.to_owned(), options, epoch: 0, plan: None })
+        threads.attach(context);
+        Ok(Self { context, model, hook, threads, path: path.to_owned(), options, epoch: 0, plan: None })
     }
 
     fn context(
@@ -197,10 +202,12 @@ impl Engine {
         if had || vector.is_some() {
             let data = vector.map_or(Ok(Vec::new()), |vector| vector.data(self.n_layer()))?;
             let pointer = if data.is_empty() { std::ptr::null() } else { data.as_ptr() };
-            let (width, last) = (self.d_model() as i32, self.n_layer() as i32);
+            // The graph adds at every layer between the two, so they enclose no more than they must.
+            let (first, last) = vector.and_then(|vector| vector.layers()).unwrap_or((1, self.n_layer()));
+            let (width, first, last) = (self.d_model() as i32, first as i32, last as i32);
             // SAFETY: llama.cpp copies the floats; there are (n_layer − 1) · d_model of them, or none.
             let status =
-                unsafe { sys::llama_set_adapter_cvec(self.context.as_ptr(), pointer, data.len(), width, 1, last) };
+                unsafe { sys::llama_set_adapter_cvec(self.context.as_ptr(), pointer, data.len(), width, first, last) };
             if status != 0 {
                 return Err(Error::unsupported(format!("llama.cpp refuses the control vector: {}", log::last())));
             }
@@ -224,6 +231,12 @@ impl Engine {
     pub fn hook_mut(&mut self) -> &mut Hook {
         // SAFETY: the box lives as long as the engine; llama.cpp uses it only inside `decode`, which needs `&mut self`.
         unsafe { self.hook.as_mut() }
+    }
+
+    /// Has the engine's threads sleep at once. They do so by themselves some milliseconds after a decode, and the next one
+    /// wakes them; for programs that compute with another engine in between.
+    pub fn rest(&mut self) {
+        self.threads.rest();
     }
 
     fn vocab(&self) -> *const sys::llama_vocab {

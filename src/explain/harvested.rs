@@ -12,9 +12,10 @@ use crate::dictionary::{Codes, Dictionary};
 use crate::error::{Error, Result};
 use crate::model::{Kinship, Model, TokenKind};
 use crate::progress::{Progress, report};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// Rows that are encoded at a time: 5 MB of a 576-wide model.
-const CHUNK: usize = 2048;
+/// Rows that a thread encodes at a time: 9 MB of a 576-wide model.
+const CHUNK: usize = 4096;
 
 /// How [`data`] counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,12 +87,11 @@ pub fn data(
     let mut n_done = 0;
     for shard in rows.iter().flat_map(Activations::shards) {
         let wanted = collector.text(text_of(shard), &|token| token_bytes(model, token))?;
-        for chunk in wanted.chunks(CHUNK) {
-            let codes = encode(shard, chunk, dictionary, options.count.threads);
+        encode(shard, &wanted, dictionary, options.count.threads, &mut |_, codes| {
             codes.rows().try_for_each(|row| collector.row(row))?;
-            n_done += chunk.len() as u64;
-            report(progress, n_done.min(total), total, "encoding")?;
-        }
+            n_done += codes.n_rows() as u64;
+            report(progress, n_done.min(total), total, "encoding")
+        })?;
     }
     let windows = collector.finish()?;
     report(progress, total, total, "counting")?;
@@ -216,12 +216,11 @@ pub fn top_act(
     for shard in rows.iter().flat_map(Activations::shards) {
         let text = text_of(shard);
         let wanted: Vec<usize> = (0..shard.n_rows()).filter(|&row| text.positions[row] != 0).collect();
-        for chunk in wanted.chunks(CHUNK) {
-            let codes = encode(shard, chunk, dictionary, threads);
+        encode(shard, &wanted, dictionary, threads, &mut |chunk, codes| {
             chunk.iter().zip(codes.rows()).try_for_each(|(&row, codes)| top.row(text, row, codes))?;
             n_done += chunk.len() as u64;
-            report(progress, n_done, n_rows as u64, "encoding")?;
-        }
+            report(progress, n_done, n_rows as u64, "encoding")
+        })?;
         top.end(shard.n_rows());
     }
     let spans = top.into_spans();
@@ -277,14 +276,44 @@ fn text_of(shard: &Shard) -> Text<'_> {
     Text { tokens: shard.tokens(), positions: shard.positions(), documents: shard.documents() }
 }
 
-/// Codes of the rows `wanted` of a shard, in that order.
-fn encode(shard: &Shard, wanted: &[usize], dictionary: &Dictionary, threads: usize) -> Codes {
+/// Hands `take` the codes of the rows `wanted` of a shard, some rows at a time and in that order, while `threads` threads
+/// encode the next ones: nobody waits for the slowest, and nothing but `take` is done by one thread alone.
+fn encode(
+    shard: &Shard,
+    wanted: &[usize],
+    dictionary: &Dictionary,
+    threads: usize,
+    take: &mut dyn FnMut(&[usize], &Codes) -> Result<()>,
+) -> Result<()> {
     let d_model = dictionary.d_model();
-    let mut rows = vec![0f32; wanted.len() * d_model];
-    for (&row, out) in wanted.iter().zip(rows.chunks_mut(d_model)) {
-        shard.read(row..row + 1, out);
-    }
-    dictionary.encode_batch(&rows, threads.max(1))
+    let threads = threads.clamp(1, wanted.len().div_ceil(CHUNK).max(1));
+    let work = |first: usize, codes: SyncSender<Codes>| {
+        let mut rows = Vec::with_capacity(CHUNK * d_model);
+        for chunk in wanted.chunks(CHUNK).skip(first).step_by(threads) {
+            rows.resize(chunk.len() * d_model, 0.0);
+            for (&row, out) in chunk.iter().zip(rows.chunks_exact_mut(d_model)) {
+                shard.read(row..row + 1, out);
+            }
+            if codes.send(dictionary.encode_batch(&rows, 1)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let work = &work;
+        let start = |first| {
+            let (sender, receiver) = sync_channel(1);
+            scope.spawn(move || work(first, sender));
+            receiver
+        };
+        let workers: Vec<Receiver<Codes>> = (0..threads).map(start).collect();
+        for (chunk, worker) in wanted.chunks(CHUNK).zip(workers.iter().cycle()) {
+            // A worker that is gone has panicked, which the scope passes on.
+            let Ok(codes) = worker.recv() else { break };
+            take(chunk, &codes)?;
+        }
+        Ok(())
+    })
 }
 
 fn header(estimator: Estimator, model: &Model, dictionary: &Dictionary, vocabulary: &Vocabulary) -> Result<Header> {

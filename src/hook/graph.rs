@@ -10,6 +10,9 @@ use crate::plan::RowMeta;
 /// The largest batch that is believed; guards the sizes that come through the host's table.
 const MAX_ROWS: i64 = 1 << 24;
 
+/// The node of the residual stream after a block.
+const RESID_POST: &[u8] = b"l_out";
+
 /// What is known of the graph that runs now.
 #[derive(Default)]
 pub(super) struct Graph {
@@ -59,16 +62,22 @@ impl Graph {
     /// # Safety
     /// `tensor` is valid and the host's table fits it.
     pub(super) unsafe fn visit(&mut self, host: &Host, tensor: *const Tensor, ask: bool) -> Option<HookPoint> {
-        // SAFETY: the caller vouches for the tensor; names are NUL-terminated by the table's contract.
-        let name = unsafe { name(host, tensor) };
+        // SAFETY: the caller vouches for the tensor.
+        let initial = unsafe { initial(host, tensor) };
         if ask {
-            if self.first.is_empty() {
-                self.first.extend_from_slice(name);
+            if self.first.first().is_none_or(|&first| first == initial) {
+                // SAFETY: the caller vouches for the tensor.
+                let name = unsafe { name(host, tensor) };
+                if self.first.is_empty() {
+                    self.first.extend_from_slice(name);
+                }
+                if name == self.first {
+                    self.begin();
+                }
             }
-            if name == self.first {
-                self.begin();
-            }
-            if let Some(src) = host.src {
+            // The row of a lone token is that token's in every block.
+            let learns = self.positions.is_empty() || (self.outputs.is_empty() && self.positions.len() > 1);
+            if let Some(src) = host.src.filter(|_| learns) {
                 // SAFETY: the caller vouches for the tensor; `src` returns an operand that lives as long, or NULL.
                 let operand = unsafe { src(tensor, 1) };
                 if !operand.is_null() {
@@ -77,7 +86,12 @@ impl Graph {
                 }
             }
         }
-        if let Some(layer) = layer(name, b"l_out") {
+        if initial != RESID_POST[0] && !self.watched.iter().any(|(_, node)| node.first() == Some(&initial)) {
+            return None;
+        }
+        // SAFETY: the caller vouches for the tensor.
+        let name = unsafe { name(host, tensor) };
+        if let Some(layer) = layer(name, RESID_POST) {
             return Some(layer.into());
         }
         let point = self.watched.iter().find_map(|(site, node)| match site {
@@ -211,6 +225,17 @@ unsafe fn name<'a>(host: &Host, tensor: *const Tensor) -> &'a [u8] {
     }
     // SAFETY: names are NUL-terminated by the table's contract.
     unsafe { CStr::from_ptr(text) }.to_bytes()
+}
+
+/// The first byte of the name of a tensor, which tells most nodes that nobody wants; 0 if it has none.
+///
+/// # Safety
+/// `tensor` is valid and the table fits it.
+unsafe fn initial(host: &Host, tensor: *const Tensor) -> u8 {
+    // SAFETY: the caller vouches for the tensor.
+    let text = unsafe { (host.name)(tensor) };
+    // SAFETY: names are NUL-terminated by the table's contract.
+    if text.is_null() { 0 } else { unsafe { text.cast::<u8>().read() } }
 }
 
 /// `[d_model, n_rows]` of a contiguous f32 matrix.

@@ -60,6 +60,9 @@ pub(crate) struct Args {
     /// Pairs to measure, or seeds for temporal; 0 takes what fits the case
     #[arg(long, default_value_t = 0, value_name = "N")]
     pairs: usize,
+    /// Only the cases whose name holds this, for overhead: decode, prefill/empty, callback, ...
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+    case: String,
     /// Also write the continuations to this file, a JSON object a line, for concepts
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
