@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rand::Rng;
+use rand_xoshiro::Xoshiro256PlusPlus;
 use tiller::Kind;
 use tiller::dictionary::Dictionary;
 use tiller::progress::{Step, silent};
@@ -12,23 +13,55 @@ use tiller::train::{Options, Rows, Sparsity, Variant, fit, fit_many, fit_with};
 
 const D: usize = 32;
 const PLANTED: usize = 80;
+const GENERAL: usize = 16;
 
-/// Unit directions, and rows that are sums of four of them with strengths in 1..2, around a common centre.
-fn planted(n: usize) -> (Vec<f32>, Vec<f32>) {
-    let mut rng = tiller::num::rng(11);
+/// Unit directions.
+fn directions(rng: &mut Xoshiro256PlusPlus) -> Vec<f32> {
     let mut directions: Vec<f32> = (0..PLANTED * D).map(|_| rng.random_range(-1.0..1.0)).collect();
     for row in directions.chunks_mut(D) {
         let norm = tiller::num::norm(row);
         row.iter_mut().for_each(|x| *x /= norm);
     }
+    directions
+}
+
+/// Rows around a common centre, to each of which `add` adds something.
+fn around_a_centre(n: usize, mut add: impl FnMut(&mut [f32])) -> Vec<f32> {
     let mut rows = vec![0f32; n * D];
     for row in rows.chunks_mut(D) {
         row.iter_mut().enumerate().for_each(|(j, x)| *x = 5.0 - 0.3 * j as f32);
+        add(row);
+    }
+    rows
+}
+
+/// Directions, and rows that are sums of four of them with strengths in 1..2.
+fn planted(n: usize) -> (Vec<f32>, Vec<f32>) {
+    let mut rng = tiller::num::rng(11);
+    let directions = directions(&mut rng);
+    let rows = around_a_centre(n, |row| {
         for _ in 0..4 {
             let (f, strength) = (rng.random_range(0..PLANTED), rng.random_range(1.0..2.0));
             tiller::num::axpy(strength, &directions[f * D..(f + 1) * D], row);
         }
-    }
+    });
+    (directions, rows)
+}
+
+/// Directions of which the first [`GENERAL`] are general, and each of the others special to one of them; rows that are sums
+/// of two general ones, each now and then with a special one of its own.
+fn planted_families(n: usize) -> (Vec<f32>, Vec<f32>) {
+    let mut rng = tiller::num::rng(11);
+    let directions = directions(&mut rng);
+    let rows = around_a_centre(n, |row| {
+        for _ in 0..2 {
+            let special = rng.random_range(GENERAL..PLANTED);
+            let with = if rng.random_bool(0.3) { &[special % GENERAL, special][..] } else { &[special % GENERAL] };
+            for &f in with {
+                tiller::num::axpy(rng.random_range(1.0..2.0), &directions[f * D..(f + 1) * D], row);
+            }
+        }
+    });
     (directions, rows)
 }
 
@@ -64,12 +97,17 @@ fn bits(dictionary: &Dictionary) -> Vec<u32> {
 
 /// How many of the planted directions some decoder row points along.
 fn found(dictionary: &Dictionary, directions: &[f32]) -> usize {
+    found_by(dictionary, dictionary.n_features(), directions)
+}
+
+/// How many of them one of the first `n` decoder rows points along.
+fn found_by(dictionary: &Dictionary, n: usize, directions: &[f32]) -> usize {
     let mut row = vec![0f32; D];
     let mut along = |planted: &[f32], f: usize| {
         dictionary.decoder_row(f, &mut row);
         tiller::num::dot(planted, &row) / tiller::num::norm(&row)
     };
-    let mut best = |planted| (0..dictionary.n_features()).map(|f| along(planted, f)).fold(f32::MIN, f32::max);
+    let mut best = |planted| (0..n).map(|f| along(planted, f)).fold(f32::MIN, f32::max);
     directions.chunks(D).filter(|planted| best(planted) > 0.95).count()
 }
 
@@ -85,14 +123,15 @@ fn planted_features_are_found() {
             Variant::Relu | Variant::PAnneal => Sparsity::Fixed(1.5),
             _ => Sparsity::Target,
         };
-        let options = Options { epochs: 12, sparsity, ..options(variant) };
+        let options = Options { epochs: 12, sparsity, clip: 1.0, ..options(variant) };
         let mut last = None;
         let dictionary = fit_with(&rows, &options, None, &mut silent, &mut |metrics| last = Some(*metrics)).unwrap();
         let (last, found) = (last.unwrap(), found(&dictionary, &directions));
         let (least, fvu, l0) = match variant {
             Variant::TopK | Variant::BatchTopK => (90, 0.15, 3.8..4.2),
-            // Planted features are all alike: the first ones can't be more general, and blend the others.
-            Variant::Matryoshka => (50, 0.25, 3.8..4.2),
+            // Planted features are all alike: the first ones can't be more general, and blend the others. On such rows
+            // dictionary_learning's own trainer finds 59 to 62 % at an FVU of 0.18 to 0.19.
+            Variant::Matryoshka => (55, 0.22, 3.8..4.2),
             Variant::Relu | Variant::PAnneal => (70, 0.3, 4.0..20.0),
             Variant::JumpRelu | Variant::Gated => (70, 0.3, 3.0..5.0),
         };
@@ -117,6 +156,23 @@ fn planted_features_are_found() {
         let density: f32 = dictionary.feature_stats().unwrap().iter().map(|stats| stats.density).sum();
         assert!((f64::from(density) - l0).abs() < 0.1 + 0.03 * l0, "{variant:?}: densities {density}, L0 {l0}");
     }
+}
+
+/// Nested dictionaries put what is general first: every planted direction that others come with is among the first features.
+/// Without nesting it may be any. The first dictionary has room to spare: where two general directions fell to one of its
+/// features, the others lean towards the one that is left out, in dictionary_learning's trainer as in ours.
+#[test]
+fn general_features_come_first_in_a_matryoshka() {
+    const FIRST: usize = GENERAL * 3 / 2;
+    let (directions, data) = planted_families(40_000);
+    let rows = Rows::from_slice(D, &data).unwrap();
+    let first = |variant| {
+        let options = Options { epochs: 12, k: 3, clip: 1.0, prefixes: vec![FIRST], ..options(variant) };
+        let made = fit(&rows, &options, None, &mut silent).unwrap();
+        found_by(&made, FIRST, &directions[..GENERAL * D])
+    };
+    let (nested, plain) = (first(Variant::Matryoshka), first(Variant::BatchTopK));
+    assert!(nested >= GENERAL - 1 && plain <= GENERAL / 2, "{nested} nested, {plain} of {GENERAL} otherwise");
 }
 
 /// The weight of an L1 penalty is found that leads to as many codes as were asked for.

@@ -24,11 +24,11 @@ pub struct tiller_train_options {
     pub n_features: u32,
     /// Codes a row; 0 means 32.
     pub k: u32,
-    /// Rows in a step; 0 means 4,096.
+    /// Rows in a step; 0 means 1,024.
     pub batch: u32,
     /// Times that every row is seen; 0 means 4.
     pub epochs: u32,
-    /// The learning rate, for rows scaled to mean squared norm d_model; 0 means 1e-3.
+    /// The learning rate, for rows scaled to mean squared norm d_model; 0 means 3e-3.
     pub lr: f32,
     /// Threads; 0 means all that the machine has. The result doesn't depend on it.
     pub threads: u32,

@@ -4,10 +4,16 @@
 Writes train_reference.json, which src/train/oracle.rs compares with the trainer's objective, step by step. Run it only to
 renew the file, where SAELens 6 and dictionary_learning are installed:  python3 tests/data/train_reference.py
 
-Rows and the start come from a formula that both sides evaluate, so the file holds losses only. The objective, and what
-follows a backward pass, is the peer's own code; TopK and BatchTopK, whose peers differ from each other, are written out.
+Rows and the start come from a formula that both sides evaluate, so the file holds losses only, and the salt of the rows.
+The objective, and what follows a backward pass, is the peer's own code; TopK and BatchTopK, whose peers differ from each
+other, are written out.
+
+JumpReLU's objective jumps where a score crosses its threshold, and its gradients jump at the edges of the rectangle too: a
+score that lies on one of them to within the rounding of the trainer's integers (1e-5 of the norms) says nothing about the
+trainer. Its rows have the first salt with which none of the reference's scores comes closer than MARGIN.
 """
 
+import itertools
 import json
 import pathlib
 import sys
@@ -30,6 +36,7 @@ from sae_lens.saes.sae import TrainStepInput
 from sae_lens.saes.standard_sae import StandardTrainingSAE, StandardTrainingSAEConfig
 
 D, F, K, BATCH, STEPS, LR, WEIGHT = 24, 64, 4, 32, 10, 1e-2, 0.3
+THRESHOLD, WIDTH, MARGIN = 0.3, 0.2, 5e-5
 torch.set_default_dtype(torch.float64)
 
 
@@ -50,8 +57,8 @@ def start():
     return w, 0.1 * noise(F, 3), 0.1 * noise(D, 4)
 
 
-def batches():
-    return noise(STEPS * BATCH * D, 1).reshape(STEPS, BATCH, D)
+def batches(salt=1):
+    return noise(STEPS * BATCH * D, salt).reshape(STEPS, BATCH, D)
 
 
 def choose(rule):
@@ -104,7 +111,7 @@ def dictionary_learning(trainer, bias, decoder_bias, **extra):
     return losses
 
 
-def saelens(make, settings, clip=None, config=None, **coefficients):
+def saelens(make, settings, clip=None, config=None, salt=1, seen=lambda sae, out: None, **coefficients):
     """A training SAE of SAELens: its own training_forward_pass, on weights of ours, with Adam."""
     sae = make(settings(d_in=D, d_sae=F, dtype="float64", device="cpu", **(config or {})))
     w, b_enc, b_dec = start()
@@ -117,13 +124,14 @@ def saelens(make, settings, clip=None, config=None, **coefficients):
             sae.threshold.data = sae.threshold.data.double()
     adam = torch.optim.Adam(sae.parameters(), lr=LR, betas=(0.9, 0.999), eps=1e-8)
     losses = []
-    for step, y in enumerate(batches()):
+    for step, y in enumerate(batches(salt)):
         out = sae.training_forward_pass(
             TrainStepInput(
                 sae_in=y, coefficients=coefficients, dead_neuron_mask=torch.zeros(F, dtype=torch.bool),
                 n_training_steps=step, is_logging_step=False,
             )
         )
+        seen(sae, out)
         losses.append(out.loss.item())
         adam.zero_grad()
         out.loss.backward()
@@ -133,9 +141,25 @@ def saelens(make, settings, clip=None, config=None, **coefficients):
     return losses
 
 
-jump = dict(jumprelu_init_threshold=0.3, jumprelu_bandwidth=0.2)
+def jumprelu(**config):
+    """The first salt whose scores keep their distance, and its losses."""
+    config.update(jumprelu_init_threshold=THRESHOLD, jumprelu_bandwidth=WIDTH)
+    for salt in itertools.count(1):
+        gaps = []
+
+        def seen(sae, out):
+            beyond = (out.hidden_pre - sae.threshold).detach()
+            gaps.extend((beyond - edge).abs().min().item() for edge in (-WIDTH / 2, 0, WIDTH / 2))
+
+        losses = saelens(
+            JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, config=config, salt=salt, seen=seen, l0=WEIGHT
+        )
+        if min(gaps) >= MARGIN:
+            return dict(salt=salt, losses=losses)
+
+
 nested = dict(k=K, matryoshka_widths=[8, 24, F], rescale_acts_by_decoder_norm=False)
-all_losses = {
+references = {
     "topk": choose("topk"),
     "batchtopk": choose("batchtopk"),
     "relu, unit decoder": dictionary_learning(
@@ -145,16 +169,17 @@ all_losses = {
     "gated": dictionary_learning(
         GatedSAETrainer, lambda ae: ae.gate_bias, lambda ae: ae.decoder_bias, l1_penalty=WEIGHT
     ),
-    "jumprelu": saelens(JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, config=jump, l0=WEIGHT),
-    "jumprelu, bias kept": saelens(
-        JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, config=dict(jump, apply_b_dec_to_input=False), l0=WEIGHT
-    ),
+    "jumprelu": jumprelu(),
+    "jumprelu, bias kept": jumprelu(apply_b_dec_to_input=False),
     "matryoshka": saelens(MatryoshkaBatchTopKTrainingSAE, MatryoshkaBatchTopKTrainingSAEConfig, config=nested),
     "panneal": dictionary_learning(
         PAnnealTrainer, lambda ae: ae.encoder.bias, lambda ae: ae.bias, sparsity_function="Lp^p",
         initial_sparsity_penalty=WEIGHT, anneal_start=2, anneal_end=8, p_end=0.4, n_sparsity_updates=3,
     ),
 }
+references = {
+    name: found if isinstance(found, dict) else dict(salt=1, losses=found) for name, found in references.items()
+}
 out = pathlib.Path(__file__).with_suffix(".json")
-out.write_text(json.dumps(all_losses, indent=1) + "\n")
+out.write_text(json.dumps(references, indent=1) + "\n")
 print(out.read_text())

@@ -15,7 +15,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::frame::Frame;
-use super::joint_state::{Batch, State};
+use super::joint_batch::Batch;
+use super::joint_state::State;
 use super::model::Temporal;
 use super::sequences::Sequences;
 use super::two_stage::{TwoStageOptions, two_stage};

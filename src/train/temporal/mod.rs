@@ -18,6 +18,7 @@
 //! | `prune.rs` | B and M given the order: estimates, tests, a refit of what is left |
 //! | `two_stage.rs` | VAR, then LiNGAM on its residuals: no iteration over all rows but that of ICA |
 //! | `joint.rs` | Adam on the whole objective, with exact zeros by proximal steps |
+//! | `joint_state.rs`, `joint_batch.rs` | its parameters and checkpoint; loss and gradients of a batch |
 //! | `model.rs` | the result, its file, impulse responses Ψ_k |
 //! | `forecast.rs` | variance explained on held-out text, beside shuffled time |
 //! | `generate.rs`, `recovery.rs` | the synthetic process and what of it was found again |
@@ -30,6 +31,7 @@ mod frame;
 mod generate;
 mod ica;
 mod joint;
+mod joint_batch;
 mod joint_state;
 mod model;
 mod moments;

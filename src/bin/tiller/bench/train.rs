@@ -31,7 +31,8 @@ pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
         };
         let epochs = (n as u32 + skip).div_ceil(4);
         let plain = Options { n_features: F, k: 32, batch: BATCH, epochs, threads, ..Options::of(variant) };
-        let options = Options { statistics_rows: 0, warm_up: 10, sparsity_warm_up: 10, decay: Decay::None, ..plain };
+        let options =
+            Options { statistics_rows: 0, lr: 1e-3, warm_up: 10, sparsity_warm_up: 10, decay: Decay::None, ..plain };
         let encoder: Vec<f32> = data.iter().take(F * D).copied().collect();
         let mut scores = vec![0.0; BATCH * F];
         let mut bar = lines.out.bar(&format!("train {case}"), "rows");

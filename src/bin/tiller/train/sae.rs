@@ -88,13 +88,13 @@ struct Settings {
     /// Do not subtract the decoder's bias from rows
     #[arg(long)]
     keep_bias: bool,
-    /// Rows a step [4096]
+    /// Rows a step [1024]
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Times that every row is seen [4]
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
-    /// Learning rate [0.001]
+    /// Learning rate [0.003]
     #[arg(long, value_name = "X")]
     lr: Option<f32>,
     /// Steps in which the learning rate rises [100]
@@ -121,7 +121,7 @@ struct Settings {
     /// The share of the documents kept out of training, to measure L0 and FVU on
     #[arg(long, value_name = "SHARE")]
     held_out: Option<f32>,
-    /// Steps between two such measurements [100]
+    /// Steps between two such measurements [250]
     #[arg(long, value_name = "STEPS")]
     evaluate_every: Option<u64>,
     /// Seed of the start, of the order of rows and of the documents kept out [0]
