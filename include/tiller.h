@@ -838,11 +838,11 @@ typedef struct {
     uint32_t n_features;
     // Codes a row; 0 means 32.
     uint32_t k;
-    // Rows in a step; 0 means 4,096.
+    // Rows in a step; 0 means 1,024.
     uint32_t batch;
     // Times that every row is seen; 0 means 4.
     uint32_t epochs;
-    // The learning rate, for rows scaled to mean squared norm d_model; 0 means 1e-3.
+    // The learning rate, for rows scaled to mean squared norm d_model; 0 means 3e-3.
     float lr;
     // Threads; 0 means all that the machine has. The result doesn't depend on it.
     uint32_t threads;
