@@ -2014,6 +2014,12 @@ tiller_status tiller_engine_finish(tiller_engine *engine,
                                    tiller_report *out,
                                    tiller_error **err);
 
+// Has the engine's threads sleep at once. They do so by themselves some milliseconds after a decode, and the next one wakes
+// them; for programs that compute with something else in between.
+TILLER_API
+tiller_status tiller_engine_rest(tiller_engine *engine,
+                                 tiller_error **err);
+
 // Generates a continuation of `prompt`, which goes in as it is: see tiller_engine_chat() for conversations.
 // `stream` may be NULL.
 //

@@ -1132,6 +1132,10 @@ public:
         detail::call([&](auto **err) { return tiller_engine_finish(get(), &report, err); });
         return report;
     }
+    // Has the threads sleep at once, for programs that compute with something else in between.
+    void rest() {
+        detail::call([&](auto **err) { return tiller_engine_rest(get(), err); });
+    }
     // `stream` gets each piece of text; false ends the generation. An exception also does, and comes out of this call.
     tiller::generation generate(
         const std::string &prompt,

@@ -136,6 +136,13 @@ func (n *Engine) Finish() (Report, error) {
 	return newReport(&r), nil
 }
 
+// Rest has the threads sleep at once, for programs that compute with something else in between.
+func (n *Engine) Rest() error {
+	defer runtime.KeepAlive(n.h)
+	var err *C.tiller_error
+	return check(C.tiller_engine_rest(n.h.c(), &err), err)
+}
+
 // GenerateOptions say how text is generated; zero means the default.
 type GenerateOptions struct {
 	MaxTokens         int

@@ -203,6 +203,16 @@ pub unsafe extern "C" fn tiller_engine_finish(
     })
 }
 
+/// Has the engine's threads sleep at once. They do so by themselves some milliseconds after a decode, and the next one wakes
+/// them; for programs that compute with something else in between.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_engine_rest(engine: Option<&mut tiller_engine>, err: ErrorOut<'_>) -> tiller_status {
+    guard(err, || {
+        some(engine, "engine")?.0.rest();
+        Ok(())
+    })
+}
+
 /// How text is generated. Zero means the default.
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -69,6 +69,9 @@ func init() {
 			r, err := get[*tiller.Engine](a[0]).Finish()
 			return show(r.RowsEdited > 0), err
 		},
+		"engine_rest": func(a arguments) (string, error) {
+			return "", get[*tiller.Engine](a[0]).Rest()
+		},
 		"engine_perplexity": func(a arguments) (string, error) {
 			s, err := get[*tiller.Engine](a[0]).Perplexity(a[1], 0)
 			return show(s.NTokens, s.Perplexity > 1), err
