@@ -6,9 +6,11 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tiller::dictionary::Dictionary;
+use tiller::plan::{Op, Plan, Route, RowMeta, Rule, Scratch, Strength};
 
 const GIGABYTE: usize = 1 << 30;
 
@@ -123,5 +125,16 @@ fn a_gigabyte_opens_in_ten_milliseconds_and_eight_features_take_two_megabytes() 
             opened.saturating_sub(before)
         );
         assert!(grown <= 2 << 20, "{name}: resident memory grew by {grown} bytes");
+
+        let before = resident();
+        let rule = Rule { layer: Some(0), ..Rule::new(Op::MinClamp, features.clone(), Some(Strength::raw(9.0))) };
+        let plan = Plan::new([rule]).compile(&[("big", Arc::new(dictionary))], 1, d, Route::Callback).unwrap();
+        let meta = [RowMeta { position: 1, generated: false, sequence: 0 }];
+        let mut row = vec![0.0; d];
+        plan.points.values().for_each(|ops| drop(ops.apply(&mut row, &meta, &mut Scratch::default())));
+        assert!(row.iter().all(|&x| x == 72.0), "{name}: eight features, none active, all clamped to nine");
+        let grown = resident().saturating_sub(before);
+        println!("{name}: +{grown} by a plan");
+        assert!(grown <= 2 << 20, "{name}: resident memory grew by {grown} bytes with a plan");
     }
 }

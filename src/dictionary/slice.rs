@@ -85,6 +85,11 @@ impl Slice {
         self.features[j].unit
     }
 
+    /// Encoder row Eⱼ `[d_model]` as stored, from the slice's own copy.
+    pub(crate) fn encoder_row(&self, j: usize, out: &mut [f32]) {
+        self.encoder.decode_row(j, out);
+    }
+
     /// The dictionary that it is a slice of.
     pub fn dictionary(&self) -> &Dictionary {
         &self.dictionary

@@ -44,8 +44,8 @@ impl Encoder {
         let d = dictionary.d_model();
         let mut rows = vec![0.0; ids.len() * d];
         let mut features = Vec::with_capacity(ids.len());
-        for (j, (row, &id)) in rows.chunks_exact_mut(d).zip(ids).enumerate() {
-            dictionary.encoder_row(id as usize, row);
+        for (j, row) in rows.chunks_exact_mut(d).enumerate() {
+            slice.encoder_row(j, row);
             let subtracts = dictionary.settings().apply_b_dec_to_input;
             let offset = if subtracts { dot(row, dictionary.decoder_bias()) } else { 0.0 };
             features.push(Feature { unit: slice.unit(j), offset, sum: row.iter().sum() });
