@@ -281,6 +281,7 @@ fn summary(values: &[f64]) -> (f64, f64) {
 
 /// ConCA within the paper's band (.813 ± .031) or above it, and the SAE below ConCA.
 #[test]
+#[cfg_attr(not(feature = "engine"), ignore = "long, and the same with the engine")]
 fn conca_finds_the_latents_and_a_sparse_autoencoder_less() {
     let (mut conca, mut sae, mut sae_raw) = (Vec::new(), Vec::new(), Vec::new());
     for seed in 0..SEEDS {

@@ -107,6 +107,7 @@ fn c() {
     let (library, fixture) = (library::library(), Fixture::new("c", ENGINE));
     let program = fixture.dir.path().join("runner");
     compile(&root().join("tests/abi/runner.c"), &program, &library, engine_define());
+    let _turn = support::turn();
     print!("{}", run(Command::new(&program).args(&fixture.tables), ""));
 }
 
@@ -115,6 +116,7 @@ fn cpp() {
     let (library, fixture) = (library::library(), Fixture::new("cpp", ENGINE));
     let program = fixture.dir.path().join("runner");
     compile(&root().join("tests/abi/runner.cpp"), &program, &library, engine_define());
+    let _turn = support::turn();
     print!("{}", run(Command::new(&program).args(&fixture.tables), ""));
 }
 
@@ -128,12 +130,14 @@ fn go() {
     go.args(["build", "-tags", tags, "-o"]).arg(&program).current_dir(root().join("tests/abi/go"));
     go.env("CGO_LDFLAGS", format!("-L{0} -Wl,-rpath,{0}", library.display())).env("GOFLAGS", "-mod=mod");
     run(&mut go, "go");
+    let _turn = support::turn();
     print!("{}", run(Command::new(&program).args(&fixture.tables), ""));
 }
 
 /// No invalid read or write, no use of what was never written, nothing lost. On a build for any processor, without the
 /// engine: valgrind doesn't know all instructions of this one, and a model would take it an hour.
 #[test]
+#[cfg_attr(not(feature = "engine"), ignore = "long, and the same with the engine")]
 fn c_under_valgrind() {
     let (library, fixture) = (plain_library(), Fixture::new("c", false));
     let program = fixture.dir.path().join("runner");

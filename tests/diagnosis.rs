@@ -66,6 +66,7 @@ fn transposed(rows: &[f32], n: usize, d: usize) -> Vec<f32> {
 
 #[test]
 fn planted_faults_are_named() {
+    let _turn = support::turn();
     let Some(model) = support::model(support::SMOLLM) else { return };
     let path = support::shipped();
     let dictionary = Dictionary::open(Path::new(&path)).unwrap();
@@ -164,6 +165,7 @@ fn shipped() -> Dictionary {
 /// The verdict alone, without the cross-entropies of a self-test.
 #[test]
 fn a_running_model_gives_the_verdict() {
+    let _turn = support::turn();
     let Some(path) = support::model(support::SMOLLM) else { return };
     let mut engine = Engine::open(&path, &Options { context: 512, threads: 2, ..Options::default() }).unwrap();
     let text = [Document::Text(TEXT.to_owned())];
@@ -182,6 +184,7 @@ fn a_running_model_gives_the_verdict() {
 /// The same model in more bits and in fewer: the fewer bits, the more features are others.
 #[test]
 fn fewer_bits_drift_further() {
+    let _turn = support::turn();
     let Some(path) = support::model(support::SMOLLM) else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut models = vec![path.clone()];

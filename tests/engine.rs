@@ -54,6 +54,7 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 
 #[test]
 fn a_hook_with_nothing_to_do_changes_no_bit() {
+    let _turn = support::turn();
     for path in models() {
         let plain = logits(&mut open(&path, false));
         let mut engine = open(&path, true);
@@ -70,6 +71,7 @@ fn a_hook_with_nothing_to_do_changes_no_bit() {
 
 #[test]
 fn callback_and_control_vector_do_the_same_add() {
+    let _turn = support::turn();
     for path in models() {
         let mut engine = open(&path, true);
         let plain = logits(&mut engine);
@@ -99,6 +101,7 @@ fn captured(engine: &mut Engine, point: HookPoint) -> BTreeMap<i32, Vec<f32>> {
 
 #[test]
 fn hook_points_are_the_terms_of_the_residual_stream() {
+    let _turn = support::turn();
     for path in models() {
         let mut engine = open(&path, true);
         for layer in [0, engine.n_layer() / 2, engine.n_layer() - 1] {
@@ -122,6 +125,7 @@ fn hook_points_are_the_terms_of_the_residual_stream() {
 
 #[test]
 fn an_edit_of_what_the_mlp_adds_reaches_the_stream() {
+    let _turn = support::turn();
     for path in models() {
         let mut engine = open(&path, true);
         let (layer, size) = (engine.n_layer() / 2, if path.ends_with(support::GEMMA) { 100.0 } else { 1.0 });
@@ -146,6 +150,7 @@ fn an_edit_of_what_the_mlp_adds_reaches_the_stream() {
 
 #[test]
 fn layer_0_and_every_row_of_the_last_layer_can_be_steered() {
+    let _turn = support::turn();
     for path in models() {
         let mut engine = open(&path, true);
         let plain = logits(&mut engine);
@@ -165,6 +170,7 @@ fn layer_0_and_every_row_of_the_last_layer_can_be_steered() {
 /// Steering that acts on the prompt alone is the sixteenth trap of the list: each decoded token is steered, too.
 #[test]
 fn t16_every_decoded_token_is_steered() {
+    let _turn = support::turn();
     for path in models() {
         let mut engine = open(&path, true);
         let plan = push(&engine, engine.n_layer() / 2, 1.0, Route::Callback);
@@ -180,6 +186,7 @@ fn t16_every_decoded_token_is_steered() {
 
 #[test]
 fn early_stop_harvests_the_same_rows() {
+    let _turn = support::turn();
     let text: Vec<Document> = (0..7).map(|i| Document::Text(TEXT[i * 3..].repeat(i + 1))).collect();
     for path in models() {
         let mut engine = open(&path, true);
@@ -202,6 +209,7 @@ fn early_stop_harvests_the_same_rows() {
 
 #[test]
 fn a_harvest_goes_on_where_it_was_cut() {
+    let _turn = support::turn();
     let Some(path) = support::model(support::SMOLLM) else { return };
     let text: Vec<Document> = (0..20).map(|i| Document::Text(format!("{i}. {TEXT}"))).collect();
     let mut engine = open(&path, true);
@@ -239,6 +247,7 @@ fn a_harvest_goes_on_where_it_was_cut() {
 /// Rows of a requantized copy are nearly the model's own, and may count as such; those of another model may not.
 #[test]
 fn a_harvest_may_run_on_a_requantized_copy() {
+    let _turn = support::turn();
     let Some(path) = support::model(support::SMOLLM) else { return };
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("copy.gguf");
@@ -265,6 +274,7 @@ fn a_harvest_may_run_on_a_requantized_copy() {
 
 #[test]
 fn plans_change_during_a_generation() {
+    let _turn = support::turn();
     let Some(path) = support::model(support::SMOLLM) else { return };
     let mut engine = open(&path, true);
     let options = Generate { max_tokens: 24, ..Generate::default() };
@@ -288,6 +298,7 @@ fn plans_change_during_a_generation() {
 
 #[test]
 fn output_scores_keep_the_features_that_make_the_model_say_the_words() {
+    let _turn = support::turn();
     for path in models() {
         let (mut engine, model) = (open(&path, true), Model::open(&path).unwrap());
         let d_model = engine.d_model();
@@ -342,6 +353,7 @@ fn output_scores_keep_the_features_that_make_the_model_say_the_words() {
 
 #[test]
 fn an_earlier_generation_cannot_go_on_after_another_began() {
+    let _turn = support::turn();
     let Some(path) = support::model(support::SMOLLM) else { return };
     let mut engine = open(&path, true);
     let mut first = engine.begin("The old bridge", &Generate::default()).unwrap();
@@ -352,6 +364,7 @@ fn an_earlier_generation_cannot_go_on_after_another_began() {
 
 #[test]
 fn seeds_repeat_and_prompts_side_by_side_are_their_own() {
+    let _turn = support::turn();
     let Some(path) = support::model(support::SMOLLM) else { return };
     let mut engine = open(&path, true);
     let options = Generate { max_tokens: 12, temperature: 0.8, top_p: 0.95, seed: 7, ..Generate::default() };
@@ -368,6 +381,7 @@ fn seeds_repeat_and_prompts_side_by_side_are_their_own() {
 
 #[test]
 fn chat_template_and_text_round_trip() {
+    let _turn = support::turn();
     let Some(path) = support::model(support::SMOLLM) else { return };
     let engine = open(&path, true);
     let chat = engine.chat(&[Message::user("Hello – how are you?")], true).unwrap();

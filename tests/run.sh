@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold, from a fresh checkout: sets up what is missing, builds, fetches the models, and runs the
-# formatter, the linter, the tests of the library, the command and the bindings (C, C++, Go, valgrind), the tests of the
-# library without its engine, and every benchmark once. Ends with a line `N passed, N failed, N skipped`.
+# formatter, the linter, the tests of the library, the command and the bindings (C, C++, Go, valgrind), every benchmark once,
+# and the tests of the library without its engine. Ends with a line `N passed, N failed, N skipped`.
 #
 # Root on Debian or Ubuntu: missing tools are installed. Otherwise a line says which to install.
 set -euo pipefail
@@ -57,7 +57,8 @@ suite() {
 }
 
 say "build (minutes the first time: llama.cpp is compiled; log in $logs)"
-step "build" cargo build --release --locked
+# All of it at once: one target at a time, cargo would build the library anew for each set of dependencies.
+step "build" cargo build --release --locked --all-targets
 [ "$failed" = 0 ] || { printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"; exit 1; }
 
 say "models"
@@ -77,8 +78,8 @@ fi
 
 say "tests"
 suite "tests" cargo test --release --locked --no-fail-fast -- --show-output
-suite "tests without engine" cargo test --release --locked --no-default-features --no-fail-fast -- --show-output
 step "benches" cargo test --release --locked --bench '*'
+suite "tests without engine" cargo test --release --locked --no-default-features --no-fail-fast -- --show-output
 
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" = 0 ]

@@ -16,30 +16,19 @@ pub(crate) fn target_directory() -> PathBuf {
     env::current_exe().expect("this test").ancestors().nth(3).expect("target/PROFILE/deps/this").to_owned()
 }
 
-fn cargo_build(target: &Path) -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--release", "--lib", "--quiet", "--no-default-features", "--target-dir"]).arg(target);
-    cargo.current_dir(root());
-    cargo
-}
-
-/// The directory of the release library, built with the features of this test.
+/// The directory of the release library that cargo built along with this test, with the same features.
 pub(crate) fn library() -> PathBuf {
-    let target = target_directory();
-    let features = [(cfg!(feature = "engine"), "engine"), (cfg!(feature = "cli"), "cli")];
-    let features: Vec<&str> = features.iter().filter(|f| f.0).map(|f| f.1).collect();
-    let status = cargo_build(&target).arg("--features").arg(features.join(",")).status();
-    assert!(status.expect("cargo").success(), "the library does not build");
-    target.join("release")
+    target_directory().join("release/deps")
 }
 
 /// The directory of a guest library for valgrind, which doesn't know all instructions of this processor, and takes the
 /// optimizer's early look at a field that the taken branch ignores for the use of an uninitialised value.
 pub(crate) fn plain_library() -> PathBuf {
     let target = target_directory().join("plain");
-    let mut build = cargo_build(&target);
-    build.env("RUSTFLAGS", "").env_remove("CARGO_ENCODED_RUSTFLAGS").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
-    let status = build.status();
+    let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--release", "--lib", "--quiet", "--no-default-features", "--target-dir"]).arg(&target);
+    build.current_dir(root()).env("RUSTFLAGS", "").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    let status = build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").status();
     assert!(status.expect("cargo").success(), "the library does not build");
     target.join("release")
 }

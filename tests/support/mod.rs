@@ -5,6 +5,7 @@ pub(crate) mod container;
 pub(crate) mod memory;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The models that tests run on; TILLER_TEST_MODELS names the directory that holds them.
 pub(crate) const SMOLLM: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -23,6 +24,12 @@ pub(crate) fn model(name: &str) -> Option<PathBuf> {
         return None;
     }
     Some(path)
+}
+
+/// A test that runs a model holds this: an engine uses every core, and two side by side wait for each other.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The fewest milliseconds that `work` takes of the processor, over seven runs. Not the clock: other work on the machine
