@@ -3,13 +3,13 @@
 //!
 //! Each [`Target`] is a reader and what it reads. A damaged file whose error nobody has seen before gets damaged further:
 //! so the search gets deeper than chance takes it. The same seed gives the same files; `TILLER_FUZZ_SECONDS` makes it
-//! search for that long in all, with another seed each time; `TILLER_FUZZ_TARGET` names one reader for all of that time.
+//! search for that many seconds of the processor in all, with another seed each time; `TILLER_FUZZ_TARGET` names one reader for all of that time.
 
 mod support;
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -65,12 +65,16 @@ impl Target {
         }
     }
 
-    fn run(&self, seed: u64, until: Option<Instant>) {
+    fn run(&self, seed: u64, seconds: Option<f64>) {
         let _alone = memory::alone();
         let dir = scratch();
         let mut rng = Rng64::seed_from_u64(seed);
         let (mut kept, mut seen, mut opened, mut rounds) = (Vec::<Files>::new(), HashSet::new(), 0, 0);
-        while until.map_or(rounds < ROUNDS, |until| Instant::now() < until) {
+        let (begun, mut spent) = (now(), 0.0);
+        while seconds.map_or(rounds < ROUNDS, |seconds| spent < seconds) {
+            if rounds % 100 == 99 {
+                spent = now() - begun;
+            }
             let from = if !kept.is_empty() && rng.random() { &kept } else { &self.seeds };
             let mut files = from.choose(&mut rng).unwrap().clone();
             let damaged = rng.random_range(0..files.len());
@@ -95,11 +99,18 @@ impl Target {
             }
             rounds += 1;
         }
-        eprintln!("{}: {rounds} files, {opened} opened, {} kinds of errors", self.name, seen.len());
+        let spent = now() - begun;
+        eprintln!("{}: {spent:.0} s, {rounds} files, {opened} opened, {} kinds of errors", self.name, seen.len());
         // Damage to names and data goes unseen, damage to the structure must not: both kinds were tried.
         assert!(opened > 0 && opened < rounds, "{}: {opened} of {rounds} opened", self.name);
         assert!(seen.len() > 3, "{}: {seen:?}", self.name);
     }
+}
+
+/// Seconds of the processor, or else of the clock.
+fn now() -> f64 {
+    let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    support::busy().unwrap_or_else(clock)
 }
 
 /// A directory in memory, where the system has one: a disk would take most of the time.
@@ -467,8 +478,7 @@ fn damaged_files_neither_panic_nor_eat_memory() {
             None => target.run(i as u64, None),
             Some(seconds) => {
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-                let share = Duration::from_secs(seconds) / targets.len() as u32;
-                target.run(now.as_nanos() as u64, Some(Instant::now() + share));
+                target.run(now.as_nanos() as u64, Some(seconds as f64 / targets.len() as f64));
             }
         }
     }

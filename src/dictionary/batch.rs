@@ -1,8 +1,8 @@
 //! Encode many rows, on several threads.
 //!
 //! Few features of many are active, so a batch is screened first: the products of all rows with all features in 16-bit
-//! integers ([`screen`]), which costs half of a matrix product in `f32`, and then the exact pre-activation of every feature
-//! that may be active by the bound on the error. What comes out is to the bit what [`Dictionary::encode_sparse`] gives row
+//! integers ([`screen`]), by fewer multiplications than the definition takes ([`strassen`]), which costs less than half of a
+//! matrix product in `f32`, and then the exact pre-activation of every feature that may be active by the bound on the error. What comes out is to the bit what [`Dictionary::encode_sparse`] gives row
 //! by row. A few rows, which a screening of the whole dictionary would not pay for, go another way ([`few`](super::few)).
 
 use std::ops::Range;
@@ -11,6 +11,7 @@ use super::Dictionary;
 use super::encode::Rule;
 use super::sieve::{Candidate, Packer, Panel, Sieve, thin_out};
 use crate::num::screen::{self, PANEL, Rounded, Sums, TILE};
+use crate::num::strassen::{self, GROUP, PRODUCTS, Side};
 
 /// Codes of many rows, compressed by rows (CSR).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,8 +76,9 @@ impl Codes {
 
 /// Rows screened at once: the encoder is read and rounded once for so many.
 const BLOCK: usize = 4096;
-/// Tiles of rows that are multiplied before their products are looked at.
-const TILES: usize = 16;
+/// Groups of tiles, and of panels, that are multiplied before their products are looked at.
+const TILE_GROUPS: usize = 8;
+const PANEL_GROUPS: usize = 4;
 /// Fewer rows are not worth rounding the encoder for.
 const MIN_SCREENED: usize = 16;
 /// Weights that are worth a thread of their own: it takes as long to start as to read them.
@@ -86,8 +88,8 @@ impl Dictionary {
     /// Codes of `rows` `[n, d_model]`, on at most `threads` threads: for each row exactly those that
     /// [`Dictionary::encode_sparse`] gives.
     ///
-    /// Costs about n·n_features·d_model operations, half of what a matrix product takes, and one row the time that its
-    /// encoder takes to read. Memory beside the codes: 4,096 rows, in `f32` and in 16 bits, and 1 MB a thread. Who encodes more
+    /// Costs about .4 of the matrix product in `f32`, and one row the time that its encoder takes to read. Memory beside the
+    /// codes: 4,096 rows, in `f32` and three times in 16 bits, and some megabytes a thread. Who encodes more
     /// than some rows one by one, or a few at a time, with an encoder in F32 keeps it once more in `q8_0`, a quarter of its
     /// size: almost all that is read then is that.
     ///
@@ -101,8 +103,19 @@ impl Dictionary {
             let n = rows.len() / d;
             let weights = self.n_features().saturating_mul(d).saturating_mul(n);
             let threads = threads.clamp(1, weights.div_ceil(MIN_WEIGHTS));
-            let mut inputs = Vec::with_capacity(rows.len());
-            rows.chunks_exact(d).for_each(|x| inputs.extend_from_slice(&self.input(x).0));
+            let mut inputs = vec![0.0; rows.len()];
+            let share = n.div_ceil(threads) * d;
+            std::thread::scope(|scope| {
+                let mut shares = rows.chunks(share).zip(inputs.chunks_mut(share));
+                let own = shares.next();
+                let fill = |(rows, inputs): (&[f32], &mut [f32])| {
+                    rows.chunks_exact(d)
+                        .zip(inputs.chunks_exact_mut(d))
+                        .for_each(|(x, a)| a.copy_from_slice(&self.input(x).0));
+                };
+                shares.for_each(|share| drop(scope.spawn(move || fill(share))));
+                own.into_iter().for_each(fill);
+            });
             if n < MIN_SCREENED {
                 self.encode_few(&inputs, threads, &mut codes)
             } else {
@@ -119,7 +132,7 @@ impl Dictionary {
         let rounded = Inputs::new(inputs, d, threads);
         let bounds = if rule == Rule::Alone { self.units().bounds() } else { Vec::new() };
         let screened =
-            on_threads(n_features, threads, PANEL, |features| self.screen(&rounded, features, rule, &bounds));
+            on_threads(n_features, threads, GROUP * PANEL, |features| self.screen(&rounded, features, rule, &bounds));
         let parts = on_threads(n, threads, 1, |range| {
             let candidates: Vec<Vec<Candidate>> = range
                 .clone()
@@ -136,35 +149,36 @@ impl Dictionary {
 
     /// For each input the features of a range that may be active, ascending, and a few more.
     fn screen(&self, inputs: &Inputs, features: Range<usize>, rule: Rule, bounds: &[f32]) -> Vec<Vec<Candidate>> {
-        /// Bytes of panels that stay in the cache of second level while all rows pass by.
-        const CHUNK_BYTES: usize = 256 << 10;
-        let (pairs, units) = (inputs.pairs, self.units());
-        let panels = (CHUNK_BYTES / (pairs * PANEL * size_of::<i32>()).max(1)).max(1);
+        let units = self.units();
+        let len = PRODUCTS * inputs.part;
         let mut packer = Packer::new(self.encoder.rows(), self.d_model());
-        let mut packed = vec![[0i32; PANEL]; panels * pairs];
+        let mut packed = vec![[0i32; PANEL]; PANEL_GROUPS * len];
         let mut sieve = Sieve::new(rule, inputs.n);
-        let mut sums = Vec::new();
-        for first in features.clone().step_by(panels * PANEL) {
-            let chunk = first..(first + panels * PANEL).min(features.end);
-            let some: Vec<Panel> = chunk
-                .step_by(PANEL)
-                .zip(packed.chunks_exact_mut(pairs))
-                .map(|(start, packed)| {
-                    let features = start..(start + PANEL).min(features.end);
-                    let of = packer.pack(features.clone(), packed);
+        let mut results = Vec::new();
+        for first in features.clone().step_by(PANEL_GROUPS * GROUP * PANEL) {
+            let chunk = first..(first + PANEL_GROUPS * GROUP * PANEL).min(features.end);
+            let mut panels = Vec::with_capacity(PANEL_GROUPS * GROUP);
+            for (start, packed) in chunk.step_by(GROUP * PANEL).zip(packed.chunks_exact_mut(len)) {
+                let of = packer.pack(start..(start + GROUP * PANEL).min(features.end), packed);
+                panels.extend((start..).step_by(PANEL).zip(&of).map(|(start, of)| {
+                    let features = start.min(features.end)..(start + PANEL).min(features.end);
                     if rule == Rule::Alone {
-                        Panel::alone(features, &of, bounds)
+                        Panel::alone(features, of, bounds)
                     } else {
-                        Panel::competing(features, &of, units)
+                        Panel::competing(features, of, units)
                     }
-                })
-                .collect();
-            for start in (0..inputs.n).step_by(TILES * TILE) {
-                let rows = start..(start + TILES * TILE).min(inputs.n);
-                inputs.products(rows.clone(), &packed[..some.len() * pairs], &mut sums);
-                for (tile, sums) in rows.clone().step_by(TILE).zip(sums.chunks_exact(some.len())) {
-                    for (panel, sums) in some.iter().zip(sums) {
-                        (tile..rows.end).zip(sums).for_each(|(r, sums)| sieve.sift(panel, r, inputs.of[r], sums));
+                }));
+            }
+            for start in (0..inputs.n).step_by(TILE_GROUPS * GROUP * TILE) {
+                let rows = start..(start + TILE_GROUPS * GROUP * TILE).min(inputs.n);
+                inputs.products(rows.clone(), &packed[..panels.len() / GROUP * len], &mut results);
+                for (t, tile) in rows.clone().step_by(TILE).enumerate() {
+                    for (panels, results) in
+                        panels.as_chunks::<GROUP>().0.iter().zip(results.iter().skip(t / GROUP).step_by(TILE_GROUPS))
+                    {
+                        for (panel, sums) in panels.iter().zip(&results[t % GROUP * GROUP..]) {
+                            (tile..rows.end).zip(sums).for_each(|(r, sums)| sieve.sift(panel, r, inputs.of[r], sums));
+                        }
                     }
                 }
             }
@@ -176,9 +190,17 @@ impl Dictionary {
     }
 
     /// Codes of inputs whose active features are among the candidates. Features are gone through in order, some at a time
-    /// for all inputs, so that their rows are read once.
+    /// for all inputs that the cache holds, so that their rows are read once.
     fn exact(&self, inputs: &[f32], candidates: &[Vec<Candidate>]) -> Codes {
         const FEATURES: u32 = 16;
+        const CACHED: usize = 8 << 20;
+        let cached = (CACHED / (self.d_model() * size_of::<f32>())).max(1);
+        if candidates.len() > cached {
+            let mut codes = Codes::with_rows(candidates.len());
+            let parts = inputs.chunks(cached * self.d_model()).zip(candidates.chunks(cached));
+            parts.for_each(|(inputs, candidates)| codes.append(&self.exact(inputs, candidates)));
+            return codes;
+        }
         let (d, rule, units) = (self.d_model(), self.rule(), self.units());
         let rows = self.encoder.rows();
         let mut z: Vec<Vec<(u32, f32)>> = candidates.iter().map(|c| Vec::with_capacity(c.len())).collect();
@@ -209,52 +231,70 @@ impl Dictionary {
 /// Inputs a, rounded.
 struct Inputs {
     n: usize,
-    pairs: usize,
-    /// One after the other.
-    tiles: Vec<[i32; TILE]>,
+    /// Entry pairs of a part.
+    part: usize,
+    /// The parts of the groups of tiles, one group after the other.
+    parts: Vec<[i32; TILE]>,
     of: Vec<Rounded>,
 }
 
 impl Inputs {
     fn new(inputs: &[f32], d: usize, threads: usize) -> Self {
         let (n, pairs) = (inputs.len() / d, screen::n_pairs(d));
-        let parts = on_threads(n, threads, TILE, |range| {
-            let mut of = Vec::with_capacity(range.len());
-            let mut tiles = vec![[0; TILE]; range.len().div_ceil(TILE) * pairs];
-            let mut integers = vec![0; TILE * pairs];
-            let rows = inputs[range.start * d..range.end * d].chunks(TILE * d);
-            for (rows, tile) in rows.zip(tiles.chunks_exact_mut(pairs)) {
-                let rows = rows.chunks_exact(d);
-                let len = rows.len();
-                of.extend(rows.zip(integers.chunks_exact_mut(pairs)).map(|(a, out)| screen::round(a, out)));
-                screen::interleave(&integers[..len * pairs], pairs, tile);
+        let part = strassen::part_len(pairs);
+        let (n_groups, len) = (n.div_ceil(GROUP * TILE), PRODUCTS * part);
+        let mut all = Self { n, part, parts: vec![[0; TILE]; n_groups * len], of: vec![Rounded::default(); n] };
+        let share = n_groups.div_ceil(threads.max(1)).max(1);
+        let rows = share * GROUP * TILE;
+        std::thread::scope(|scope| {
+            for ((inputs, parts), of) in
+                inputs.chunks(rows * d).zip(all.parts.chunks_mut(share * len)).zip(all.of.chunks_mut(rows))
+            {
+                scope.spawn(move || {
+                    let mut integers = vec![0; TILE * pairs];
+                    let mut tiles = vec![[0; TILE]; GROUP * pairs];
+                    let (mut scratch, mut of) = (Vec::new(), of.iter_mut());
+                    for (group, parts) in inputs.chunks(GROUP * TILE * d).zip(parts.chunks_exact_mut(len)) {
+                        let mut rows = group.chunks(TILE * d);
+                        for tile in tiles.chunks_exact_mut(pairs) {
+                            let rows = rows.next().unwrap_or_default().chunks_exact(d);
+                            let filled = rows.len() * pairs;
+                            for ((row, out), of) in rows.zip(integers.chunks_exact_mut(pairs)).zip(&mut of) {
+                                *of = screen::round(row, out);
+                            }
+                            screen::interleave(&integers[..filled], pairs, tile);
+                        }
+                        strassen::spread(Side::Left, &tiles, &mut scratch, parts);
+                    }
+                });
             }
-            (tiles, of)
         });
-        let tiles = parts.iter().map(|part| part.0.len()).sum();
-        let mut all = Self { n, pairs, tiles: Vec::with_capacity(tiles), of: Vec::with_capacity(n) };
-        for (tiles, of) in parts {
-            all.tiles.extend_from_slice(&tiles);
-            all.of.extend_from_slice(&of);
-        }
         all
     }
 
-    /// Products of some inputs, at most [`TILES`] tiles of them, with some panels, which lie one after the other: for each
-    /// tile those of every panel. A part of a panel stays in the cache of first level while the tiles pass by.
-    fn products(&self, rows: Range<usize>, panels: &[[i32; PANEL]], sums: &mut Vec<Sums>) {
-        /// Entry pairs of a part.
-        const DEPTH: usize = 256;
-        let pairs = self.pairs;
-        let count = panels.len() / pairs;
-        sums.clear();
-        sums.resize(rows.len().div_ceil(TILE) * count, Sums::default());
-        for first in (0..pairs).step_by(DEPTH) {
-            let part = first..(first + DEPTH).min(pairs);
-            for (p, panel) in panels.chunks_exact(pairs).enumerate() {
-                for (t, start) in rows.clone().step_by(TILE).enumerate() {
-                    let tile = &self.tiles[start / TILE * pairs..][part.clone()];
-                    screen::products(tile, &panel[part.clone()], &mut sums[t * count + p]);
+    /// Products of some inputs, at most [`TILE_GROUPS`] groups of tiles of them, with some groups of panels, of which the
+    /// parts lie one after the other: for each group of panels [`TILE_GROUPS`] results. What a thread reads in one go
+    /// stays in its caches: a part of a panel in the first level while the tiles pass by, all results in the second.
+    fn products(&self, rows: Range<usize>, panels: &[[i32; PANEL]], results: &mut Vec<[Sums; GROUP * GROUP]>) {
+        /// Entry pairs that are multiplied at once.
+        const DEPTH: usize = 320;
+        let len = PRODUCTS * self.part;
+        let groups = rows.start / (GROUP * TILE)..rows.end.div_ceil(GROUP * TILE);
+        let tiles = &self.parts[groups.start * len..groups.end * len];
+        results.clear();
+        results.resize(panels.len() / len * TILE_GROUPS, [Sums::default(); GROUP * GROUP]);
+        for m in 0..PRODUCTS {
+            let part = m * self.part..(m + 1) * self.part;
+            for (panel, results) in panels.chunks_exact(len).zip(results.chunks_exact_mut(TILE_GROUPS)) {
+                let mut products = [Sums::default(); TILE_GROUPS];
+                for first in part.clone().step_by(DEPTH) {
+                    let depth = first..(first + DEPTH).min(part.end);
+                    for (tile, product) in tiles.chunks_exact(len).zip(&mut products) {
+                        screen::products(&tile[depth.clone()], &panel[depth.clone()], product);
+                    }
+                }
+                for (product, results) in products.iter().zip(results) {
+                    strassen::gather(m, product, results);
                 }
             }
         }

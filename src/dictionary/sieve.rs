@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::encode::{Rule, Units};
 use super::matrix::Rows;
 use crate::num::screen::{self, PANEL, Rounded};
+use crate::num::strassen::{self, GROUP, Side};
 
 /// A feature that may be active, and between what its pre-activation lies.
 #[derive(Clone, Copy)]
@@ -25,27 +26,38 @@ impl Candidate {
     }
 }
 
-/// Rounds encoder rows.
+/// Rounds encoder rows, and lays them out as they are multiplied.
 pub(super) struct Packer<'a> {
     rows: Rows<'a>,
     row: Vec<f32>,
     integers: Vec<i32>,
+    panels: Vec<[i32; PANEL]>,
+    scratch: Vec<[i32; PANEL]>,
 }
 
 impl<'a> Packer<'a> {
     pub(super) fn new(rows: Rows<'a>, d: usize) -> Self {
-        Self { rows, row: vec![0.0; d], integers: vec![0; PANEL * screen::n_pairs(d)] }
+        let pairs = screen::n_pairs(d);
+        let panels = vec![[0; PANEL]; GROUP * pairs];
+        Self { rows, row: vec![0.0; d], integers: vec![0; PANEL * pairs], panels, scratch: Vec::new() }
     }
 
-    /// Lays the rows of at most [`PANEL`] features out as a panel.
-    pub(super) fn pack(&mut self, features: Range<usize>, panel: &mut [[i32; PANEL]]) -> [Rounded; PANEL] {
-        let (pairs, len) = (panel.len(), features.len());
-        let mut of = [Rounded::default(); PANEL];
-        for ((i, of), integers) in features.zip(&mut of).zip(self.integers.chunks_exact_mut(pairs)) {
-            self.rows.get(i).decode(&mut self.row);
-            *of = screen::round(&self.row, integers);
+    /// The parts of a group of panels, at most `GROUP * PANEL` features.
+    pub(super) fn pack(&mut self, features: Range<usize>, parts: &mut [[i32; PANEL]]) -> [[Rounded; PANEL]; GROUP] {
+        let pairs = screen::n_pairs(self.row.len());
+        let mut of = [[Rounded::default(); PANEL]; GROUP];
+        let mut left = features;
+        for (of, panel) in of.iter_mut().zip(self.panels.chunks_exact_mut(pairs)) {
+            let features = left.start..(left.start + PANEL).min(left.end);
+            left.start = features.end;
+            let len = features.len();
+            for ((i, of), integers) in features.zip(of).zip(self.integers.chunks_exact_mut(pairs)) {
+                self.rows.get(i).decode(&mut self.row);
+                *of = screen::round(&self.row, integers);
+            }
+            screen::pack(&self.integers[..len * pairs], pairs, panel);
         }
-        screen::pack(&self.integers[..len * pairs], pairs, panel);
+        strassen::spread(Side::Right, &self.panels, &mut self.scratch, parts);
         of
     }
 }
@@ -97,6 +109,11 @@ impl Panel {
         panel
     }
 
+    /// A bit for each feature.
+    fn lanes(&self) -> u32 {
+        (1 << self.len) - 1
+    }
+
     /// z of feature `j`, and how far it may be off.
     #[inline(always)]
     fn z(&self, j: usize, a: Rounded, sum: i32) -> (f32, f32) {
@@ -146,13 +163,13 @@ impl Sieve {
             return self.found[r].extend(loud.map(candidate));
         }
         let bar = self.bars[r];
-        let loses = |high: f32| (high < bar) | (high <= 0.0);
-        if (0..PANEL).fold(true, |all, j| all & loses(panel.p(j, a, sums[j]).1)) {
-            return;
-        }
-        for (j, &sum) in sums.iter().enumerate().take(panel.len) {
-            let (low, high) = panel.p(j, a, sum);
-            self.offer(r, panel.first + j, low, high);
+        let p: [(f32, f32); PANEL] = std::array::from_fn(|j| panel.p(j, a, sums[j]));
+        let loses = |j: usize| (p[j].1 < bar) | (p[j].1 <= 0.0);
+        let mut left = (0..PANEL).fold(0u32, |set, j| set | u32::from(!loses(j)) << j) & panel.lanes();
+        while left != 0 {
+            let j = left.trailing_zeros() as usize;
+            left &= left - 1;
+            self.offer(r, panel.first + j, p[j].0, p[j].1);
         }
     }
 

@@ -17,6 +17,7 @@ mod q8_0;
 mod row;
 pub(crate) mod screen;
 pub mod stats;
+pub(crate) mod strassen;
 mod top_k;
 
 pub use assignment::assign;

@@ -1,15 +1,16 @@
-//! Products of many rows with many rows in 16-bit integers: twice as fast as in `f32`, and with a bound on the error that
-//! holds always, so that whoever looks for the few large ones computes only these exactly.
+//! Products of many rows with many rows in 16-bit integers: more than twice as fast as in `f32`, and with a bound on the
+//! error that holds always, so that whoever looks for the few large ones computes only these exactly.
 //!
 //! A row v is rounded to v ≈ s·q, q in 16 bits. The products q·q' are summed in 32 bits; by Cauchy and Schwarz no partial
-//! sum leaves them while ‖q‖·‖q'‖ < 2³¹, so the step s is chosen by the norm, not by the largest entry, and rows with
-//! outliers keep their precision. With v = s·q + δ,
+//! sum leaves them while ‖q‖·‖q'‖ < 2³¹, so the step s is chosen by the norm, as far as the largest entry lets
+//! [Strassen](super::strassen) add up four. With v = s·q + δ,
 //! |v·v' − ss'·q·q'| ≤ ‖δ‖·‖v'‖ + ‖s·q‖·‖δ'‖ ([`Rounded::reach`]), some hundredths of ‖v‖·‖v'‖/√d for rows of width d.
 //!
 //! Two neighbouring entries lie in one `i32`, the unit of the multiply-add of every instruction set; features lie in panels
 //! of [`PANEL`] and rows in tiles of [`TILE`], entry pair by entry pair, as the multiplication reads them.
 
 use super::cpu::Cpu;
+use super::strassen::LARGEST;
 
 /// Features of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -76,7 +77,7 @@ pub(crate) fn round(row: &[f32], out: &mut [i32]) -> Rounded {
     }
     // Rounding moves ‖q‖ by √d/2 at most.
     let room = (LARGEST_NORM - d.sqrt() / 2.0 - 2.0).max(0.0) * 0.999;
-    let inverse = ((room / f64::from(norm)) as f32).min(32_766.0 / max);
+    let inverse = ((room / f64::from(norm)) as f32).min(LARGEST / max);
     let step = 1.0 / inverse;
     let mut errors = [0f32; LANES];
     let (halves, last) = out.split_at_mut(chunks.len() * LANES / 2);
@@ -202,7 +203,7 @@ mod tests {
         let with_outlier = round(&e, &mut q);
         // Of random rows the product has a deviation of ‖a‖·‖e‖/√d.
         let deviation = of.norm * with_outlier.norm / 48.0;
-        assert!(of.reach(with_outlier) < 0.06 * deviation, "{}", of.reach(with_outlier) / deviation);
+        assert!(of.reach(with_outlier) < 0.1 * deviation, "{}", of.reach(with_outlier) / deviation);
     }
 
     #[test]

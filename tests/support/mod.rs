@@ -35,19 +35,21 @@ pub(crate) fn turn() -> MutexGuard<'static, ()> {
 /// The fewest milliseconds that `work` takes of the processor, over seven runs. Not the clock: other work on the machine
 /// must not fail a test. (Where the system doesn't tell, the clock after all.)
 pub(crate) fn fastest_ms(mut work: impl FnMut()) -> f64 {
-    let spent = || {
-        // The system books a thread's time when it stops running, or else a few times in a hundredth of a second.
-        std::thread::sleep(std::time::Duration::from_micros(50));
-        let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-        stat.split_whitespace().next()?.parse::<f64>().ok().map(|ns| ns / 1e6)
-    };
     let mut run = || {
-        let (before, clock) = (spent(), std::time::Instant::now());
+        let (before, clock) = (busy(), std::time::Instant::now());
         work();
         let elapsed = clock.elapsed().as_secs_f64() * 1e3;
-        before.zip(spent()).map_or(elapsed, |(before, after)| after - before)
+        before.zip(busy()).map_or(elapsed, |(before, after)| (after - before) * 1e3)
     };
     (0..7).map(|_| run()).fold(f64::INFINITY, f64::min)
+}
+
+/// Seconds of the processor that this thread had; none where the system doesn't tell.
+pub(crate) fn busy() -> Option<f64> {
+    // The system books a thread's time when it stops running, or else a few times in a hundredth of a second.
+    std::thread::sleep(std::time::Duration::from_micros(50));
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    stat.split_whitespace().next()?.parse::<f64>().ok().map(|ns| ns / 1e9)
 }
 
 /// A GGUF file, written byte by byte, right or wrong.
