@@ -82,7 +82,7 @@ const PANEL_GROUPS: usize = 4;
 /// Fewer rows are not worth rounding the encoder for.
 const MIN_SCREENED: usize = 16;
 /// Weights that are worth a thread of their own: it takes as long to start as to read them.
-const MIN_WEIGHTS: usize = 1 << 18;
+pub(super) const MIN_WEIGHTS: usize = 1 << 18;
 
 impl Dictionary {
     /// Codes of `rows` `[n, d_model]`, on at most `threads` threads: for each row exactly those that

@@ -8,10 +8,10 @@
 use std::ops::Range;
 
 use super::Dictionary;
-use super::batch::{Codes, on_threads};
+use super::batch::{Codes, MIN_WEIGHTS, on_threads};
 use super::encode::Rule;
 use super::matrix::Rows;
-use super::sieve::{Sieve, thin_out};
+use super::sieve::{Candidate, Sieve, thin_out};
 use crate::num::Row;
 use crate::num::estimate::{Estimator, ROUNDED};
 
@@ -50,15 +50,23 @@ impl Dictionary {
         let estimator = |a| blocks.and_then(|_| Estimator::new(a, error));
         let inputs: Vec<Input<'_>> = inputs.map(|a| Input { a, estimator: estimator(a) }).collect();
         let encoder = Encoder { rows, blocks };
-        let shares = on_threads(n_features, threads, 1, |features| match rule {
-            Rule::Alone => self.active_among(encoder, &inputs, features),
-            _ => self.contenders_among(encoder, &inputs, features),
-        });
-        let mut all = Vec::new();
-        for r in 0..inputs.len() {
-            all.clear();
-            shares.iter().for_each(|share| all.extend_from_slice(&share[r]));
-            codes.push_row(|out| rule.keep_among(&all, n_features, out));
+        if rule == Rule::Alone {
+            let shares = on_threads(n_features, threads, 1, |features| self.active_among(encoder, &inputs, features));
+            for r in 0..inputs.len() {
+                codes.push_row(|out| shares.iter().for_each(|share| out.extend_from_slice(&share[r])));
+            }
+            return;
+        }
+        let shares = on_threads(n_features, threads, 1, |features| self.contenders_among(encoder, &inputs, features));
+        for (r, input) in inputs.iter().enumerate() {
+            let mut left: Vec<Candidate> = shares.iter().flat_map(|share| share[r].iter().copied()).collect();
+            thin_out(&mut left, rule, n_features);
+            let p = |i: usize| self.units().get(i).preactivate(rows.get(i).dot(input.a));
+            let threads = threads.clamp(1, (left.len() * input.a.len()).div_ceil(MIN_WEIGHTS).max(1));
+            let parts = on_threads(left.len(), threads, 1, |range| {
+                left[range].iter().map(|c| (c.feature, p(c.feature as usize))).collect::<Vec<_>>()
+            });
+            codes.push_row(|out| rule.keep_among(&parts.concat(), n_features, out));
         }
     }
 
@@ -81,15 +89,15 @@ impl Dictionary {
         active
     }
 
-    /// For each input the pre-activations of some features that compete: of all that may win, and maybe of others.
+    /// For each input some features that compete: all that may win, and maybe others.
     fn contenders_among(
         &self,
         encoder: Encoder<'_>,
         inputs: &[Input<'_>],
         features: Range<usize>,
-    ) -> Vec<Vec<(u32, f32)>> {
-        let (units, rule) = (self.units(), self.rule());
-        let mut sieve = Sieve::new(rule, inputs.len());
+    ) -> Vec<Vec<Candidate>> {
+        let units = self.units();
+        let mut sieve = Sieve::new(self.rule(), inputs.len());
         for i in features {
             let (blocks, unit) = (encoder.blocks.map(|blocks| blocks.get(i)), units.get(i));
             for (r, input) in inputs.iter().enumerate() {
@@ -100,12 +108,7 @@ impl Dictionary {
                 sieve.offer(r, i, unit.preactivate(low), unit.preactivate(high));
             }
         }
-        let exact = |(input, mut found): (&Input<'_>, Vec<_>)| {
-            thin_out(&mut found, rule, self.n_features());
-            let p = |i: usize| units.get(i).preactivate(encoder.rows.get(i).dot(input.a));
-            found.iter().map(|c| (c.feature, p(c.feature as usize))).collect()
-        };
-        inputs.iter().zip(sieve.found).map(exact).collect()
+        sieve.found
     }
 }
 
