@@ -276,8 +276,6 @@ impl Inputs {
     /// parts lie one after the other: for each group of panels [`TILE_GROUPS`] results. What a thread reads in one go
     /// stays in its caches: a part of a panel in the first level while the tiles pass by, all results in the second.
     fn products(&self, rows: Range<usize>, panels: &[[i32; PANEL]], results: &mut Vec<[Sums; GROUP * GROUP]>) {
-        /// Entry pairs that are multiplied at once.
-        const DEPTH: usize = 320;
         let len = PRODUCTS * self.part;
         let groups = rows.start / (GROUP * TILE)..rows.end.div_ceil(GROUP * TILE);
         let tiles = &self.parts[groups.start * len..groups.end * len];
@@ -286,15 +284,10 @@ impl Inputs {
         for m in 0..PRODUCTS {
             let part = m * self.part..(m + 1) * self.part;
             for (panel, results) in panels.chunks_exact(len).zip(results.chunks_exact_mut(TILE_GROUPS)) {
-                let mut products = [Sums::default(); TILE_GROUPS];
-                for first in part.clone().step_by(DEPTH) {
-                    let depth = first..(first + DEPTH).min(part.end);
-                    for (tile, product) in tiles.chunks_exact(len).zip(&mut products) {
-                        screen::products(&tile[depth.clone()], &panel[depth.clone()], product);
-                    }
-                }
-                for (product, results) in products.iter().zip(results) {
-                    strassen::gather(m, product, results);
+                for (tile, results) in tiles.chunks_exact(len).zip(results) {
+                    let mut product = Sums::default();
+                    screen::products(&tile[part.clone()], &panel[part.clone()], &mut product);
+                    strassen::gather(m, &product, results);
                 }
             }
         }

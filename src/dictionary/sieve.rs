@@ -142,13 +142,22 @@ pub(super) struct Sieve {
     rule: Rule,
     /// Of each row, features ascending.
     pub(super) found: Vec<Vec<Candidate>>,
-    /// Of each row a pre-activation that the winners reach.
-    bars: Vec<f32>,
+    /// Of each row a pre-activation that the winners reach, and for how many candidates it is raised next.
+    bars: Vec<(f32, usize)>,
 }
 
 impl Sieve {
     pub(super) fn new(rule: Rule, n: usize) -> Self {
-        Self { rule, found: vec![Vec::new(); n], bars: vec![f32::NEG_INFINITY; n] }
+        let full = match rule {
+            Rule::TopK(k) => Self::full(k),
+            _ => usize::MAX,
+        };
+        Self { rule, found: vec![Vec::new(); n], bars: vec![(f32::NEG_INFINITY, full); n] }
+    }
+
+    /// Candidates for k winners that are worth being gone through.
+    fn full(k: usize) -> usize {
+        2 * k + 64
     }
 
     /// Looks at the products of row `r` with a panel. Most have nothing to be kept, which one pass without a branch tells.
@@ -162,7 +171,7 @@ impl Sieve {
             let candidate = |j| Candidate { feature: (panel.first + j) as u32, low: 0.0, high: 0.0 };
             return self.found[r].extend(loud.map(candidate));
         }
-        let bar = self.bars[r];
+        let bar = self.bars[r].0;
         let p: [(f32, f32); PANEL] = std::array::from_fn(|j| panel.p(j, a, sums[j]));
         let loses = |j: usize| (p[j].1 < bar) | (p[j].1 <= 0.0);
         let mut left = (0..PANEL).fold(0u32, |set, j| set | u32::from(!loses(j)) << j) & panel.lanes();
@@ -176,16 +185,17 @@ impl Sieve {
     /// Looks at one feature of row `r`, of those that compete, whose pre-activation lies between two numbers.
     #[inline]
     pub(super) fn offer(&mut self, r: usize, feature: usize, low: f32, high: f32) {
-        let (found, bar) = (&mut self.found[r], &mut self.bars[r]);
+        let (found, (bar, full)) = (&mut self.found[r], &mut self.bars[r]);
         if high < *bar || high <= 0.0 {
             return;
         }
         let low = if low.is_nan() { f32::NEG_INFINITY } else { low };
         found.push(Candidate { feature: feature as u32, low, high });
         if let Rule::TopK(k) = self.rule
-            && found.len() >= 2 * k + 64
+            && found.len() >= *full
         {
             *bar = raise(found, k, *bar);
+            *full = Self::full(k).max(2 * found.len());
         }
     }
 }

@@ -342,10 +342,6 @@ fn store_i32(to: &mut [i32; LANES], v: __m256i) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn products(tile: &[[i32; TILE]], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]) {
     let mut sums = [[_mm256_setzero_si256(); 2]; TILE];
-    for (sums, out) in sums.iter_mut().zip(out.iter()) {
-        let halves = out.as_chunks::<LANES>().0;
-        *sums = [load_i32(&halves[0]), load_i32(&halves[1])];
-    }
     for (row, pairs) in tile.iter().zip(panel) {
         let halves = pairs.as_chunks::<LANES>().0;
         let (low, high) = (load_i32(&halves[0]), load_i32(&halves[1]));

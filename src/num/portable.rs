@@ -100,9 +100,10 @@ pub(super) fn axpy_q8_0(c: f32, a: &[u8], y: &mut [f32]) {
     }
 }
 
-/// Adds the products of pairs of 16-bit integers; that they fit is the caller's choice of rows.
+/// Sums of products of pairs of 16-bit integers; that they fit is the caller's choice of rows.
 pub(super) fn products(tile: &[[i32; TILE]], panel: &[[i32; PANEL]], out: &mut [[i32; PANEL]; TILE]) {
     let parts = |pair: i32| (i32::from(pair as i16), pair >> 16);
+    *out = Default::default();
     for (rows, features) in tile.iter().zip(panel) {
         for (&pair, sums) in rows.iter().zip(out.iter_mut()) {
             let (low, high) = parts(pair);
