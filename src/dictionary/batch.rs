@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::Dictionary;
 use super::encode::Rule;
 use super::sieve::{Candidate, Packer, Panel, Sieve, thin_out};
+use crate::num::parallel::each;
 use crate::num::screen::{self, PANEL, Rounded, Sums, TILE};
 use crate::num::strassen::{self, GROUP, PRODUCTS, Side};
 
@@ -105,16 +106,9 @@ impl Dictionary {
             let threads = threads.clamp(1, weights.div_ceil(MIN_WEIGHTS));
             let mut inputs = vec![0.0; rows.len()];
             let share = n.div_ceil(threads) * d;
-            std::thread::scope(|scope| {
-                let mut shares = rows.chunks(share).zip(inputs.chunks_mut(share));
-                let own = shares.next();
-                let fill = |(rows, inputs): (&[f32], &mut [f32])| {
-                    rows.chunks_exact(d)
-                        .zip(inputs.chunks_exact_mut(d))
-                        .for_each(|(x, a)| a.copy_from_slice(&self.input(x).0));
-                };
-                shares.for_each(|share| drop(scope.spawn(move || fill(share))));
-                own.into_iter().for_each(fill);
+            each(threads, rows.chunks(share).zip(inputs.chunks_mut(share)), |(rows, inputs)| {
+                let pairs = rows.chunks_exact(d).zip(inputs.chunks_exact_mut(d));
+                pairs.for_each(|(x, a)| a.copy_from_slice(&self.input(x).0));
             });
             if n < MIN_SCREENED {
                 self.encode_few(&inputs, threads, &mut codes)
@@ -246,27 +240,22 @@ impl Inputs {
         let mut all = Self { n, part, parts: vec![[0; TILE]; n_groups * len], of: vec![Rounded::default(); n] };
         let share = n_groups.div_ceil(threads.max(1)).max(1);
         let rows = share * GROUP * TILE;
-        std::thread::scope(|scope| {
-            for ((inputs, parts), of) in
-                inputs.chunks(rows * d).zip(all.parts.chunks_mut(share * len)).zip(all.of.chunks_mut(rows))
-            {
-                scope.spawn(move || {
-                    let mut integers = vec![0; TILE * pairs];
-                    let mut tiles = vec![[0; TILE]; GROUP * pairs];
-                    let (mut scratch, mut of) = (Vec::new(), of.iter_mut());
-                    for (group, parts) in inputs.chunks(GROUP * TILE * d).zip(parts.chunks_exact_mut(len)) {
-                        let mut rows = group.chunks(TILE * d);
-                        for tile in tiles.chunks_exact_mut(pairs) {
-                            let rows = rows.next().unwrap_or_default().chunks_exact(d);
-                            let filled = rows.len() * pairs;
-                            for ((row, out), of) in rows.zip(integers.chunks_exact_mut(pairs)).zip(&mut of) {
-                                *of = screen::round(row, out);
-                            }
-                            screen::interleave(&integers[..filled], pairs, tile);
-                        }
-                        strassen::spread(Side::Left, &tiles, &mut scratch, parts);
+        let shares = inputs.chunks(rows * d).zip(all.parts.chunks_mut(share * len)).zip(all.of.chunks_mut(rows));
+        each(threads, shares, |((inputs, parts), of)| {
+            let mut integers = vec![0; TILE * pairs];
+            let mut tiles = vec![[0; TILE]; GROUP * pairs];
+            let (mut scratch, mut of) = (Vec::new(), of.iter_mut());
+            for (group, parts) in inputs.chunks(GROUP * TILE * d).zip(parts.chunks_exact_mut(len)) {
+                let mut rows = group.chunks(TILE * d);
+                for tile in tiles.chunks_exact_mut(pairs) {
+                    let rows = rows.next().unwrap_or_default().chunks_exact(d);
+                    let filled = rows.len() * pairs;
+                    for ((row, out), of) in rows.zip(integers.chunks_exact_mut(pairs)).zip(&mut of) {
+                        *of = screen::round(row, out);
                     }
-                });
+                    screen::interleave(&integers[..filled], pairs, tile);
+                }
+                strassen::spread(Side::Left, &tiles, &mut scratch, parts);
             }
         });
         all

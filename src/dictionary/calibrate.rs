@@ -3,6 +3,7 @@
 use super::Dictionary;
 use super::encode::Rule;
 use crate::error::{Error, Result};
+use crate::num::parallel::each;
 use crate::num::{Mat, gemm};
 
 impl Dictionary {
@@ -41,14 +42,9 @@ impl Dictionary {
         }
         let mut thresholds = vec![0f32; n_features];
         let part = n_features.div_ceil(threads.max(1));
-        std::thread::scope(|scope| {
-            for (t, out) in thresholds.chunks_mut(part).enumerate() {
-                let (this, inputs, counts) = (&self, &inputs, &counts);
-                scope.spawn(move || {
-                    for (c, out) in out.chunks_mut(CHUNK).enumerate() {
-                        this.thresholds_of(t * part + c * CHUNK, inputs, counts, out);
-                    }
-                });
+        each(threads, thresholds.chunks_mut(part).enumerate(), |(t, out)| {
+            for (c, out) in out.chunks_mut(CHUNK).enumerate() {
+                self.thresholds_of(t * part + c * CHUNK, &inputs, &counts, out);
             }
         });
         self.with_thresholds(thresholds)

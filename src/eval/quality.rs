@@ -14,6 +14,7 @@ use crate::activations::Activations;
 use crate::dictionary::{Dictionary, FeatureStats};
 use crate::error::{Error, Result};
 use crate::num;
+use crate::num::parallel::each;
 use crate::progress::{Progress, report};
 
 /// What a dictionary does to the rows that it was shown.
@@ -208,20 +209,12 @@ impl<'a> Meter<'a> {
             self.shift = (0..d).map(mean).collect();
         }
         let groups = n.div_ceil(GROUP);
-        let per_thread = groups.div_ceil(threads.clamp(1, groups));
         let mut partials: Vec<Option<Partial>> = (0..groups).map(|_| None).collect();
         let (dictionary, shift, codes_of) = (self.dictionary, &self.shift, &codes);
-        std::thread::scope(|scope| {
-            for (t, out) in partials.chunks_mut(per_thread).enumerate() {
-                scope.spawn(move || {
-                    for (g, out) in out.iter_mut().enumerate() {
-                        let first = (t * per_thread + g) * GROUP;
-                        let range = first..(first + GROUP).min(n);
-                        let codes = range.clone().map(|r| codes_of.row(r));
-                        *out = Some(partial(dictionary, shift, &rows[range.start * d..range.end * d], codes));
-                    }
-                });
-            }
+        each(threads, partials.iter_mut().enumerate(), |(g, out)| {
+            let range = g * GROUP..((g + 1) * GROUP).min(n);
+            let codes = range.clone().map(|r| codes_of.row(r));
+            *out = Some(partial(dictionary, shift, &rows[range.start * d..range.end * d], codes));
         });
         for part in partials.into_iter().flatten() {
             self.error += part.error;

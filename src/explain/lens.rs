@@ -19,6 +19,7 @@ use super::best::Best;
 use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::num::parallel::each;
 use crate::num::{Mat, gemm};
 use crate::progress::{Progress, report};
 
@@ -152,14 +153,10 @@ pub fn score(sight: &Sight<'_>, options: &Lens, progress: &mut Progress<'_>) -> 
         let n_rows = scores.len() / n_words;
         let mut best = vec![Vec::new(); n_rows];
         let share = n_rows.div_ceil(options.threads.max(1));
-        std::thread::scope(|scope| {
-            for (rows, best) in scores.chunks(share * n_words).zip(best.chunks_mut(share)) {
-                scope.spawn(|| {
-                    let mut scratch = vec![0f32; n_words];
-                    for (row, best) in rows.chunks(n_words).zip(best) {
-                        *best = ranking.rank(row, &mut scratch);
-                    }
-                });
+        each(options.threads, scores.chunks(share * n_words).zip(best.chunks_mut(share)), |(rows, best)| {
+            let mut scratch = vec![0f32; n_words];
+            for (row, best) in rows.chunks(n_words).zip(best) {
+                *best = ranking.rank(row, &mut scratch);
             }
         });
         all.append(&mut best);
@@ -190,12 +187,7 @@ fn for_each_block(
 /// Runs `work` on every row of width `n`, shared out among threads.
 fn each_row(rows: &mut [f32], n: usize, threads: usize, work: impl Fn(&mut [f32]) + Sync) {
     let share = (rows.len() / n).div_ceil(threads.max(1)).max(1);
-    let work = &work;
-    std::thread::scope(|scope| {
-        for part in rows.chunks_mut(share * n) {
-            scope.spawn(move || part.chunks_mut(n).for_each(work));
-        }
-    });
+    each(threads, rows.chunks_mut(share * n), |part| part.chunks_mut(n).for_each(&work));
 }
 
 fn log_sum_exp(row: &[f32]) -> f32 {
@@ -217,13 +209,10 @@ impl Columns {
     fn add(&mut self, scores: &[f32], threads: usize) {
         let n_words = self.max.len();
         let share = n_words.div_ceil(threads.max(1));
-        std::thread::scope(|scope| {
-            for (i, (max, sum)) in self.max.chunks_mut(share).zip(self.sum.chunks_mut(share)).enumerate() {
-                scope.spawn(move || {
-                    let columns = i * share..i * share + max.len();
-                    add_columns(scores.chunks(n_words).map(|row| &row[columns.clone()]), max, sum);
-                });
-            }
+        let shares = self.max.chunks_mut(share).zip(self.sum.chunks_mut(share)).enumerate();
+        each(threads, shares, |(i, (max, sum))| {
+            let columns = i * share..i * share + max.len();
+            add_columns(scores.chunks(n_words).map(|row| &row[columns.clone()]), max, sum);
         });
     }
 

@@ -1,5 +1,7 @@
 //! Matrix products: crate `matrixmultiply`, with the rows of the result shared out among threads.
 
+use super::parallel::each;
+
 /// A matrix view: a row-major slice, or its transpose.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a> {
@@ -52,15 +54,9 @@ pub fn gemm(a: Mat<'_>, b: Mat<'_>, add: bool, c: &mut [f32], threads: usize) {
         return;
     }
     let threads = threads.clamp(1, m.div_ceil(MIN_ROWS));
-    if threads == 1 {
-        return multiply(a, b, add, c, 0, m);
-    }
     let rows = m.div_ceil(threads);
-    std::thread::scope(|scope| {
-        for (i, part) in c.chunks_mut(rows * n).enumerate() {
-            scope.spawn(move || multiply(a, b, add, part, i * rows, part.len() / n));
-        }
-    });
+    let parts = c.chunks_mut(rows * n).enumerate();
+    each(threads, parts, |(i, part)| multiply(a, b, add, part, i * rows, part.len() / n));
 }
 
 /// The rows `first..first + rows` of the product, into `c`.

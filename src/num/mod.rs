@@ -12,6 +12,7 @@ mod cpu;
 pub(crate) mod estimate;
 mod gemm;
 pub mod linalg;
+pub(crate) mod parallel;
 mod portable;
 mod q8_0;
 mod row;

@@ -4,7 +4,7 @@ use super::codes::Codes;
 use super::firings::{Firings, Source};
 use super::kernel::dot;
 use super::options::Options;
-use super::parallel::each;
+use crate::num::parallel::each;
 use super::reconstruct::{Target, Totals, reconstruct};
 use super::revive::Dead;
 use super::rounded::{Rounded, round};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::fit::Run;
 use super::metrics::Metrics;
 use super::options::Options;
-use super::parallel::each;
+use crate::num::parallel::each;
 use super::rows::Rows;
 use crate::Kind;
 use crate::dictionary::Dictionary;

@@ -32,7 +32,6 @@ mod metrics;
 mod options;
 #[cfg(test)]
 mod oracle;
-mod parallel;
 pub mod probe;
 mod reconstruct;
 mod resample;

@@ -6,7 +6,7 @@
 
 use super::codes::Codes;
 use super::kernel::{add, dot, prefetch};
-use super::parallel::each;
+use crate::num::parallel::each;
 use super::rounded::{Rounded, round};
 use super::variant::{Penalty, Row, Rule, Side, matryoshka};
 

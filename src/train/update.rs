@@ -12,7 +12,7 @@ use super::adam::{Rates, adam};
 use super::firings::Source;
 use super::kernel::{add, dot};
 use super::options::Options;
-use super::parallel::each;
+use crate::num::parallel::each;
 use super::rounded::{Rounded, round};
 use super::score::{Panel, Panels, WIDE};
 use super::start::unit;

@@ -8,7 +8,7 @@ use crate::dictionary::{Activation, Dictionary, FeatureStats, Info, Parts, Setti
 use crate::error::{Error, Result};
 use crate::num::{self, Mat, gemm};
 use crate::progress::{Progress, report};
-use crate::train::parallel::{count, each};
+use crate::num::parallel::{count, each};
 use crate::train::rows::{Rows, order};
 
 /// Rows coded at once.

@@ -12,7 +12,7 @@ use crate::Kind;
 use crate::error::{Error, Result};
 use crate::progress::{Progress, report};
 use crate::train::adam::Rates;
-use crate::train::parallel::{count, each};
+use crate::num::parallel::{count, each};
 use crate::train::rows::{Rows, generator, order};
 use crate::train::schedule;
 use crate::train::start::unit;

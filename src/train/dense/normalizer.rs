@@ -3,7 +3,7 @@
 use rand::Rng;
 
 use super::options::Regularizer;
-use crate::train::parallel::each;
+use crate::num::parallel::each;
 use crate::train::rows::generator;
 
 /// What is added to a variance, as in PyTorch.

@@ -91,7 +91,7 @@ pub struct Score {
 /// range; [`Kind::Numeric`](crate::Kind::Numeric) if a value is not finite; [`Kind::Cancelled`](crate::Kind::Cancelled).
 pub fn fit(x: &[f32], d: usize, labels: &[bool], options: &Options, progress: &mut Progress<'_>) -> Result<Probe> {
     check(x, d, labels, options)?;
-    let threads = super::parallel::count(options.threads);
+    let threads = crate::num::parallel::count(options.threads);
     let mut matrix = Matrix::new(x, d, options.standardize, options.penalty == Penalty::L1, threads);
     let problem = Problem { labels, c: options.c, tolerance: options.tolerance, max_steps: options.max_steps };
     let mut told = |step: usize, note: &str| report(progress, step as u64, 0, note);

@@ -5,15 +5,17 @@
 use std::sync::Mutex;
 
 /// The threads to use where `asked` are asked for; 0 asks for all that the machine has.
-pub(super) fn count(asked: usize) -> usize {
+pub(crate) fn count(asked: usize) -> usize {
     match asked {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     }
 }
 
-/// Runs `work` on every item, on `threads` threads of which the caller's is one; returns when all are done.
-pub(super) fn each<T: Send>(threads: usize, items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
+/// Runs `work` on every item, on `threads` threads of which the caller's is one: where one is asked for, or there is one
+/// item, no thread is started. Returns when all are done.
+pub(crate) fn each<T: Send>(threads: usize, items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
+    let threads = items.size_hint().1.map_or(threads, |n| threads.min(n));
     let items = Mutex::new(items);
     let drain = || {
         while let Some(item) = next(&items) {
