@@ -887,6 +887,23 @@ tiller_status tiller_train_recipe(const tiller_activations *const *rows,
                                   tiller_dictionary **out,
                                   tiller_error **err);
 
+// As tiller_train_recipe(), for several dictionaries in one pass over the rows: `n` recipes, such as one for every
+// sparsity, which may differ in all but `batch`, `epochs`, `seed` and `held_out`. Each dictionary comes out as on its own.
+// `checkpoints` is NULL, or as many files as recipes. Memory grows with their number.
+//
+// On success `out`, an array of `n` places, owns as many new dictionaries, in the recipes' order; free each with
+// tiller_dictionary_free(). On failure nothing is written to it.
+TILLER_API
+tiller_status tiller_train_many(const tiller_activations *const *rows,
+                                size_t n_rows,
+                                const char *const *recipes,
+                                size_t n,
+                                uint32_t threads,
+                                const char *const *checkpoints,
+                                const tiller_progress *progress,
+                                tiller_dictionary **out,
+                                tiller_error **err);
+
 /* ---- Coders with dense codes ----------------------------------------------------------------------------- */
 
 // A coder whose codes are dense: ConCA, whose codes are log-posteriors of concepts, or SSAE, which codes differences of
@@ -1422,6 +1439,101 @@ tiller_status tiller_diagnosis_tried(const tiller_diagnosis *diagnosis,
 
 // Frees `diagnosis`. NULL is a no-op.
 TILLER_API void tiller_diagnosis_free(tiller_diagnosis *diagnosis);
+
+/* ---- Concepts that features stand for -------------------------------------------------------------------- */
+
+// Concepts, as relations between words: the rows of words without and with each concept, and the log-odds that a logistic
+// regression gives them. What the MPC of a dictionary or coder is measured with (arXiv 2601.20420).
+//
+// Its life: tiller_concepts_new() and tiller_concepts_add() for rows of any origin, or tiller_engine_concepts();
+// tiller_concepts_free().
+//
+// Thread safety: immutable but for tiller_concepts_add(); may be read from several threads at once.
+typedef struct tiller_concepts tiller_concepts;
+
+// How well single features say what concepts are: every concept matched with a feature of its own, so that the mean
+// correlation is largest.
+//
+// Its life: tiller_dictionary_mpc() or tiller_coder_mpc(); tiller_mpc_get() for figures, tiller_mpc_match() for every
+// concept's feature; tiller_mpc_free().
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_mpc tiller_mpc;
+
+// Mean correlations with the concepts' log-odds, 0 to 1. Compare only featurizers of about the same number of features.
+typedef struct {
+    // Set it to sizeof(tiller_mpc_figures) before the call.
+    uint32_t size;
+    // Always 0.
+    uint32_t reserved;
+    // That of exp(code - max): the paper's.
+    double mpc;
+    // That of the codes as they are, matched anew.
+    double raw;
+    // `mpc` for labels dealt anew: what chance gives.
+    double shuffled;
+    // `raw` for labels dealt anew.
+    double shuffled_raw;
+} tiller_mpc_figures;
+
+// No concepts yet, of rows of width `d_model`.
+//
+// On success `*out` owns a new object; free it with tiller_concepts_free().
+TILLER_API tiller_status tiller_concepts_new(size_t d_model, tiller_concepts **out, tiller_error **err);
+
+// Adds a concept: `n_rows` floats, rows of d_model one after another, one a word (that of its last token, say), and for
+// each word whether it has the concept, 1 or 0. Fits the regression.
+TILLER_API
+tiller_status tiller_concepts_add(tiller_concepts *concepts,
+                                  const char *name,
+                                  const float *rows,
+                                  size_t n_rows,
+                                  const uint8_t *labels,
+                                  size_t n_labels,
+                                  tiller_error **err);
+
+// Number of concepts. 0 if `concepts` is NULL.
+TILLER_API size_t tiller_concepts_length(const tiller_concepts *concepts);
+
+// Frees `concepts`. NULL is a no-op.
+TILLER_API void tiller_concepts_free(tiller_concepts *concepts);
+
+// Matches concepts with the features of `dictionary`. `threads` 0 means 1. Progress counts concepts.
+//
+// On success `*out` owns a new object; free it with tiller_mpc_free().
+TILLER_API
+tiller_status tiller_dictionary_mpc(const tiller_dictionary *dictionary,
+                                    const tiller_concepts *concepts,
+                                    uint32_t threads,
+                                    const tiller_progress *progress,
+                                    tiller_mpc **out,
+                                    tiller_error **err);
+
+// Matches concepts with the codes of `coder`. `threads` 0 means all that the machine has. Progress counts concepts.
+//
+// On success `*out` owns a new object; free it with tiller_mpc_free().
+TILLER_API
+tiller_status tiller_coder_mpc(const tiller_coder *coder,
+                               const tiller_concepts *concepts,
+                               uint32_t threads,
+                               const tiller_progress *progress,
+                               tiller_mpc **out,
+                               tiller_error **err);
+
+// The figures.
+TILLER_API tiller_status tiller_mpc_get(const tiller_mpc *mpc, tiller_mpc_figures *out, tiller_error **err);
+
+// What concept `i` was matched with: its name, the feature, and their correlation.
+TILLER_API
+tiller_status tiller_mpc_match(const tiller_mpc *mpc,
+                               size_t i,
+                               uint32_t *feature,
+                               double *correlation,
+                               tiller_text **out,
+                               tiller_error **err);
+
+// Frees `mpc`. NULL is a no-op.
+TILLER_API void tiller_mpc_free(tiller_mpc *mpc);
 
 /* ---- Explaining by counting ------------------------------------------------------------------------------ */
 
@@ -2245,6 +2357,32 @@ tiller_status tiller_engine_diagnose(tiller_engine *engine,
                                      const tiller_self_test *given,
                                      const tiller_progress *progress,
                                      tiller_diagnosis **out,
+                                     tiller_error **err);
+
+// The rows of the last token of `n_texts` texts, at a hook point such as "blocks.19.hook_resid_post": `n` = `n_texts` ×
+// d_model floats. A text longer than a batch is refused. For contrastive vectors let every text end with its answer.
+// Progress counts texts.
+TILLER_API
+tiller_status tiller_engine_last_rows(tiller_engine *engine,
+                                      const char *const *input,
+                                      size_t n_texts,
+                                      const char *hook,
+                                      const tiller_progress *progress,
+                                      float *rows,
+                                      size_t n,
+                                      tiller_error **err);
+
+// Reads the words of relations with the engine's model, each alone behind a space, and takes the row of its last token at
+// a hook point such as "blocks.19.hook_resid_post". `pairs` is a file with a relation, a word and its counterpart to a
+// line, between tabs, or NULL for the 27 relations that come along. Progress counts words.
+//
+// On success `*out` owns a new object; free it with tiller_concepts_free().
+TILLER_API
+tiller_status tiller_engine_concepts(tiller_engine *engine,
+                                     const char *pairs,
+                                     const char *hook,
+                                     const tiller_progress *progress,
+                                     tiller_concepts **out,
                                      tiller_error **err);
 
 // Measures `dictionary` on several quantizations of one model, over text files as tiller_engine_harvest() reads them; the

@@ -642,6 +642,30 @@ inline dictionary train_recipe(
     return dictionary(made);
 }
 
+// Trains a dictionary for each recipe in one pass over the rows; `checkpoints` is empty, or as many files.
+inline std::vector<dictionary> train_many(
+    const std::vector<const activations *> &rows,
+    const std::vector<std::string> &recipes,
+    uint32_t threads = 0,
+    const std::vector<std::string> &checkpoints = {},
+    const progress_fn &progress = nullptr
+) {
+    if (!checkpoints.empty() && checkpoints.size() != recipes.size())
+        throw std::invalid_argument("train_many: expected as many checkpoints as recipes, or none");
+    const auto list = detail::handles<tiller_activations>(rows);
+    const auto texts = detail::pointers(recipes), files = detail::pointers(checkpoints);
+    std::vector<tiller_dictionary *> made(recipes.size(), nullptr);
+    detail::progress lent(progress);
+    lent.run([&](tiller_error **err) {
+        return tiller_train_many(
+            list.data(), list.size(), texts.data(), texts.size(), threads, files.empty() ? nullptr : files.data(),
+            lent.get(), made.data(), err);
+    });
+    std::vector<dictionary> out;
+    for (tiller_dictionary *one : made) out.push_back(dictionary(one));
+    return out;
+}
+
 // Features that a search found, best first.
 class matches {
 public:
@@ -953,6 +977,69 @@ private:
         return coder(made);
     }
     detail::owned<tiller_coder, tiller_coder_free> c_;
+};
+
+// Concepts, as relations between words: the rows of words without and with each, and a regression's log-odds for them.
+class concepts {
+public:
+    explicit concepts(size_t d_model)
+        : c_(detail::make<tiller_concepts>([&](auto **out, auto **err) { return tiller_concepts_new(d_model, out, err); })) {}
+    explicit concepts(tiller_concepts *owned) : c_(owned) {}
+    // Whole rows of d_model, one a word, and for each word whether it has the concept.
+    void add(const std::string &name, const std::vector<float> &rows, const std::vector<uint8_t> &labels) {
+        detail::call([&](auto **err) {
+            return tiller_concepts_add(
+                c_.get(), name.c_str(), rows.data(), rows.size(), labels.data(), labels.size(), err);
+        });
+    }
+    size_t size() const noexcept { return tiller_concepts_length(get()); }
+    const tiller_concepts *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_concepts, tiller_concepts_free> c_;
+};
+
+// How well single features say what concepts are.
+class mpc {
+public:
+    // A concept, and the feature that it was matched with.
+    struct match {
+        std::string name;
+        uint32_t feature;
+        double correlation;
+    };
+
+    explicit mpc(const dictionary &dictionary, const concepts &concepts, uint32_t threads = 1, const progress_fn &progress = nullptr)
+        : c_(made(progress, [&](auto *lent, auto **out, auto **err) {
+              return tiller_dictionary_mpc(dictionary.get(), concepts.get(), threads, lent, out, err);
+          })) {}
+    explicit mpc(const coder &coder, const concepts &concepts, uint32_t threads = 0, const progress_fn &progress = nullptr)
+        : c_(made(progress, [&](auto *lent, auto **out, auto **err) {
+              return tiller_coder_mpc(coder.get(), concepts.get(), threads, lent, out, err);
+          })) {}
+    tiller_mpc_figures figures() const {
+        auto found = detail::sized<tiller_mpc_figures>();
+        detail::call([&](auto **err) { return tiller_mpc_get(get(), &found, err); });
+        return found;
+    }
+    match operator[](size_t i) const {
+        match found{};
+        found.name = detail::text([&](auto **out, auto **err) {
+            return tiller_mpc_match(get(), i, &found.feature, &found.correlation, out, err);
+        });
+        return found;
+    }
+    const tiller_mpc *get() const noexcept { return c_.get(); }
+
+private:
+    template <class F>
+    static tiller_mpc *made(const progress_fn &progress, F &&f) {
+        tiller_mpc *made = nullptr;
+        detail::progress lent(progress);
+        lent.run([&](auto **err) { return f(lent.get(), &made, err); });
+        return made;
+    }
+    detail::owned<tiller_mpc, tiller_mpc_free> c_;
 };
 
 // A direction between two kinds of rows, for control_vector::add().
@@ -1311,6 +1398,31 @@ public:
                 get(), dictionary.get(), list.data(), list.size(), &options, lent.get(), &made, err);
         });
         return tiller::diagnosis(made);
+    }
+    // The rows of the last tokens of texts at a hook point such as "blocks.19.hook_resid_post", one after another.
+    std::vector<float> last_rows(
+        const std::vector<std::string> &texts, const std::string &hook, const progress_fn &progress = nullptr
+    ) {
+        const auto list = detail::pointers(texts);
+        std::vector<float> rows(texts.size() * d_model());
+        detail::progress lent(progress);
+        lent.run([&](tiller_error **err) {
+            return tiller_engine_last_rows(
+                get(), list.data(), list.size(), hook.c_str(), lent.get(), rows.data(), rows.size(), err);
+        });
+        return rows;
+    }
+    // Relations between words, read by the model. `pairs` is a file of them, "" for those that come along.
+    tiller::concepts concepts(
+        const std::string &hook, const std::string &pairs = "", const progress_fn &progress = nullptr
+    ) {
+        tiller_concepts *made = nullptr;
+        detail::progress lent(progress);
+        lent.run([&](tiller_error **err) {
+            const char *file = pairs.empty() ? nullptr : pairs.c_str();
+            return tiller_engine_concepts(get(), file, hook.c_str(), lent.get(), &made, err);
+        });
+        return tiller::concepts(made);
     }
     tiller_engine *get() const noexcept { return c_.get(); }
 

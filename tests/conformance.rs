@@ -75,6 +75,7 @@ impl Fixture {
         write("broken.jsonl", "{\"feature\": x}\n");
         let rows: Vec<u8> = [1f32, -2.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();
         npy::write(&at("rows.npy"), Dtype::F32, &[2, 2], rows).expect("rows");
+        write("pairs.tsv", "capital\tFrance\tParis\ncapital\tSpain\tMadrid\nplural\tcat\tcats\nplural\tdog\tdogs\n");
         write("text.txt", &"The ships sailed over the sea to the harbour, and the sailors sang. ".repeat(8));
         let model = if with_engine { support::model(support::SMOLLM) } else { None };
         let mut tables = Vec::new();

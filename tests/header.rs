@@ -21,6 +21,7 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("Relations in time", "temporal", None),
     ("Quality of a dictionary", "quality", None),
     ("Why a dictionary does not fit", "diagnosis", None),
+    ("Concepts that features stand for", "mpc", None),
     ("Explaining by counting", "explain", None),
     ("Plans", "plan", None),
     ("Control vectors", "control_vector", None),

@@ -519,6 +519,41 @@ func (n *Engine) Diagnose(
 	return newDiagnosis(status, out, err)
 }
 
+// LastRows are the rows of the last tokens of texts at a hook point such as "blocks.19.hook_resid_post".
+func (n *Engine) LastRows(texts []string, hook string, progress Progress) ([]float32, error) {
+	defer runtime.KeepAlive(n.h)
+	list := newStrings(texts)
+	defer list.free()
+	point := cstring(hook)
+	defer free(point)
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	rows := make([]float32, len(texts)*n.DModel())
+	var err *C.tiller_error
+	status := C.tiller_engine_last_rows(
+		n.h.c(), list.c(), C.size_t(len(list)), point, lent, floats(rows), C.size_t(len(rows)), &err)
+	return rows, check(status, err)
+}
+
+// Concepts are relations between words, read by the model at a hook point. pairs is a file of them, "" for those that come
+// along.
+func (n *Engine) Concepts(pairs, hook string, progress Progress) (*Concepts, error) {
+	defer runtime.KeepAlive(n.h)
+	var file *C.char
+	if pairs != "" {
+		file = cstring(pairs)
+		defer free(file)
+	}
+	point := cstring(hook)
+	defer free(point)
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var out *C.tiller_concepts
+	var err *C.tiller_error
+	status := C.tiller_engine_concepts(n.h.c(), file, point, lent, &out, &err)
+	return newConcepts(status, out, err)
+}
+
 func (options SelfTestOptions) c() (o C.tiller_self_test) {
 	o.size, o.max_tokens = C.uint32_t(unsafe.Sizeof(o)), C.uint32_t(options.MaxTokens)
 	o.score_tokens, o.window = C.uint32_t(options.ScoreTokens), C.uint32_t(options.Window)

@@ -108,6 +108,35 @@ func TrainRecipe(
 	return newDictionary(status, out, err)
 }
 
+// TrainMany trains a dictionary for each recipe in one pass over the rows. checkpoints is nil, or has a file for each.
+func TrainMany(
+	rows []*Activations, recipes []string, threads int, checkpoints []string, progress Progress,
+) ([]*Dictionary, error) {
+	if len(checkpoints) != 0 && len(checkpoints) != len(recipes) {
+		return nil, &Error{EArgument, "TrainMany: expected as many checkpoints as recipes, or none"}
+	}
+	defer runtime.KeepAlive(rows)
+	list := rowHandles(rows)
+	defer C.free(unsafe.Pointer(list))
+	settings, files := newStrings(recipes), newStrings(checkpoints)
+	defer settings.free()
+	defer files.free()
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	out := make([]*C.tiller_dictionary, len(recipes)+1)
+	var err *C.tiller_error
+	status := C.tiller_train_many(list, C.size_t(len(rows)), settings.c(), C.size_t(len(recipes)), C.uint32_t(threads),
+		files.c(), lent, &out[0], &err)
+	if e := check(status, err); e != nil {
+		return nil, e
+	}
+	made := make([]*Dictionary, len(recipes))
+	for i := range made {
+		made[i], _ = newDictionary(status, out[i], nil)
+	}
+	return made, nil
+}
+
 // MeasureOptions say which rows a dictionary is measured on; zero means the default.
 type MeasureOptions struct {
 	Threads      int

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Job;
+use super::layers::quick;
 use super::state::Tested;
 use super::text::Text;
 use crate::activations::Activations;
@@ -19,6 +20,8 @@ use crate::train::{self, Rows, fit};
 const ROWS_A_FEATURE: usize = 100;
 /// Rows that explanations count over, at most.
 const EXPLAINED: usize = 1_000_000;
+/// Share of the time after which no gain is measured.
+const LATEST: f64 = 0.98;
 /// Tokens that the self-test reads, and scores.
 const TEST: (usize, usize) = (20_000, 3_000);
 
@@ -93,7 +96,7 @@ impl Job<'_> {
         })
     }
 
-    /// The gain of every concept that there is time for; four at least.
+    /// The gain of every concept that there is time for.
     fn gains(
         &self,
         dictionary: &Arc<Dictionary>,
@@ -101,20 +104,15 @@ impl Job<'_> {
         progress: &mut Progress<'_>,
     ) -> Result<Vec<(String, f64, f64)>> {
         let suite = &self.options.suite;
-        let (mut engine, gauge) = self.gauge(suite, 40)?;
+        let (mut engine, gauge) = self.gauge(suite, quick(40, &[0.5, 1.0, 1.5, 2.0, 3.0], 1))?;
         let mut gains = Vec::new();
-        let mut longest = 0f64;
         for concept in &suite.concepts {
-            if gains.len() >= 4 && self.clock.until(0.97) < longest {
-                break;
-            }
-            let begin = self.clock.elapsed();
             let what = format!("steering by {}:", concept.name);
-            let made = gauge.gain(&mut engine, dictionary, explanations, concept, &mut |step| {
-                self.clock.tell(progress, &what, step)
+            let made = self.clock.in_time(LATEST, &what, progress, |progress| {
+                gauge.gain(&mut engine, dictionary, explanations, concept, progress)
             })?;
+            let Some(made) = made else { break };
             gains.push((concept.name.clone(), made.effect().gain, made.effect().perplexity));
-            longest = longest.max(self.clock.elapsed() - begin);
         }
         Ok(gains)
     }

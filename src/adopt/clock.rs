@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::error::{Kind, Result};
 use crate::progress::{Progress, Step};
 
 /// A clock that goes on where an earlier call's stopped.
@@ -24,6 +25,25 @@ impl Clock {
     /// Seconds until `share` of the time has passed; not below 0.
     pub(super) fn until(&self, share: f64) -> f64 {
         (share * self.total - self.elapsed()).max(0.0)
+    }
+
+    /// What `work` makes, or nothing if it is not done when `share` of the time has passed.
+    pub(super) fn in_time<T>(
+        &self,
+        share: f64,
+        what: &str,
+        progress: &mut Progress<'_>,
+        work: impl FnOnce(&mut Progress<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let mut late = false;
+        let made = work(&mut |step| {
+            late = self.until(share) <= 0.0;
+            !late && self.tell(progress, what, step)
+        });
+        match made {
+            Err(e) if late && e.kind() == Kind::Cancelled => Ok(None),
+            made => made.map(Some),
+        }
     }
 
     /// Seconds in all.

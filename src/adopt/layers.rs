@@ -1,5 +1,6 @@
 //! Which layer steers best: each candidate gets a small dictionary and a few concepts.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use crate::eval::trial;
 use crate::explain::counted::Count;
 use crate::explain::harvested::{self, Data};
 use crate::explain::{Explanations, Vocabulary};
+use crate::file::gguf::GgmlType;
 use crate::progress::Progress;
 use crate::train::{self, Rows, fit};
 
@@ -29,8 +31,11 @@ const WORDS: usize = 5000;
 pub(super) const BATCH: usize = 1024;
 /// Learning rate, for that batch.
 pub(super) const LR: f32 = 3e-3;
-/// Concepts that layers are compared on.
+/// Concepts that layers are compared on, at most.
 const CONCEPTS: usize = 6;
+/// Share of the time at which no further concept is begun, and at which one is broken off.
+const COMPARED: f64 = 0.40;
+const LATEST: f64 = 0.50;
 
 /// The layers to try.
 pub(super) fn candidates(options: &Options, n_layer: usize) -> Result<Vec<usize>> {
@@ -52,59 +57,85 @@ pub(super) fn candidates(options: &Options, n_layer: usize) -> Result<Vec<usize>
 }
 
 /// How gains are measured here: one sampled text a prompt.
-fn quick(tokens: usize) -> gain::Options {
+pub(super) fn quick(tokens: usize, strengths: &[f32], refine: usize) -> gain::Options {
     let sampled = Generate { max_tokens: tokens, temperature: 0.8, top_p: 0.95, seed: 1, ..Generate::default() };
-    let search =
-        Search { strengths: vec![0.5, 1.0, 1.5, 2.0, 3.0], refine: 1, max_perplexity: 1.7, ..Search::default() };
+    let search = Search { strengths: strengths.to_vec(), refine, max_perplexity: 1.7, ..Search::default() };
     gain::Options { search, search_drafts: vec![sampled.clone()], drafts: vec![sampled], ..gain::Options::default() }
 }
 
 impl Job<'_> {
     pub(super) fn try_layers(&mut self, text: &Text, progress: &mut Progress<'_>) -> Result<()> {
-        let layers = self.state.settings.layers.clone();
-        if self.state.tried.len() == layers.len() {
+        if self.state.compared {
             return Ok(());
         }
+        let layers = self.state.settings.layers.clone();
         let rows = self.trial_rows(text, progress)?;
-        let suite = Suite {
-            concepts: self.options.suite.concepts.iter().take(CONCEPTS).cloned().collect(),
-            ..self.options.suite.clone()
-        };
-        let (mut engine, gauge) = self.gauge(&suite, 24)?;
-        let begin = self.clock.elapsed();
-        for (i, (layer, rows)) in layers.iter().zip(&rows).enumerate() {
-            if self.state.tried.iter().any(|tried| tried.layer == *layer) {
-                continue;
+        for (layer, rows) in layers.iter().zip(&rows) {
+            if !self.state.tried.iter().any(|tried| tried.layer == *layer) {
+                let tried = self.prepare(*layer, rows, progress)?;
+                self.state.tried.push(tried);
+                self.save()?;
             }
-            // Each layer may take its share of what is left.
-            let end = begin + (0.40 * self.clock.total() - begin) * (i + 1) as f64 / layers.len() as f64;
-            let tried = self.try_layer(*layer, rows, &suite, &gauge, &mut engine, end, progress)?;
-            self.state.tried.push(tried);
+        }
+        if layers.len() > 1 {
+            self.compare(progress)?;
+        }
+        self.state.compared = true;
+        self.save()
+    }
+
+    /// Steers every layer by one concept after the other, so that all are judged by the same ones, as many as there is
+    /// time for.
+    fn compare(&mut self, progress: &mut Progress<'_>) -> Result<()> {
+        let mut concepts = self.options.suite.concepts.clone();
+        concepts.truncate(CONCEPTS);
+        let suite = Suite { concepts, ..self.options.suite.clone() };
+        let (mut engine, gauge) = self.gauge(&suite, quick(24, &[0.6, 1.2, 2.0, 3.0], 0))?;
+        let mut trials = Vec::new();
+        for layer in self.state.tried.iter().map(|tried| tried.layer) {
+            let (dictionary, explanations) = self.trial(layer);
+            trials.push((layer, Arc::new(Dictionary::open(&dictionary)?), Explanations::load(&explanations)?));
+        }
+        let done = self.state.tried.first().map_or(0, |tried| tried.gains.len());
+        let mut longest = 0f64;
+        for (n, concept) in suite.concepts.iter().enumerate().skip(done) {
+            let begin = self.clock.elapsed();
+            if n > 0 && self.clock.until(COMPARED) < longest {
+                break;
+            }
+            let mut gains = Vec::new();
+            for (layer, dictionary, explanations) in &trials {
+                let what = format!("layer {layer}: steering by {}:", concept.name);
+                let gain = self.clock.in_time(LATEST, &what, progress, |progress| {
+                    gauge.gain(&mut engine, dictionary, explanations, concept, progress)
+                })?;
+                let Some(gain) = gain else { return Ok(()) };
+                gains.push((concept.name.clone(), gain.effect().gain, gain.effect().perplexity));
+            }
+            self.state.tried.iter_mut().zip(gains).for_each(|(tried, gain)| tried.gains.push(gain));
             self.save()?;
+            longest = longest.max(self.clock.elapsed() - begin);
         }
         Ok(())
     }
 
+    /// The trial dictionary of a layer, and its explanations.
+    fn trial(&self, layer: usize) -> (PathBuf, PathBuf) {
+        let path = |kind: &str| self.work.join(format!("trial-{layer}.{kind}"));
+        (path("gguf"), path("jsonl"))
+    }
+
     /// The engine, and what it writes unsteered.
-    pub(super) fn gauge(&self, suite: &Suite, tokens: usize) -> Result<(Engine, Gauge)> {
+    pub(super) fn gauge(&self, suite: &Suite, options: gain::Options) -> Result<(Engine, Gauge)> {
         let sequences = trial::SEQUENCES;
-        let options = crate::engine::Options { context: 4096, sequences, ..self.engine_options() };
-        let mut engine = Engine::open(self.path, &options)?;
-        let gauge = Gauge::new(&mut engine, suite, quick(tokens))?;
+        let sizes = crate::engine::Options { context: 4096, sequences, ..self.engine_options() };
+        let mut engine = Engine::open(self.path, &sizes)?;
+        let gauge = Gauge::new(&mut engine, suite, options)?;
         Ok((engine, gauge))
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn try_layer(
-        &self,
-        layer: usize,
-        rows: &Activations,
-        suite: &Suite,
-        gauge: &Gauge,
-        engine: &mut Engine,
-        end: f64,
-        progress: &mut Progress<'_>,
-    ) -> Result<Tried> {
+    /// A small dictionary for a layer.
+    fn prepare(&self, layer: usize, rows: &Activations, progress: &mut Progress<'_>) -> Result<Tried> {
         let started = Instant::now();
         let shape = train::Options { n_features: FEATURES, epochs: 2, ..self.training() };
         let what = format!("layer {layer}: training");
@@ -114,20 +145,12 @@ impl Job<'_> {
         let train_rows_per_second = seen / started.elapsed().as_secs_f64();
         let options = quality::Options { threads: self.threads(), max_rows: 8192, ..quality::Options::default() };
         let fvu = quality::quality(rows, &dictionary, &options, &mut crate::progress::silent)?.fvu;
-        let dictionary = Arc::new(dictionary.without_dead()?);
+        let dictionary = dictionary.without_dead()?;
         let (_, explanations) = self.explain(&dictionary, std::slice::from_ref(rows), EXPLAINED, progress)?;
-        let mut gains = Vec::new();
-        for concept in &suite.concepts {
-            if gains.len() >= 2 && self.clock.elapsed() > end {
-                break;
-            }
-            let what = format!("layer {layer}: steering by {}", concept.name);
-            let made = gauge.gain(engine, &dictionary, &explanations, concept, &mut |step| {
-                self.clock.tell(progress, &what, step)
-            })?;
-            gains.push((concept.name.clone(), made.effect().gain, made.effect().perplexity));
-        }
-        Ok(Tried { layer, rows: table.len(), features: FEATURES, fvu, train_rows_per_second, gains })
+        let (place, meanings) = self.trial(layer);
+        dictionary.save_gguf(&place, GgmlType::F32)?;
+        explanations.save(&meanings)?;
+        Ok(Tried { layer, rows: table.len(), features: FEATURES, fvu, train_rows_per_second, gains: Vec::new() })
     }
 
     /// How dictionaries are trained.

@@ -38,7 +38,7 @@ impl Job<'_> {
             "Every candidate got a dictionary of {} features, trained on the same text ({} rows). The model was then steered \
              by the words of a few concepts, and *other* words of each concept were counted: the figure is how much more \
              often they came than without steering, at the best strength that leaves the text fluent; the block with the \
-             largest mean was taken.\n",
+             largest mean was taken. (In the mean a figure below 1 counts as 1.)\n",
             state.tried.first().map_or(0, |tried| tried.features),
             state.tried.first().map_or(0, |tried| tried.rows),
         )?;

@@ -48,9 +48,10 @@ pub struct Tried {
 }
 
 impl Tried {
-    /// The geometric mean of the gains.
+    /// The geometric mean of the gains. One below 1 counts as 1: who sees it does not steer, and the counts behind it are
+    /// small.
     pub fn gain(&self) -> f64 {
-        let logs: f64 = self.gains.iter().map(|(_, gain, _)| gain.max(0.01).ln()).sum();
+        let logs: f64 = self.gains.iter().map(|(_, gain, _)| gain.max(1.0).ln()).sum();
         (logs / self.gains.len().max(1) as f64).exp()
     }
 }
@@ -112,6 +113,9 @@ pub(super) struct State {
     pub(super) trial_tokens: u64,
     pub(super) main_tokens: u64,
     pub(super) tried: Vec<Tried>,
+    /// Whether the layers are compared.
+    #[serde(default)]
+    pub(super) compared: bool,
     /// Features and epochs of the dictionary.
     pub(super) shape: Option<(usize, u32)>,
     pub(super) tested: Option<Tested>,

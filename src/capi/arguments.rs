@@ -76,7 +76,6 @@ pub(super) unsafe fn opt_text<'a>(pointer: *const c_char, name: &str) -> Result<
 ///
 /// # Safety
 /// If `n > 0`, `pointers` is NULL or points to `n` pointers, each NULL or a C string.
-#[cfg(feature = "engine")]
 pub(super) unsafe fn paths(pointers: *const *const c_char, n: usize, name: &str) -> Result<Vec<std::path::PathBuf>> {
     // SAFETY: the caller promises `n` pointers.
     let pointers = unsafe { slice(pointers, n, name) }?.iter();

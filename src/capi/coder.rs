@@ -14,7 +14,7 @@ use crate::train::dense::{self, Coder, Objective, Regularizer, Sparsity};
 /// rows. Row i of its decoder is the direction of code i. Its file is safetensors, which others read.
 ///
 /// Thread safety: immutable; may be used from several threads at once.
-pub struct tiller_coder(Coder);
+pub struct tiller_coder(pub(super) Coder);
 
 /// How a coder is trained. Zero means the default.
 #[repr(C)]

@@ -1,7 +1,9 @@
 use std::ffi::c_char;
 
 use super::activations::tiller_activations;
-use super::arguments::{Options, Report, choice, options, paths, report, some};
+use super::arguments::{
+    Options, Report, choice, expect_len, options, path, paths, report, slice_mut, some, text, texts,
+};
 use super::diagnosis::tiller_diagnosis;
 use super::dictionary::tiller_dictionary;
 use super::engine::{engine_options, tiller_engine, tiller_engine_options};
@@ -9,13 +11,16 @@ use super::error::tiller_status;
 use super::explanations::{tiller_explanations, tiller_vocabulary};
 use super::guard::{ErrorOut, Out, guard, make};
 use super::model::tiller_model;
+use super::mpc::tiller_concepts;
 use super::progress::{reporter, tiller_progress};
-use crate::engine::documents;
+use crate::engine::{Document, documents};
 use crate::error::{Error, Result};
 use crate::eval::drift::{self, Drift};
+use crate::eval::mpc::{Relation, read_words};
 use crate::eval::self_test::{self, SelfTest};
 use crate::explain::lens::{Condition, Lens, Mode};
 use crate::explain::{harvested, tuned};
+use crate::hook_point::HookPoint;
 
 /// Rows that the map of the tuned lens is fitted on, at most.
 const MAP_ROWS: usize = 200_000;
@@ -228,6 +233,62 @@ pub unsafe extern "C" fn tiller_engine_diagnose(
         let (options, mut progress) = unsafe { (test_options(given)?, reporter(progress)) };
         let found = self_test::diagnose(engine, dictionary, &documents(&files)?, &options, &mut progress)?;
         Ok(tiller_diagnosis(found))
+    })
+}
+
+/// The rows of the last token of `n_texts` texts, at a hook point such as "blocks.19.hook_resid_post": `n` = `n_texts` ×
+/// d_model floats. A text longer than a batch is refused. For contrastive vectors let every text end with its answer.
+/// Progress counts texts.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_last_rows(
+    engine: Option<&mut tiller_engine>,
+    input: *const *const c_char,
+    n_texts: usize,
+    hook: *const c_char,
+    progress: Option<&tiller_progress>,
+    rows: *mut f32,
+    n: usize,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        let engine = &mut some(engine, "engine")?.0;
+        // SAFETY: the header requires `n_texts` C strings, and one more.
+        let (input, hook) = unsafe { (texts(input, n_texts, "texts")?, text(hook, "hook")?) };
+        expect_len(n, n_texts * engine.d_model(), "rows")?;
+        let input: Vec<Document> = input.into_iter().map(|text| Document::Text(text.to_owned())).collect();
+        // SAFETY: the header requires a function that may be called with its `user`.
+        let mut progress = unsafe { reporter(progress) };
+        let found = engine.last_rows(&input, hook.parse::<HookPoint>()?, &mut progress)?;
+        // SAFETY: the header requires `n` writable floats.
+        unsafe { slice_mut(rows, n, "rows") }?.copy_from_slice(&found);
+        Ok(())
+    })
+}
+
+/// Reads the words of relations with the engine's model, each alone behind a space, and takes the row of its last token at
+/// a hook point such as "blocks.19.hook_resid_post". `pairs` is a file with a relation, a word and its counterpart to a
+/// line, between tabs, or NULL for the 27 relations that come along. Progress counts words.
+///
+/// On success `*out` owns a new object; free it with tiller_concepts_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_concepts(
+    engine: Option<&mut tiller_engine>,
+    pairs: *const c_char,
+    hook: *const c_char,
+    progress: Option<&tiller_progress>,
+    out: Out<'_, tiller_concepts>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || {
+        let engine = &mut some(engine, "engine")?.0;
+        // SAFETY: the header requires C strings, the first of which may be NULL.
+        let (pairs, hook) =
+            unsafe { (if pairs.is_null() { None } else { Some(path(pairs, "pairs")?) }, text(hook, "hook")?) };
+        let relations = pairs.map_or_else(Relation::built_in, Relation::load)?;
+        // SAFETY: the header requires a function that may be called with its `user`.
+        let mut progress = unsafe { reporter(progress) };
+        let all = read_words(engine, &relations, hook.parse()?, &mut progress)?;
+        Ok(tiller_concepts { d_model: engine.d_model(), all })
     })
 }
 

@@ -29,6 +29,7 @@ mod gguf;
 mod guard;
 mod hook;
 mod model;
+mod mpc;
 mod plan;
 mod probe;
 mod progress;

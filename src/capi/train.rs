@@ -1,11 +1,12 @@
 use std::ffi::c_char;
+use std::mem::MaybeUninit;
 use std::path::Path;
 
 use super::activations::tiller_activations;
-use super::arguments::{Options, choice, finite, options, path, slice, some, text};
+use super::arguments::{Options, choice, finite, options, path, paths, slice, slice_mut, some, text, texts};
 use super::dictionary::tiller_dictionary;
 use super::error::tiller_status;
-use super::guard::{ErrorOut, Out, make};
+use super::guard::{ErrorOut, Out, guard, make};
 use super::progress::{reporter, tiller_progress};
 use crate::activations::Activations;
 use crate::error::{Error, Result};
@@ -160,6 +161,49 @@ pub unsafe extern "C" fn tiller_train_recipe(
         })?;
         written?;
         Ok(tiller_dictionary::from(dictionary))
+    })
+}
+
+/// As tiller_train_recipe(), for several dictionaries in one pass over the rows: `n` recipes, such as one for every
+/// sparsity, which may differ in all but `batch`, `epochs`, `seed` and `held_out`. Each dictionary comes out as on its own.
+/// `checkpoints` is NULL, or as many files as recipes. Memory grows with their number.
+///
+/// On success `out`, an array of `n` places, owns as many new dictionaries, in the recipes' order; free each with
+/// tiller_dictionary_free(). On failure nothing is written to it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_train_many(
+    rows: *const *const tiller_activations,
+    n_rows: usize,
+    recipes: *const *const c_char,
+    n: usize,
+    threads: u32,
+    checkpoints: *const *const c_char,
+    progress: Option<&tiller_progress>,
+    out: *mut *mut tiller_dictionary,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        // SAFETY: the header requires `n_rows` pointers to live handles, and `n` C strings.
+        let (rows, recipes) = unsafe { (opened(rows, n_rows)?, texts(recipes, n, "recipes")?) };
+        let options =
+            |recipe: &str| Ok(train::Options { threads: threads as usize, ..train::Options::from_json(recipe)? });
+        let options = recipes.into_iter().map(options).collect::<Result<Vec<_>>>()?;
+        let checkpoints = if checkpoints.is_null() {
+            Vec::new()
+        } else {
+            // SAFETY: the header requires `n` C strings.
+            unsafe { paths(checkpoints, n, "checkpoints") }?
+        };
+        // SAFETY: the header requires a function that may be called with its `user`.
+        let mut progress = unsafe { reporter(progress) };
+        // SAFETY: the header requires an array of `n` pointers, which may hold anything.
+        let out = unsafe { slice_mut(out.cast::<MaybeUninit<*mut tiller_dictionary>>(), n, "out") }?;
+        let rows = Rows::from_activations(&rows)?;
+        let made = train::fit_many(&rows, &options, &checkpoints, &mut progress, &mut |_, _| ())?;
+        for (out, dictionary) in out.iter_mut().zip(made) {
+            out.write(Box::into_raw(Box::new(tiller_dictionary::from(dictionary))));
+        }
+        Ok(())
     })
 }
 

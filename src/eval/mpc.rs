@@ -15,9 +15,11 @@
 
 use rand::Rng;
 
+use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
 use crate::num::{assign, rng};
 use crate::progress::{Progress, report, silent};
+use crate::train::dense::Coder;
 use crate::train::probe::{self, Probe};
 use std::path::Path;
 
@@ -41,6 +43,23 @@ pub struct Relation {
 }
 
 impl Relation {
+    /// The relations of [`PAIRS`].
+    ///
+    /// # Errors
+    /// None, unless the library was built with other pairs.
+    pub fn built_in() -> Result<Vec<Self>> {
+        Self::parse(PAIRS, Path::new("built-in pairs"))
+    }
+
+    /// Reads a file in the format of [`parse`](Self::parse).
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::Kind::Io); as [`parse`](Self::parse).
+    pub fn load(path: &Path) -> Result<Vec<Self>> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        Self::parse(&text, path)
+    }
+
     /// Reads relations from text: a relation, a word and its counterpart to a line, between tabs; blank lines and lines that
     /// start with # are skipped. Lines of one relation need not stand together. `path` is what errors call the text.
     ///
@@ -159,6 +178,48 @@ pub struct Mpc {
     pub shuffled_raw: f64,
     /// The matches behind `mpc`.
     pub matches: Vec<Match>,
+}
+
+/// [`mpc`] of the features of a dictionary.
+///
+/// # Errors
+/// As [`mpc`]; [`Kind::Mismatch`](crate::Kind::Mismatch) for a dictionary of another width.
+pub fn of_dictionary(
+    concepts: &[Concept],
+    dictionary: &Dictionary,
+    threads: usize,
+    progress: &mut Progress<'_>,
+) -> Result<Mpc> {
+    check_width(concepts, dictionary.d_model())?;
+    let n = dictionary.n_features();
+    let mut encode = |rows: &[f32]| {
+        let codes = dictionary.encode_batch(rows, threads);
+        let mut dense = vec![0f32; codes.n_rows() * n];
+        for (out, row) in dense.chunks_exact_mut(n).zip(codes.rows()) {
+            row.iter().for_each(|&(f, value)| out[f as usize] = value);
+        }
+        dense
+    };
+    mpc(concepts, n, &mut encode, progress)
+}
+
+/// [`mpc`] of the codes of a coder.
+///
+/// # Errors
+/// As [`mpc`]; [`Kind::Mismatch`](crate::Kind::Mismatch) for a coder of another width.
+pub fn of_coder(concepts: &[Concept], coder: &Coder, threads: usize, progress: &mut Progress<'_>) -> Result<Mpc> {
+    check_width(concepts, coder.d_model())?;
+    mpc(concepts, coder.n_latents(), &mut |rows| coder.encode(rows, threads), progress)
+}
+
+fn check_width(concepts: &[Concept], d_model: usize) -> Result<()> {
+    match concepts.iter().find(|concept| concept.rows.len() != concept.labels.len() * d_model) {
+        Some(other) => {
+            let found = other.rows.len() / other.labels.len().max(1);
+            Err(Error::mismatch(format!("mpc: the rows of {} have width {found}; expected {d_model}", other.name)))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Matches concepts with features. `encode` gives the codes `[n, n_features]` of rows `[n, d_model]`. Progress counts

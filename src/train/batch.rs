@@ -4,7 +4,6 @@ use super::codes::Codes;
 use super::firings::{Firings, Source};
 use super::kernel::dot;
 use super::options::Options;
-use crate::num::parallel::each;
 use super::reconstruct::{Target, Totals, reconstruct};
 use super::revive::Dead;
 use super::rounded::{Rounded, round};
@@ -14,6 +13,7 @@ use super::update::{Forms, Shape, update};
 use super::variant::{Rule, Variant, batchtopk, topk};
 use super::weights::State;
 use crate::error::Result;
+use crate::num::parallel::each;
 
 /// Bytes of rows in a piece of work: they and a panel stay in the second cache while all features pass by.
 const PIECE_BYTES: usize = 224 << 10;

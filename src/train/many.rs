@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use super::fit::Run;
 use super::metrics::Metrics;
 use super::options::Options;
-use crate::num::parallel::each;
 use super::rows::Rows;
 use crate::Kind;
 use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
+use crate::num::parallel::each;
 use crate::progress::{Progress, report};
 
 /// Rows that a thread reads at a time.

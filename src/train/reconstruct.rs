@@ -6,9 +6,9 @@
 
 use super::codes::Codes;
 use super::kernel::{add, dot, prefetch};
-use crate::num::parallel::each;
 use super::rounded::{Rounded, round};
 use super::variant::{Penalty, Row, Rule, Side, matryoshka};
+use crate::num::parallel::each;
 
 /// Rows in a piece of work.
 const PIECE: usize = 32;

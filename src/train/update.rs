@@ -12,12 +12,12 @@ use super::adam::{Rates, adam};
 use super::firings::Source;
 use super::kernel::{add, dot};
 use super::options::Options;
-use crate::num::parallel::each;
 use super::rounded::{Rounded, round};
 use super::score::{Panel, Panels, WIDE};
 use super::start::unit;
 use super::variant::offset;
 use super::weights::{Rowset, State};
+use crate::num::parallel::each;
 
 /// What an update needs beside the gradients.
 pub(super) struct Shape<'a> {

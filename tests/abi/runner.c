@@ -69,6 +69,7 @@ RELEASE(probe)
 RELEASE(temporal)
 RELEASE(hook)
 RELEASE(diagnosis)
+RELEASE(concepts)
 
 /* ---- What comes out ---- */
 
@@ -730,6 +731,54 @@ static void coder_dictionary(char **a) {
     KEEP(dictionary, a[0], made);
 }
 
+static void concepts_new(char **a) {
+    tiller_concepts *made = NULL;
+    status = tiller_concepts_new(number(a[1]), &made, &err);
+    KEEP(concepts, a[0], made);
+}
+
+/* concepts, name, rows, labels */
+static void concepts_add(char **a) {
+    size_t n, n_labels;
+    const float *data = floats(a[2], &n);
+    const uint32_t *labels = numbers(a[3], &n_labels);
+    uint8_t *bytes = (uint8_t *) take(n_labels);
+    for (size_t i = 0; i < n_labels; i++) bytes[i] = (uint8_t) labels[i];
+    status = tiller_concepts_add(get(a[0]), a[1], data, n, bytes, n_labels, &err);
+    if (status == TILLER_OK) out("%zu", tiller_concepts_length(get(a[0])));
+}
+
+/* Which feature every concept was matched with, and whether the figures make sense. */
+static void mpc_made(tiller_mpc *made, size_t n) {
+    if (status != TILLER_OK) return;
+    tiller_mpc_figures f;
+    f.size = sizeof f;
+    status = tiller_mpc_get(made, &f, &err);
+    out("%s", truth(f.mpc > 0 && f.mpc < 1.000001 && f.raw >= f.shuffled_raw && f.shuffled >= 0));
+    for (size_t i = 0; status == TILLER_OK && i < n; i++) {
+        uint32_t feature = 0;
+        double correlation = -1;
+        tiller_text *text = NULL;
+        status = tiller_mpc_match(made, i, &feature, &correlation, &text, &err);
+        if (status == TILLER_OK) out(" %s %u", tiller_text_data(text), feature);
+        tiller_text_free(text);
+    }
+    tiller_mpc_free(made);
+}
+
+static void dictionary_mpc(char **a) {
+    tiller_mpc *made = NULL;
+    status = tiller_dictionary_mpc(get(a[0]), get(a[1]), 1, NULL, &made, &err);
+    mpc_made(made, tiller_concepts_length(get(a[1])));
+}
+
+static void coder_mpc(char **a) {
+    tiller_mpc *made = NULL;
+    status = tiller_coder_mpc(get(a[0]), get(a[1]), 1, NULL, &made, &err);
+    if (status == TILLER_OK) out("codes ");
+    mpc_made(made, 0);
+}
+
 /* method, width, positive, negative */
 static void direction(char **a) {
     size_t n_positive, n_negative, d = number(a[1]);
@@ -881,6 +930,7 @@ static const struct {
     OPERATION(control_vector_new), OPERATION(control_vector_open), OPERATION(control_vector_add),
     OPERATION(control_vector_data), OPERATION(control_vector_save), OPERATION(coder_train),
     OPERATION(coder_open), OPERATION(coder_save), OPERATION(coder_code), OPERATION(coder_dictionary),
+    OPERATION(concepts_new), OPERATION(concepts_add), OPERATION(dictionary_mpc), OPERATION(coder_mpc),
     OPERATION(direction), OPERATION(probe_fit), OPERATION(probe_open), OPERATION(probe_save), OPERATION(hook_new), OPERATION(hook_graph),
     OPERATION(temporal_open), OPERATION(temporal_save), OPERATION(temporal_info), OPERATION(temporal_weights),
     OPERATION(temporal_response), OPERATION(temporal_direction),

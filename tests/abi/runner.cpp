@@ -339,6 +339,28 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
          return show(codes.size(), "codes");
      }},
     {"coder_dictionary", [](auto &a) { return keep(a[0], get<coder>(a[1]).dictionary()), ""; }},
+    {"concepts_new", [](auto &a) { return keep(a[0], concepts(number(a[1]))), ""; }},
+    {"concepts_add",
+     [](auto &a) {
+         auto &all = get<concepts>(a[0]);
+         const auto labels = list<uint32_t>(a[3]);
+         all.add(a[1], list<float>(a[2]), std::vector<uint8_t>(labels.begin(), labels.end()));
+         return show(all.size());
+     }},
+    {"dictionary_mpc",
+     [](auto &a) {
+         const auto &all = get<concepts>(a[1]);
+         const mpc found(get<dictionary>(a[0]), all);
+         const auto f = found.figures();
+         std::string out = show(f.mpc > 0 && f.mpc < 1.000001 && f.raw >= f.shuffled_raw && f.shuffled >= 0);
+         for (size_t i = 0; i < all.size(); i++) out += " " + show(found[i].name, found[i].feature);
+         return out;
+     }},
+    {"coder_mpc",
+     [](auto &a) {
+         const auto f = mpc(get<coder>(a[0]), get<concepts>(a[1]), 1).figures();
+         return show("codes", f.mpc > 0 && f.mpc < 1.000001 && f.raw >= f.shuffled_raw && f.shuffled >= 0);
+     }},
     {"direction",
      [](auto &a) {
          const direction found(list<float>(a[2]), list<float>(a[3]), number(a[1]), number(a[0]));

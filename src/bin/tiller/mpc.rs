@@ -4,10 +4,11 @@ use clap::Args as Clap;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use tiller::dictionary::Dictionary;
-use tiller::eval::mpc::{Mpc, PAIRS, Relation, mpc, read_words};
+use tiller::eval::mpc::{Concept, Mpc, PAIRS, Relation, of_coder, of_dictionary, read_words};
 use tiller::eval::quality::SINK;
 use tiller::hook_point::HookPoint;
 use tiller::num::{norm, stats};
+use tiller::progress::Progress;
 use tiller::train::Rows;
 use tiller::train::dense::Coder;
 use tiller::{Error, Result};
@@ -80,18 +81,10 @@ impl Featurizer {
         }
     }
 
-    fn encode(&self, rows: &[f32], threads: usize) -> Vec<f32> {
+    fn mpc(&self, concepts: &[Concept], threads: usize, progress: &mut Progress<'_>) -> Result<Mpc> {
         match self {
-            Self::Coder(coder) => coder.encode(rows, threads),
-            Self::Dictionary(dictionary) => {
-                let codes = dictionary.encode_batch(rows, threads);
-                let n = dictionary.n_features();
-                let mut dense = vec![0f32; codes.n_rows() * n];
-                for (out, row) in dense.chunks_exact_mut(n).zip(codes.rows()) {
-                    row.iter().for_each(|&(f, value)| out[f as usize] = value);
-                }
-                dense
-            }
+            Self::Coder(coder) => of_coder(concepts, coder, threads, progress),
+            Self::Dictionary(dictionary) => of_dictionary(concepts, dictionary, threads, progress),
         }
     }
 
@@ -128,11 +121,8 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         });
     }
     let relations = match &args.pairs {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-            Relation::parse(&text, path)?
-        }
-        None => Relation::parse(PAIRS, Path::new("built-in pairs"))?,
+        Some(path) => Relation::load(path)?,
+        None => Relation::built_in()?,
     };
     let featurizers = args.featurizers.iter().map(|path| Featurizer::open(path)).collect::<Result<Vec<_>>>()?;
     let said = featurizers.iter().find_map(Featurizer::layer);
@@ -153,8 +143,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     for (path, featurizer) in args.featurizers.iter().zip(&featurizers) {
         let mut bar = out.bar("match", "concepts");
         let n_features = featurizer.n_features();
-        let mut encode = |rows: &[f32]| featurizer.encode(rows, threads);
-        let found = mpc(&concepts, n_features, &mut encode, &mut |step| bar.step(step))?;
+        let found = featurizer.mpc(&concepts, threads, &mut |step| bar.step(step))?;
         let error = rows.as_ref().map(|(rows, variance)| {
             let n = (rows.len() / featurizer.d_model()) as f64;
             let error: f64 =

@@ -6,9 +6,9 @@ use super::normalizer::{EPS, standardize};
 use super::options::{Objective, Options, Regularizer};
 use crate::dictionary::{Activation, Dictionary, FeatureStats, Info, Parts, Settings};
 use crate::error::{Error, Result};
+use crate::num::parallel::{count, each};
 use crate::num::{self, Mat, gemm};
 use crate::progress::{Progress, report};
-use crate::num::parallel::{count, each};
 use crate::train::rows::{Rows, order};
 
 /// Rows coded at once.

@@ -7,10 +7,10 @@
 
 use super::normalizer::{self, Kept, standardize};
 use super::options::{Objective, Options, Regularizer, Sparsity};
+use crate::num::parallel::each;
 use crate::num::{Mat, gemm};
 use crate::train::adam::{Rates, adam};
 use crate::train::kernel::{add, dot};
-use crate::num::parallel::each;
 use crate::train::start::unit;
 use crate::train::weights::Parameter;
 

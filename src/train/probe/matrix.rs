@@ -1,7 +1,7 @@
 //! The rows of a regression, standardised, with the two products that solvers need.
 
-use crate::num::{axpy, dot};
 use crate::num::parallel::each;
+use crate::num::{axpy, dot};
 
 /// Rows in a piece of work. Sums of `f32` over a piece go on in `f64`, in the order of the pieces.
 const PIECE: usize = 256;

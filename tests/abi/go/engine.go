@@ -3,6 +3,7 @@
 package main
 
 import (
+	"reflect"
 	"strings"
 	"tiller"
 )
@@ -187,6 +188,37 @@ func init() {
 				return "", err
 			}
 			return show(d.NFeatures(), d.DModel()), nil
+		},
+		"train_many": func(a arguments) (string, error) {
+			left := number(a[4])
+			made, err := tiller.TrainMany(
+				[]*tiller.Activations{get[*tiller.Activations](a[1])}, []string{a[2], a[3]}, 1, nil,
+				func(done, total uint64, note string) bool { left--; return left != -1 })
+			if err != nil {
+				return "", err
+			}
+			keep(a[0], made[0], nil)
+			return show(made[0].NFeatures(), made[1].NFeatures()), nil
+		},
+		"engine_last_rows": func(a arguments) (string, error) {
+			model := get[*tiller.Engine](a[0])
+			rows, err := model.LastRows(words(a[2]), a[1], nil)
+			if err != nil {
+				return "", err
+			}
+			d := model.DModel()
+			return show(len(rows), !reflect.DeepEqual(rows[:d], rows[len(rows)-d:])), nil
+		},
+		"engine_concepts": func(a arguments) (string, error) {
+			file := a[2]
+			if file == "-" {
+				file = ""
+			}
+			c, err := get[*tiller.Engine](a[1]).Concepts(file, a[3], nil)
+			if _, err = keep(a[0], c, err); err != nil {
+				return "", err
+			}
+			return show(c.Len()), nil
 		},
 		"dictionary_measure": func(a arguments) (string, error) {
 			q, err := get[*tiller.Dictionary](a[0]).Measure(get[*tiller.Activations](a[1]), tiller.MeasureOptions{}, nil)

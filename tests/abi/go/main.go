@@ -116,6 +116,10 @@ func show(values ...any) string {
 // shown is show of what a call gave, if it did not fail.
 func shown(value any, err error) (string, error) { return show(value), err }
 
+func sensible(m tiller.MPC) string {
+	return show(m.MPC > 0 && m.MPC < 1.000001 && m.Raw >= m.ShuffledRaw && m.Shuffled >= 0)
+}
+
 // ---- The operations ----
 
 type arguments []string
@@ -513,6 +517,31 @@ var operations = map[string]operation{
 	"coder_dictionary": func(a arguments) (string, error) {
 		d, err := get[*tiller.Coder](a[1]).Dictionary()
 		return kept(a[0], d, err)
+	},
+	"concepts_new": func(a arguments) (string, error) {
+		c, err := tiller.NewConcepts(number(a[1]))
+		return kept(a[0], c, err)
+	},
+	"concepts_add": func(a arguments) (string, error) {
+		var labels []bool
+		for _, label := range numbers(a[3]) {
+			labels = append(labels, label != 0)
+		}
+		all := get[*tiller.Concepts](a[0])
+		err := all.Add(a[1], floats(a[2]), labels)
+		return show(all.Len()), err
+	},
+	"dictionary_mpc": func(a arguments) (string, error) {
+		m, err := get[*tiller.Dictionary](a[0]).MPC(get[*tiller.Concepts](a[1]), 1, nil)
+		out := sensible(m)
+		for _, match := range m.Matches {
+			out += " " + show(match.Name, match.Feature)
+		}
+		return out, err
+	},
+	"coder_mpc": func(a arguments) (string, error) {
+		m, err := get[*tiller.Coder](a[0]).MPC(get[*tiller.Concepts](a[1]), 1, nil)
+		return "codes " + sensible(m), err
 	},
 	"direction": func(a arguments) (string, error) {
 		d, err := tiller.FindDirection(
