@@ -4,20 +4,28 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as Clap, ValueEnum};
 use serde_json::{Value, json};
-use tiller::activations::Activations;
-use tiller::dictionary::Dictionary;
+use tiller::dictionary::{Dictionary, Info};
 use tiller::file::gguf::GgmlType;
+use tiller::hook_point::HookPoint;
 use tiller::train::{Decay, Journal, Metrics, Options, Rows, Sparsity, Variant, fit_many, plot};
 use tiller::{Error, Result};
 
+use super::source::Source;
 use crate::output::Out;
 
 /// A sparse dictionary
 #[derive(Clap)]
 pub(crate) struct Args {
-    /// Directories that `tiller harvest` wrote, all of one model and layer
+    /// Directories that `tiller harvest` wrote, all of one model and layer, or .npy, .npz, safetensors or torch files with
+    /// rows [n, d]
     #[arg(required = true)]
     rows: Vec<PathBuf>,
+    /// The tensor that holds the rows, in files with several
+    #[arg(long, value_name = "NAME")]
+    tensor: Option<String>,
+    /// The block whose output the rows are, from 0, where files do not say it
+    #[arg(long, value_name = "L")]
+    layer: Option<usize>,
     /// Which codes are kept
     #[arg(long, value_enum)]
     variant: Option<Which>,
@@ -233,8 +241,8 @@ fn marked(path: &Path, mark: &str) -> PathBuf {
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
-    let directories = args.rows.iter().map(|dir| Activations::open(dir)).collect::<Result<Vec<_>>>()?;
-    let rows = Rows::from_activations(&directories.iter().collect::<Vec<_>>())?;
+    let source = Source::open(&args.rows, args.tensor.as_deref())?;
+    let rows = with_layer(source.rows()?, args.layer)?;
     let mut options = match &args.recipe {
         Some(path) => {
             let json = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
@@ -280,6 +288,17 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         plot(journal, &picture)?;
     }
     show(out, &results)
+}
+
+/// Rows of a file, said to be those of a layer.
+fn with_layer(rows: Rows<'_>, layer: Option<usize>) -> Result<Rows<'_>> {
+    let Some(layer) = layer else { return Ok(rows) };
+    if let Some(known) = rows.info().layer.filter(|&known| known != layer) {
+        return Err(Error::mismatch(format!("the rows are of layer {known}, not {layer}")));
+    }
+    let hook = HookPoint::from(layer).to_string();
+    let info = Info { layer: Some(layer), hook, ..rows.info().clone() };
+    Ok(rows.with_info(info))
 }
 
 /// What there is to say of a dictionary.
