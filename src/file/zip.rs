@@ -35,6 +35,8 @@ const LOCATOR_64_BYTES: usize = 20;
 const MAX_COMMENT: usize = 0xffff;
 /// Deflate makes 258 bytes of two bits at best.
 const MAX_RATIO: usize = 1032;
+/// Memory that inflating begins with.
+const FIRST_BYTES: usize = 64 << 10;
 
 /// An archive.
 pub(super) struct Zip {
@@ -159,15 +161,18 @@ impl Zip {
             )));
         }
         allowance.take(*size, self.path(), format_args!("zip entry \"{name}\""))?;
-        let mut out = Vec::new();
-        out.try_reserve_exact(*size).map_err(|e| wrong(format!("{size} bytes: {e}")))?;
-        // One more than there should be tells too many from enough.
-        let most = u64::try_from(*size).unwrap_or(u64::MAX).saturating_add(1);
-        let inflated = DeflateDecoder::new(deflated).take(most).read_to_end(&mut out);
-        inflated.map_err(|e| wrong(format!("expected deflated bytes, found damaged ones: {e}")))?;
-        if out.len() != *size {
-            let more = if out.len() > *size { "at least " } else { "" };
-            return Err(wrong(format!("expected {size} bytes, inflated {more}{}", out.len())));
+        let damaged = |e| wrong(format!("expected deflated bytes, found damaged ones: {e}"));
+        let (mut decoder, mut out) = (DeflateDecoder::new(deflated), Vec::new());
+        // Memory is taken for what has come, not for what is said to come.
+        while out.len() < *size {
+            let step = (2 * out.len()).max(FIRST_BYTES).min(*size - out.len());
+            out.try_reserve_exact(step).map_err(|e| wrong(format!("{size} bytes: {e}")))?;
+            if decoder.by_ref().take(step as u64).read_to_end(&mut out).map_err(damaged)? < step {
+                return Err(wrong(format!("expected {size} bytes, inflated {}", out.len())));
+            }
+        }
+        if decoder.read(&mut [0]).map_err(damaged)? > 0 {
+            return Err(wrong(format!("expected {size} bytes, inflated at least {}", out.len() + 1)));
         }
         let mut crc = flate2::Crc::new();
         crc.update(&out);
