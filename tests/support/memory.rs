@@ -1,41 +1,49 @@
-//! Counts what a test binary allocates; the binary makes it its allocator.
+//! Counts what a thread of a test binary allocates; the binary makes it its allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The system's allocator, and a count.
+/// The system's allocator, and a count for each thread: what the test harness and other tests allocate beside a measurement
+/// is none of its business. What a thread frees for another may take its count below zero.
 pub(crate) struct Counting;
 
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-/// One measurement at a time, so that the count is its own.
+thread_local! {
+    static NOW: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+/// One measurement at a time: their files are large.
 static ALONE: Mutex<()> = Mutex::new(());
+
+fn count(change: isize) {
+    let now = NOW.get() + change;
+    NOW.set(now);
+    PEAK.set(PEAK.get().max(now));
+}
 
 // SAFETY: hands everything on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
+        count(layout.size() as isize);
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
+        count(-(layout.size() as isize));
         // SAFETY: the caller's promise.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
 
-/// Keeps other measurements out; they count the whole process.
+/// Keeps other measurements out.
 pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// What `work` returns, and the most bytes that were allocated while it ran, beside what was allocated before.
+/// What `work` returns, and the most bytes that this thread had allocated while it ran, beside what it had before.
 pub(crate) fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = NOW.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
+    let before = NOW.get();
+    PEAK.set(before);
     let result = work();
-    (result, PEAK.load(Ordering::Relaxed).saturating_sub(before))
+    (result, (PEAK.get() - before).max(0) as usize)
 }
