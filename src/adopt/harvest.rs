@@ -1,11 +1,11 @@
 //! Rows: how fast they come, of which copy of the model, and how many there is time for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Job;
 use super::state::Speed;
 use super::text::Text;
-use crate::activations::Activations;
+use crate::activations::{Activations, RowType};
 use crate::engine::{Engine, Harvest, Options, requantize};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -22,6 +22,8 @@ const COPY: &str = "F16";
 const WINDOW: usize = 256;
 /// Rows computed together.
 const BATCH: usize = 512;
+/// Magnitudes from here on are not stored in F16, which ends at 65,504: the probe sees few rows.
+const F16_ROOM: f32 = 16_384.0;
 /// Share of the text that trials may use.
 const TRIAL_TEXT: usize = 3;
 
@@ -35,16 +37,18 @@ impl Job<'_> {
         if self.state.speed.is_some() {
             return Ok(());
         }
-        let mut speed = Speed { run_as: None, tokens: self.probe(None, text, progress)? };
+        let (tokens, largest) = self.probe(None, text, progress)?;
+        let rows = if largest < F16_ROOM { RowType::F16 } else { RowType::F32 };
+        let mut speed = Speed { run_as: None, tokens, rows };
         let n_bytes = std::fs::metadata(self.path).map_err(|e| Error::io("open", self.path, e))?.len();
         if n_bytes < LARGE && self.options.gpu_layers == 0 {
             let copy = self.copy(COPY);
             if !copy.exists() {
                 requantize(self.path, &copy, COPY, self.options.threads)?;
             }
-            let tokens = self.probe(Some(COPY), text, progress)?;
+            let (tokens, _) = self.probe(Some(COPY), text, progress)?;
             if tokens > FASTER * speed.tokens {
-                speed = Speed { run_as: Some(COPY.to_owned()), tokens };
+                speed = Speed { run_as: Some(COPY.to_owned()), tokens, rows };
             } else {
                 std::fs::remove_file(&copy).map_err(|e| Error::io("remove", &copy, e))?;
             }
@@ -57,18 +61,34 @@ impl Job<'_> {
         self.work.join(format!("copy.{kind}.gguf"))
     }
 
-    /// Tokens a second.
-    fn probe(&self, run_as: Option<&str>, text: &Text, progress: &mut Progress<'_>) -> Result<f64> {
+    /// Tokens a second, and the largest magnitude of the residual stream at the candidate layers.
+    fn probe(&self, run_as: Option<&str>, text: &Text, progress: &mut Progress<'_>) -> Result<(f64, f32)> {
         let place = self.work.join("probe");
         let _ = std::fs::remove_dir_all(&place);
-        let last = self.state.settings.layers.iter().copied().max().unwrap_or(0);
-        let harvest = Harvest { layers: vec![last], max_tokens: PROBE, ..self.harvest(run_as) };
+        let speed = Speed { run_as: run_as.map(str::to_owned), rows: RowType::F32, ..Speed::default() };
+        let harvest = Harvest { max_tokens: PROBE, ..self.harvest(&speed, &self.state.settings.layers) };
         let mut engine = self.engine(run_as)?;
         let made = engine.harvest(&text.train, &place, &harvest, &mut |step| {
             self.clock.tell(progress, "measuring the model's speed", step)
         })?;
+        let mut largest = 0f32;
+        for rows in self.harvested(&place, &harvest.layers)? {
+            let mut row = vec![0.0; rows.d_model()];
+            for i in 0..rows.n_rows() {
+                rows.row(i, &mut row);
+                largest = row.iter().fold(largest, |m, x| m.max(x.abs()));
+            }
+        }
         let _ = std::fs::remove_dir_all(&place);
-        Ok(made.n_tokens as f64 / made.seconds.max(1e-9))
+        Ok((made.n_tokens as f64 / made.seconds.max(1e-9), largest))
+    }
+
+    /// What a harvest of `layers` left in `place`.
+    fn harvested(&self, place: &Path, layers: &[usize]) -> Result<Vec<Activations>> {
+        match layers {
+            [_] => Ok(vec![Activations::open(place)?]),
+            _ => layers.iter().map(|layer| Activations::open(&place.join(format!("layer-{layer}")))).collect(),
+        }
     }
 
     fn engine(&self, run_as: Option<&str>) -> Result<Engine> {
@@ -79,9 +99,10 @@ impl Job<'_> {
         }
     }
 
-    fn harvest(&self, run_as: Option<&str>) -> Harvest {
-        let counts_as = run_as.map(|_| self.path.to_owned());
-        Harvest { window: WINDOW, shard_rows: 16_384, counts_as, ..Harvest::default() }
+    fn harvest(&self, speed: &Speed, layers: &[usize]) -> Harvest {
+        let counts_as = speed.run_as.as_ref().map(|_| self.path.to_owned());
+        let (layers, dtype) = (layers.to_vec(), speed.rows);
+        Harvest { layers, window: WINDOW, shard_rows: 16_384, dtype, counts_as, ..Harvest::default() }
     }
 
     /// The rows of each candidate layer, for its trial.
@@ -93,19 +114,11 @@ impl Job<'_> {
             self.save()?;
         }
         let place = self.work.join("trial");
-        let harvest = Harvest {
-            layers: layers.clone(),
-            max_tokens: self.state.trial_tokens,
-            ..self.harvest(speed.run_as.as_deref())
-        };
+        let harvest = Harvest { max_tokens: self.state.trial_tokens, ..self.harvest(&speed, &layers) };
         let part = text.train.get(..text.train.len() / TRIAL_TEXT).unwrap_or_default();
         self.engine(speed.run_as.as_deref())?
             .harvest(part, &place, &harvest, &mut |step| self.clock.tell(progress, "rows of a few layers:", step))?;
-        let one = layers.len() == 1;
-        layers
-            .iter()
-            .map(|layer| Activations::open(&if one { place.clone() } else { place.join(format!("layer-{layer}")) }))
-            .collect()
+        self.harvested(&place, &layers)
     }
 
     /// More rows of the chosen layer, of other text.
@@ -120,11 +133,7 @@ impl Job<'_> {
             self.save()?;
         }
         let place = self.work.join("rows");
-        let harvest = Harvest {
-            layers: vec![layer],
-            max_tokens: self.state.main_tokens,
-            ..self.harvest(speed.run_as.as_deref())
-        };
+        let harvest = Harvest { max_tokens: self.state.main_tokens, ..self.harvest(&speed, &[layer]) };
         let part = text.train.get(text.train.len() / TRIAL_TEXT..).unwrap_or_default();
         self.engine(speed.run_as.as_deref())?.harvest(part, &place, &harvest, &mut |step| {
             self.clock.tell(progress, "rows of the chosen layer:", step)

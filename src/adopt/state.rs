@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::activations::RowType;
 use crate::error::{Error, Result};
 use crate::file::write_atomic;
 
@@ -28,6 +29,8 @@ pub(super) struct Speed {
     pub(super) run_as: Option<String>,
     /// Tokens a second up to the last candidate layer.
     pub(super) tokens: f64,
+    /// How rows are stored: in F16, unless some of this model's are too large for it.
+    pub(super) rows: RowType,
 }
 
 /// A layer that was tried with a small dictionary.
