@@ -6,8 +6,8 @@ use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
 use super::Job;
-use crate::engine::{Document, Engine, Generate};
-use crate::error::{Error, Result};
+use crate::engine::{Document, Engine, Generate, Message};
+use crate::error::{Error, Kind, Result};
 use crate::eval::trial;
 use crate::file::write_atomic;
 use crate::num::rng;
@@ -53,7 +53,9 @@ impl Job<'_> {
         let own = self.options.text.is_empty();
         let written = if own { self.samples(progress)? } else { Vec::new() };
         let given = if own { &written } else { &self.options.text };
-        let mut pieces: Vec<Document> = given.iter().flat_map(cut).collect();
+        let as_chat = !given.iter().any(|document| matches!(document, Document::Chat(_))) || self.knows_chat()?;
+        let mut pieces: Vec<Document> =
+            given.iter().flat_map(|document| if as_chat { cut(document) } else { cut(&plain(document)) }).collect();
         pieces.shuffle(&mut rng(1));
         if pieces.len() < 2 * HELD_OUT {
             return Err(Error::argument(format!(
@@ -63,6 +65,16 @@ impl Job<'_> {
         }
         let held_out = pieces.split_off(pieces.len() - pieces.len() / HELD_OUT);
         Ok(Text { train: pieces, held_out })
+    }
+
+    /// Whether the model has a chat template that can be used; a base model has none.
+    fn knows_chat(&self) -> Result<bool> {
+        let engine = Engine::open(self.path, &self.engine_options())?;
+        match engine.chat(&[Message::user("?")], true) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == Kind::Unsupported => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// What the model writes by itself, in some time, after neutral beginnings; kept in a file.
@@ -109,6 +121,16 @@ impl Job<'_> {
     }
 }
 
+/// A conversation as paragraphs.
+fn plain(document: &Document) -> Document {
+    match document {
+        Document::Text(text) => Document::Text(text.clone()),
+        Document::Chat(messages) => {
+            Document::Text(messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n\n"))
+        }
+    }
+}
+
 /// Pieces of a document, cut between paragraphs, else lines, else words. A conversation stays whole.
 fn cut(document: &Document) -> Vec<Document> {
     let Document::Text(text) = document else { return vec![document.clone()] };
@@ -131,6 +153,14 @@ fn cut(document: &Document) -> Vec<Document> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn conversations_become_paragraphs() {
+        let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+        let chat = Document::Chat(vec![message("user", "Why?"), message("assistant", "Because.")]);
+        assert_eq!(cut(&plain(&chat)), [Document::Text("Why?\n\nBecause.".into())]);
+        assert_eq!(cut(&chat), [chat]);
+    }
 
     #[test]
     fn books_become_pieces_and_lose_nothing_but_space() {
