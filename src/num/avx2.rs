@@ -198,43 +198,45 @@ fn block_products(block: &[u8; Q8_0_BYTES], x: &[i16; Q8_0_LEN]) -> __m256 {
     _mm256_cvtepi32_ps(_mm256_add_epi32(half(0), half(1)))
 }
 
-/// The scales of some blocks are converted eight at a time before the products, which then load each into all lanes.
+/// The bits of four scales. They are put together in one register: a store of each and a load of all would wait for each
+/// other.
+#[inline(always)]
+fn scale_bits(blocks: &[[u8; Q8_0_BYTES]; 4]) -> i64 {
+    let bits = |i: usize| u64::from(u16::from_le_bytes([blocks[i][0], blocks[i][1]])) << (16 * i);
+    (bits(0) | bits(1) | bits(2) | bits(3)).cast_signed()
+}
+
+/// Scales are converted eight at a time before the products of their blocks, which then load each into all lanes.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn estimate_q8_0(a: &[u8], x: &[[i16; Q8_0_LEN]], weights: &[f32]) -> (f32, f32) {
-    /// Blocks whose scales are converted at once.
-    const BLOCKS: usize = 128;
+    const LINE: usize = 64;
     let sign = _mm256_set1_ps(-0.0);
     let (mut sums, mut reach) = ([_mm256_setzero_ps(); UNROLL], _mm256_setzero_ps());
-    let (mut bits, mut scales) = ([0u16; BLOCKS], [0f32; BLOCKS]);
-    let blocks = a.as_chunks::<Q8_0_BYTES>().0;
-    for ((blocks, x), weights) in blocks.chunks(BLOCKS).zip(x.chunks(BLOCKS)).zip(weights.chunks(BLOCKS)) {
-        bits[blocks.len()..].fill(0);
-        for (bits, block) in bits.iter_mut().zip(blocks) {
-            *bits = u16::from_le_bytes([block[0], block[1]]);
+    let mut scales = [0f32; LANES];
+    let (groups, rest) = a.as_chunks::<Q8_0_BYTES>().0.as_chunks::<LANES>();
+    let (x_groups, x_rest) = x.as_chunks::<LANES>();
+    let weights = weights.as_chunks::<LANES>().0;
+    for ((blocks, x), weights) in groups.iter().zip(x_groups).zip(weights) {
+        let bytes = blocks.as_flattened();
+        for line in 0..LANES * Q8_0_BYTES / LINE {
+            look_ahead(&bytes[line * LINE]);
         }
-        let weights = weights.as_chunks::<LANES>().0;
-        let groups = bits.as_chunks::<LANES>().0.iter().zip(scales.as_chunks_mut::<LANES>().0);
-        for ((bits, scales), weights) in groups.zip(weights) {
-            let eight = load_f16(bits);
-            reach = _mm256_fmadd_ps(_mm256_andnot_ps(sign, eight), load(weights), reach);
-            store(scales, eight);
-        }
-        let (groups, blocks) = blocks.as_chunks::<UNROLL>();
-        let (x_groups, x) = x.as_chunks::<UNROLL>();
-        let (scale_groups, scales) = scales[..UNROLL * groups.len() + blocks.len()].as_chunks::<UNROLL>();
-        for ((blocks, x), scales) in groups.iter().zip(x_groups).zip(scale_groups) {
-            look_ahead(&blocks[0]);
-            look_ahead(&blocks[UNROLL / 2]);
-            for i in 0..UNROLL {
-                let scale = _mm256_set1_ps(scales[i]);
-                sums[i] = _mm256_fmadd_ps(scale, block_products(&blocks[i], &x[i]), sums[i]);
-            }
-        }
-        for ((block, x), &scale) in blocks.iter().zip(x).zip(scales) {
-            sums[0] = _mm256_fmadd_ps(_mm256_set1_ps(scale), block_products(block, x), sums[0]);
+        let (halves, _) = blocks.as_chunks::<4>();
+        let eight = _mm256_cvtph_ps(_mm_set_epi64x(scale_bits(&halves[1]), scale_bits(&halves[0])));
+        reach = _mm256_fmadd_ps(_mm256_andnot_ps(sign, eight), load(weights), reach);
+        store(&mut scales, eight);
+        for i in 0..LANES {
+            let products = block_products(&blocks[i], &x[i]);
+            sums[i % UNROLL] = _mm256_fmadd_ps(_mm256_set1_ps(scales[i]), products, sums[i % UNROLL]);
         }
     }
-    (sum_all(sums), sum(reach))
+    let mut last = 0.0;
+    for ((block, x), weight) in rest.iter().zip(x_rest).zip(weights.get(groups.len()).into_iter().flatten()) {
+        let scale = split_q8_0(block).0;
+        last += scale.abs() * weight;
+        sums[0] = _mm256_fmadd_ps(_mm256_set1_ps(scale), block_products(block, x), sums[0]);
+    }
+    (sum_all(sums), sum(reach) + last)
 }
 
 /// The sums of the lanes of eight registers.
