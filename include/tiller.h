@@ -1329,8 +1329,8 @@ typedef struct {
     uint32_t threads;
     // At most about so many rows, taken evenly from all of them; 0 means every row.
     uint64_t max_rows;
-    // 1 counts attention sinks too: rows at position 0, and rows longer than ten median norms. They are few, but so long
-    // that they rule every sum.
+    // 1 counts attention sinks too: rows at position 0, and rows farther from the middle than six
+    // medians of that distance. They are few, but they rule every sum.
     uint32_t include_sinks;
     // Always 0.
     uint32_t reserved;

@@ -11,6 +11,7 @@
 //! | [`output`] | which features that read a concept also make the model write it? (feature `engine`) |
 //! | [`quality`] | how well does a dictionary describe rows? |
 //! | [`self_test`] | does it fit the model at hand, and does the model notice its reconstructions? (feature `engine`) |
+//! | [`sinks`] | which rows lie so far from all others that no figure may count them? |
 //! | [`temporal`] | are the side effects that a temporal model predicts the ones that the model has? (feature `engine`) |
 //! | [`trial`] | what does a model write with a plan and without, and how fluent is it? (feature `engine`) |
 
@@ -27,6 +28,8 @@ pub mod output;
 pub mod quality;
 #[cfg(feature = "engine")]
 pub mod self_test;
+pub mod sinks;
+
 #[cfg(feature = "engine")]
 pub mod temporal;
 #[cfg(feature = "engine")]

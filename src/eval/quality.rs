@@ -3,13 +3,13 @@
 //! L0 is the mean number of active features in a row. FVU, the fraction of variance unexplained, is
 //! Σ‖x − x̂‖² / Σ‖x − mean‖². A feature is dead if no row activates it. Density is the share of rows that do.
 //!
-//! Attention sinks are set apart, counted, and in none of these figures: the row at position 0, and rows elsewhere that are
-//! longer than [`SINK`] median norms. In SmolLM2-135M one row in 30,000 is a hundred times as long as the others; four such
-//! rows would be half of all variance.
+//! Attention sinks are set apart, counted, and in none of these figures: the row at position 0, and rows elsewhere that lie
+//! far from all others ([`sinks`](super::sinks)): a few of them would be half of all variance.
 //!
 //! One pass over the rows, of which a few thousand are in memory at a time. Costs one encode (a matrix product) and L0
 //! decoder rows for each; sums are kept in `f64` over fixed groups of rows, so results do not depend on threads.
 
+use super::sinks::Sinks;
 use crate::activations::Activations;
 use crate::dictionary::{Dictionary, FeatureStats};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::progress::{Progress, report};
 pub struct Quality {
     /// Rows shown.
     pub n_rows: u64,
-    /// Rows set apart for their length, the ones at position 0 not among them.
+    /// Rows set apart as attention sinks, the ones at position 0 not among them.
     pub n_sinks: u64,
     /// Mean norm of the rows shown.
     pub mean_norm: f64,
@@ -52,9 +52,6 @@ impl Default for Options {
         Self { threads: 1, max_rows: 0, include_sinks: false }
     }
 }
-
-/// A row longer than so many median norms is an attention sink.
-pub const SINK: f32 = 10.0;
 
 /// Rows read, encoded and added at once.
 const BLOCK: usize = 4096;
@@ -90,7 +87,7 @@ pub fn quality(
     let wanted = if options.max_rows == 0 { blocks } else { options.max_rows.div_ceil(BLOCK).min(blocks) };
     let mut meter = Meter::new(dictionary);
     if options.include_sinks {
-        meter.limit = Some(f32::INFINITY);
+        meter.sinks = Some(Sinks::none(d));
     }
     let mut rows = vec![0f32; BLOCK * d];
     let (mut block, mut done) = (0usize, 0usize);
@@ -128,8 +125,8 @@ fn drop_first(rows: &mut [f32], d: usize, positions: &[i32]) -> usize {
 /// The running sums behind [`Quality`]: for callers whose rows come from elsewhere.
 pub struct Meter<'a> {
     dictionary: &'a Dictionary,
-    /// The longest norm that is no attention sink, told by the first rows.
-    limit: Option<f32>,
+    /// Told by the first rows.
+    sinks: Option<Sinks>,
     n_rows: u64,
     n_sinks: u64,
     n_active: u64,
@@ -160,7 +157,7 @@ impl<'a> Meter<'a> {
         let d = dictionary.d_model();
         Self {
             dictionary,
-            limit: None,
+            sinks: None,
             n_rows: 0,
             n_sinks: 0,
             n_active: 0,
@@ -173,8 +170,8 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// Adds `rows` `[n, d_model]`, none of them at position 0. The first call should bring enough of them to tell how long
-    /// a row is: [`SINK`] times their median norm is the limit of an attention sink.
+    /// Adds `rows` `[n, d_model]`, none of them at position 0. The first call should bring enough of them, some hundred, to
+    /// tell where rows lie: by these it is told which are attention sinks.
     ///
     /// # Panics
     /// If `rows` is no whole number of rows.
@@ -182,27 +179,18 @@ impl<'a> Meter<'a> {
         /// Rows of one partial sum: fixed, so that threads change nothing.
         const GROUP: usize = 128;
         let d = self.dictionary.d_model();
-        let norms: Vec<f32> = rows.chunks_exact(d).map(num::norm).collect();
-        if norms.is_empty() {
+        if rows.is_empty() {
             return;
         }
-        let limit = *self.limit.get_or_insert_with(|| SINK * num::stats::median(&norms) as f32);
-        // A row with NaN is none: it must show in the result.
-        let is_sink = |norm: f32| norm > limit;
-        let kept: Vec<f32>;
-        let rows = if norms.iter().any(|&norm| is_sink(norm)) {
-            let short = rows.chunks_exact(d).zip(&norms).filter(|(_, norm)| !is_sink(**norm));
-            kept = short.flat_map(|(row, _)| row).copied().collect();
-            &kept
-        } else {
-            rows
-        };
+        let kept = self.sinks.get_or_insert_with(|| Sinks::of(rows, d)).without(rows);
+        let given = rows.len() / d;
+        let rows = kept.as_deref().unwrap_or(rows);
         let n = rows.len() / d;
-        self.n_sinks += (norms.len() - n) as u64;
+        self.n_sinks += (given - n) as u64;
         if n == 0 {
             return;
         }
-        self.length += norms.iter().filter(|norm| !is_sink(**norm)).map(|&norm| f64::from(norm)).sum::<f64>();
+        self.length += rows.chunks_exact(d).map(|row| f64::from(num::norm(row))).sum::<f64>();
         let codes = self.dictionary.encode_batch(rows, threads);
         if self.n_rows == 0 {
             let mean = |j| (rows.iter().skip(j).step_by(d).map(|&v| f64::from(v)).sum::<f64>() / n as f64) as f32;
@@ -236,9 +224,9 @@ impl<'a> Meter<'a> {
         self.n_rows
     }
 
-    /// The longest norm that is no attention sink; none before the first rows.
-    pub fn limit(&self) -> Option<f32> {
-        self.limit
+    /// What was told by the first rows; none before them.
+    pub fn sinks(&self) -> Option<&Sinks> {
+        self.sinks.as_ref()
     }
 
     /// The state in a line.
@@ -429,7 +417,7 @@ mod tests {
         let mut meter = Meter::new(&dictionary);
         meter.add(&rows, 1);
         meter.add(&[-1e4; D], 1);
-        assert!(meter.limit().is_some_and(|limit| limit > 10.0 && limit < 20.0));
+        assert!(meter.sinks().is_some_and(|sinks| sinks.contains(&[50.0; D]) && !sinks.contains(&[1.0; D])));
         let found = meter.finish().unwrap();
         let mean_norm =
             rows.chunks_exact(D).map(|row| f64::from(num::norm(row))).filter(|n| *n < 100.0).sum::<f64>() / 300.0;

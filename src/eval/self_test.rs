@@ -9,8 +9,7 @@
 //!
 //! Where the dictionary does not fit, what may be wrong is tried on some hundred of the rows ([`diagnosis`](super::diagnosis)).
 //!
-//! Attention sinks (rows at position 0, and rows elsewhere whose length is far beyond the others') are left as they are
-//! throughout. Costs one early-stopped pass over the text, and three whole passes
+//! Attention sinks ([`sinks`](super::sinks)) are left as they are throughout. Costs one early-stopped pass over the text, and three whole passes
 //! over a part of it.
 
 use std::collections::BTreeMap;
@@ -18,15 +17,17 @@ use std::sync::Arc;
 
 use super::diagnosis::{self, Diagnosis};
 use super::quality::{Meter, Quality};
+use super::sinks::Sinks;
 use crate::dictionary::Dictionary;
 use crate::engine::{Document, Engine, Score};
 use crate::error::{Error, Result};
 use crate::hook_point::HookPoint;
-use crate::num::norm;
 use crate::progress::{Progress, report};
 
 /// Tokens that a diagnosis looks at.
 const DIAGNOSED: usize = 500;
+/// Rows that are shown to the dictionary at once.
+const BLOCK: usize = 1024;
 
 /// How much text is used.
 #[derive(Clone, Debug)]
@@ -144,14 +145,18 @@ fn test(
     let total = (n_tokens + 3 * score_tokens) as u64;
     let mut done = 0;
     let mut meter = Meter::new(dictionary);
-    for window in &windows {
+    let mut rows = Vec::new();
+    for (i, window) in windows.iter().enumerate() {
         let captured = engine.rows(window, point)?;
-        let rows = captured.get(dictionary.d_model()..).unwrap_or_default(); // all but position 0
-        meter.add(rows, threads);
+        rows.extend_from_slice(captured.get(dictionary.d_model()..).unwrap_or_default()); // all but position 0
+        if rows.len() >= BLOCK * dictionary.d_model() || i + 1 == windows.len() {
+            meter.add(&rows, threads);
+            rows.clear();
+        }
         done += window.len() as u64;
         report(progress, done, total, "L0, FVU")?;
     }
-    let limit = meter.limit().unwrap_or(f32::INFINITY);
+    let sinks = Arc::new(meter.sinks().cloned().unwrap_or_else(|| Sinks::none(dictionary.d_model())));
     let quality = meter.finish()?;
     let diagnosis = diagnosis::diagnose(dictionary, &neighbours(engine, &windows, point)?, threads, &mut |_| true)?;
     let mut scores = [Score::default(); 3];
@@ -163,7 +168,7 @@ fn test(
         let window = window.get(..window.len().min(left).max(2)).unwrap_or(window);
         left = left.saturating_sub(window.len());
         for (mode, score) in scores.iter_mut().enumerate() {
-            let patch = (mode > 0).then(|| replace(dictionary.clone(), limit, threads, mode == 1));
+            let patch = (mode > 0).then(|| replace(dictionary.clone(), sinks.clone(), threads, mode == 1));
             engine.hook_mut().patch(point, patch)?;
             let one = engine.score(window, 1)?;
             engine.finish()?;
@@ -217,8 +222,13 @@ pub(super) fn windows(engine: &Engine, text: &[Document], options: &Options) -> 
     if windows.is_empty() { Err(Error::argument("the text has no two tokens")) } else { Ok(windows) }
 }
 
-/// Puts each row's reconstruction, or zero, in its place, except for rows longer than `limit`.
-fn replace(dictionary: Arc<Dictionary>, limit: f32, threads: usize, reconstruct: bool) -> Box<crate::hook::Patch> {
+/// Puts each row's reconstruction, or zero, in its place, except for attention sinks.
+fn replace(
+    dictionary: Arc<Dictionary>,
+    sinks: Arc<Sinks>,
+    threads: usize,
+    reconstruct: bool,
+) -> Box<crate::hook::Patch> {
     Box::new(move |rows, meta| {
         let d_model = dictionary.d_model();
         if meta.iter().any(|row| row.position < 0) {
@@ -227,7 +237,7 @@ fn replace(dictionary: Arc<Dictionary>, limit: f32, threads: usize, reconstruct:
         let codes = reconstruct.then(|| dictionary.encode_batch(rows, threads));
         let mut row_before = vec![0.0; d_model];
         for (i, (row, meta)) in rows.chunks_exact_mut(d_model).zip(meta).enumerate() {
-            if meta.position == 0 || norm(row) > limit {
+            if meta.position == 0 || sinks.contains(row) {
                 continue;
             }
             match &codes {

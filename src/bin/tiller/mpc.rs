@@ -5,9 +5,8 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use tiller::dictionary::Dictionary;
 use tiller::eval::mpc::{Concept, Mpc, PAIRS, Relation, of_coder, of_dictionary, read_words};
-use tiller::eval::quality::SINK;
+use tiller::eval::sinks::Sinks;
 use tiller::hook_point::HookPoint;
-use tiller::num::{norm, stats};
 use tiller::progress::Progress;
 use tiller::train::Rows;
 use tiller::train::dense::Coder;
@@ -169,10 +168,7 @@ fn sample(args: &Args) -> Result<Option<(Vec<f32>, f64)>> {
         rows.read((i as u64 * rows.len() as u64 / n as u64) as usize, row)?;
     }
     // Attention sinks apart, as `eval::quality` does.
-    let norms: Vec<f32> = all.chunks_exact(d).map(norm).collect();
-    let limit = SINK * stats::median(&norms) as f32;
-    let kept: Vec<f32> =
-        all.chunks_exact(d).zip(&norms).filter(|(_, n)| **n <= limit).flat_map(|(row, _)| row.to_vec()).collect();
+    let kept = Sinks::of(&all, d).without(&all).unwrap_or(all);
     let mut mean = vec![0f64; d];
     let count = (kept.len() / d) as f64;
     kept.chunks_exact(d).for_each(|row| mean.iter_mut().zip(row).for_each(|(m, &x)| *m += f64::from(x) / count));
