@@ -66,7 +66,7 @@ impl Job<'_> {
                 let layer = self.layer()?;
                 let tried = self.state.tried.iter().find(|tried| tried.layer == layer);
                 let speed = tried.map_or(1.0, |t| t.train_rows_per_second * t.features as f64 / features as f64);
-                let passes = self.clock.until(0.84) * speed / table.len() as f64;
+                let passes = self.clock.until(0.80) * speed / table.len() as f64;
                 (features, (0.9 * passes).clamp(1.0, 6.0) as u32)
             }
         };

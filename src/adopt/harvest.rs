@@ -129,7 +129,7 @@ impl Job<'_> {
             // A lower layer comes faster.
             let last = self.state.settings.layers.iter().copied().max().unwrap_or(layer);
             let faster = (last + 1) as f64 / (layer + 1) as f64;
-            self.state.main_tokens = ((speed.tokens * faster * self.clock.until(0.72)) as u64).max(8192);
+            self.state.main_tokens = ((speed.tokens * faster * self.clock.until(0.68)) as u64).max(8192);
             self.save()?;
         }
         let place = self.work.join("rows");
