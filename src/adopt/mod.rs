@@ -11,7 +11,7 @@
 //! | 0.16 | rows of all candidate layers, in one pass | `harvest.rs` |
 //! | 0.40 | for each a dictionary, explanations, gains | `layers.rs` |
 //! | 0.68 | rows of the best layer | `harvest.rs` |
-//! | 0.84 | the dictionary | `build.rs` |
+//! | 0.80 | the dictionary | `build.rs` |
 //! | 0.97 | statistics, explanations, self-test, gains, the report | `build.rs`, `report.rs` |
 //!
 //! What is done is kept in `work/`: after a crash or a cancelled run the next call goes on, with the time that is left.
