@@ -1329,7 +1329,7 @@ typedef struct {
     uint32_t threads;
     // At most about so many rows, taken evenly from all of them; 0 means every row.
     uint64_t max_rows;
-    // 1 counts attention sinks too: rows at position 0, and rows farther from the middle than six
+    // 1 counts attention sinks too: rows at position 0, and rows farther from the middle than ten
     // medians of that distance. They are few, but they rule every sum.
     uint32_t include_sinks;
     // Always 0.

@@ -5,13 +5,14 @@
     tiller harvest … --out rows && peers/bin/python benches/peers/sae_quality.py tiller rows [--variant topk …]
 
 Both see every training row once, in batches of the same size. SAELens trains at each learning rate of `--lr` and its best
-run counts; tiller keeps its defaults. Where a variant has no k, SAELens's coefficients are given, and tiller is trained at
-an L0 below and one above what came out; its FVU at SAELens's L0 lies between them (linear in logarithms). Both are encoded
-and decoded by SAELens: tiller's are converted to its directories first. FVU = Σ‖x − x̂‖² / Σ‖x − mean‖² over the rows kept
-out, of which those ten times as long as the median are left out.
+run counts; tiller keeps its defaults. Variants without k are given fixed coefficients on both sides, several on ours in one
+pass; tiller's FVU at SAELens's L0 lies between those of its runs (linear in logarithms), and the run of SAELens counts that
+is best beside it. Runs that stay dense (L0 above a quarter of the features) are shown and left out. Both are encoded and
+decoded by SAELens: tiller's are converted to its directories first. FVU = Σ‖x − x̂‖² / Σ‖x − mean‖² over the rows kept out,
+of which attention sinks (farther from the middle than ten medians of that distance) are left out.
 
-Prints a line of JSON for each variant: {"case", "peer_l0", "peer_fvu", "peer_lr", "l0", "fvu", "ratio"}, where the
-last three are tiller's L0, its FVU at the peer's L0, and that over the peer's FVU.
+Prints a line of JSON for each run, and one for each variant: {"case", "peer_l0", "peer_fvu", "peer_lr", "l0", "fvu",
+"ratio"}, where the last three are tiller's L0s, its FVU at the peer's L0, and that over the peer's FVU.
 """
 
 import argparse
@@ -45,9 +46,9 @@ SAELENS = {
     "topk": (TopKTrainingSAE, TopKTrainingSAEConfig, {}),
     "batchtopk": (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, {}),
     "matryoshka": (MatryoshkaBatchTopKTrainingSAE, MatryoshkaBatchTopKTrainingSAEConfig, {}),
-    "jumprelu": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, {"l0_coefficient": 2.0}),
-    "gated": (GatedTrainingSAE, GatedTrainingSAEConfig, {"l1_coefficient": 3.0}),
-    "relu": (StandardTrainingSAE, StandardTrainingSAEConfig, {"l1_coefficient": 3.0}),
+    "jumprelu": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, {"l0_coefficient": [3.0, 10.0]}),
+    "gated": (GatedTrainingSAE, GatedTrainingSAEConfig, {"l1_coefficient": [2.0, 5.0]}),
+    "relu": (StandardTrainingSAE, StandardTrainingSAEConfig, {"l1_coefficient": [2.0, 5.0]}),
 }
 parser = argparse.ArgumentParser()
 parser.add_argument("tiller")
@@ -57,7 +58,8 @@ parser.add_argument("--features", type=int, default=2048)
 parser.add_argument("--k", type=int, default=32)
 parser.add_argument("--batch", type=int, default=1024)
 parser.add_argument("--lr", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
-parser.add_argument("--coefficient", type=float, help="SAELens's penalty, in place of the one given here")
+parser.add_argument("--coefficient", type=float, nargs="+", help="SAELens's penalties, in place of the ones given here")
+parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 1, 2, 4, 8, 16], help="tiller's")
 parser.add_argument("--max-rows", type=int, default=200_000)
 parser.add_argument("--test-rows", type=int, default=20_000)
 parser.add_argument("--threads", type=int, default=2)
@@ -81,8 +83,8 @@ def rows():
         if count >= args.max_rows + args.test_rows:
             break
     x = numpy.concatenate(some)[: args.max_rows + args.test_rows]
-    norm = numpy.linalg.norm(x, axis=1)
-    x = x[norm <= 10 * numpy.median(norm)]
+    far = numpy.linalg.norm(x - numpy.median(x[:10_000], axis=0), axis=1)
+    x = x[far <= 10 * numpy.median(far)]
     return x[: -args.test_rows], x[-args.test_rows :]
 
 
@@ -98,15 +100,17 @@ def judge(sae, test, scale):
     return active / len(test), error / spread
 
 
-def saelens(variant, lr, train, scale):
+def coefficients(variant):
+    """What SAELens is given in place of k, if anything."""
+    given = [value for values in SAELENS[variant][2].values() for value in values]
+    return (args.coefficient or given) if given else [None]
+
+
+def saelens(variant, lr, coefficient, train, scale):
     """SAELens's training on rows scaled to a mean norm of √d, as its trainer's normalisation does: warm-up, Adam, clipping,
     and a linear decay in the last fifth."""
     make, settings, extra = SAELENS[variant]
-    extra = dict(extra)
-    if not extra:
-        extra["k"] = args.k
-    elif args.coefficient is not None:
-        extra = {name: args.coefficient for name in extra}
+    extra = {name: coefficient for name in extra} if extra else {"k": args.k}
     if variant == "matryoshka":
         extra["matryoshka_widths"] = [part * args.features // 32 for part in (1, 3, 7, 15, 32)]
     torch.manual_seed(0)
@@ -140,26 +144,29 @@ def saelens(variant, lr, train, scale):
         return SAE.load_from_disk(place)
 
 
-def ours(variant, ks, place):
-    """tiller's dictionaries at some k, as SAELens reads them."""
-    out = place / "ours.gguf"
+def ours(variant, flag, values, place):
+    """L0 and FVU of tiller's dictionaries, one for each value of a flag, trained in one pass."""
+    for old in place.glob("ours*"):
+        old.unlink()
     command = [args.tiller, "train", "sae", place / "train.npy", "--layer", 0, "--variant", variant, "--features",
-               args.features, "--k", ",".join(map(str, ks)), "--batch", args.batch, "--epochs", 1, "--quant", "f32",
-               "--threads", args.threads, "--held-out", 0, "--out", out]
-    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for k in ks:
-        path = out if len(ks) == 1 else place / f"ours-k{k}.gguf"
-        target = place / f"saelens-{variant}-{k}"
+               args.features, flag, ",".join(f"{value:g}" for value in values), "--batch", args.batch, "--epochs", 1,
+               "--quant", "f32", "--threads", args.threads, "--held-out", 0, "--out", place / "ours.gguf"]
+    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+    runs = []
+    for path in place.glob("ours*.gguf"):
+        target = place / f"saelens-{variant}-{path.stem}"
         subprocess.run([args.tiller, "convert", str(path), "--to", "saelens", "--out", str(target)], check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        yield SAE.load_from_disk(str(target))
+                       stdout=subprocess.DEVNULL)
+        runs.append(judge(SAE.load_from_disk(str(target)), test, 1.0))
+    return sorted(runs)
 
 
 def at(l0, runs):
-    """The FVU at an L0 between those of two runs, or a little outside."""
+    """The FVU at an L0, on the line through the two runs around it, or through the two nearest at an end."""
     if len(runs) == 1:
         return runs[0][1]
-    (l_a, f_a), (l_b, f_b) = runs
+    after = min(max(sum(run[0] < l0 for run in runs), 1), len(runs) - 1)
+    (l_a, f_a), (l_b, f_b) = runs[after - 1], runs[after]
     slope = (math.log(f_b) - math.log(f_a)) / (math.log(l_b) - math.log(l_a))
     return math.exp(math.log(f_a) + slope * (math.log(l0) - math.log(l_a)))
 
@@ -172,16 +179,27 @@ with tempfile.TemporaryDirectory() as place:
     place = pathlib.Path(place)
     numpy.save(place / "train.npy", train)
     for variant in args.variant:
-        runs = [(*judge(saelens(variant, lr, train, scale), test, scale), lr) for lr in args.lr]
-        for l0, fvu, lr in runs:
-            print(json.dumps({"case": variant, "peer": "sae-lens", "lr": lr, "l0": l0, "fvu": fvu}), flush=True)
-        # Runs without k differ in L0: what is lost at the sparsity of each is told by ours at the same.
-        best = None
-        for peer_l0, peer_fvu, lr in runs if SAELENS[variant][2] else [min(runs, key=lambda run: run[1])]:
-            ks = sorted({max(1, round(peer_l0 * 0.93)), round(peer_l0 * 1.07) + 1}) if variant != "topk" else [args.k]
-            mine = [judge(sae, test, 1.0) for sae in ours(variant, ks, place)]
+        runs = []
+        for lr in args.lr:
+            for coefficient in coefficients(variant):
+                l0, fvu = judge(saelens(variant, lr, coefficient, train, scale), test, scale)
+                print(json.dumps({"case": variant, "peer": "sae-lens", "lr": lr, "coefficient": coefficient, "l0": l0,
+                                  "fvu": fvu}), flush=True)
+                runs.append((l0, fvu, lr))
+        if not SAELENS[variant][2]:
+            runs = [min(runs, key=lambda run: run[1])]
+        runs = [run for run in runs if 1 < run[0] <= args.features / 4]
+        mine = ours(variant, "--sparsity", args.sparsity, place) if SAELENS[variant][2] and runs else []
+        for l0, fvu in mine:
+            print(json.dumps({"case": variant, "l0": l0, "fvu": fvu}), flush=True)
+        best = {"case": variant, "ratio": None}
+        for peer_l0, peer_fvu, lr in runs:
+            if variant == "topk":
+                mine = ours(variant, "--k", [args.k], place)
+            elif not SAELENS[variant][2]:
+                mine = ours(variant, "--k", [math.floor(peer_l0 * 0.9), math.ceil(peer_l0 * 1.05)], place)
             fvu = at(peer_l0, mine)
-            found = {"case": variant, "peer_l0": peer_l0, "peer_fvu": peer_fvu, "peer_lr": lr,
-                     "l0": [l0 for l0, _ in mine], "fvu": fvu, "ratio": fvu / peer_fvu}
-            best = found if best is None or found["ratio"] > best["ratio"] else best
+            if best["ratio"] is None or fvu / peer_fvu > best["ratio"]:
+                best = {"case": variant, "peer_l0": peer_l0, "peer_fvu": peer_fvu, "peer_lr": lr,
+                        "l0": [l0 for l0, _ in mine], "fvu": fvu, "ratio": fvu / peer_fvu}
         print(json.dumps(best), flush=True)

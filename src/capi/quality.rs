@@ -16,7 +16,7 @@ pub struct tiller_measure {
     pub threads: u32,
     /// At most about so many rows, taken evenly from all of them; 0 means every row.
     pub max_rows: u64,
-    /// 1 counts attention sinks too: rows at position 0, and rows farther from the middle than six
+    /// 1 counts attention sinks too: rows at position 0, and rows farther from the middle than ten
     /// medians of that distance. They are few, but they rule every sum.
     pub include_sinks: u32,
     /// Always 0.
