@@ -25,30 +25,16 @@ import tempfile
 import numpy
 import torch
 from safetensors.numpy import load_file
-from sae_lens import (
-    SAE,
-    BatchTopKTrainingSAE,
-    BatchTopKTrainingSAEConfig,
-    GatedTrainingSAE,
-    GatedTrainingSAEConfig,
-    JumpReLUTrainingSAE,
-    JumpReLUTrainingSAEConfig,
-    MatryoshkaBatchTopKTrainingSAE,
-    MatryoshkaBatchTopKTrainingSAEConfig,
-    StandardTrainingSAE,
-    StandardTrainingSAEConfig,
-    TopKTrainingSAE,
-    TopKTrainingSAEConfig,
-)
+from sae_lens import SAE
 from sae_lens.saes.sae import TrainStepInput
 
-SAELENS = {
-    "topk": (TopKTrainingSAE, TopKTrainingSAEConfig, {}),
-    "batchtopk": (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, {}),
-    "matryoshka": (MatryoshkaBatchTopKTrainingSAE, MatryoshkaBatchTopKTrainingSAEConfig, {}),
-    "jumprelu": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, {"l0_coefficient": [3.0, 10.0]}),
-    "gated": (GatedTrainingSAE, GatedTrainingSAEConfig, {"l1_coefficient": [2.0, 5.0]}),
-    "relu": (StandardTrainingSAE, StandardTrainingSAEConfig, {"l1_coefficient": [2.0, 5.0]}),
+from saelens import SAELENS
+
+# The penalties that SAELens is given in place of k.
+PENALTIES = {
+    "jumprelu": {"l0_coefficient": [3.0, 10.0]},
+    "gated": {"l1_coefficient": [2.0, 5.0]},
+    "relu": {"l1_coefficient": [2.0, 5.0]},
 }
 parser = argparse.ArgumentParser()
 parser.add_argument("tiller")
@@ -102,15 +88,15 @@ def judge(sae, test, scale):
 
 def coefficients(variant):
     """What SAELens is given in place of k, if anything."""
-    given = [value for values in SAELENS[variant][2].values() for value in values]
+    given = [value for values in PENALTIES.get(variant, {}).values() for value in values]
     return (args.coefficient or given) if given else [None]
 
 
 def saelens(variant, lr, coefficient, train, scale):
     """SAELens's training on rows scaled to a mean norm of √d, as its trainer's normalisation does: warm-up, Adam, clipping,
     and a linear decay in the last fifth."""
-    make, settings, extra = SAELENS[variant]
-    extra = {name: coefficient for name in extra} if extra else {"k": args.k}
+    make, settings = SAELENS[variant]
+    extra = {name: coefficient for name in PENALTIES.get(variant, {})} or {"k": args.k}
     if variant == "matryoshka":
         extra["matryoshka_widths"] = [part * args.features // 32 for part in (1, 3, 7, 15, 32)]
     torch.manual_seed(0)
@@ -186,17 +172,17 @@ with tempfile.TemporaryDirectory() as place:
                 print(json.dumps({"case": variant, "peer": "sae-lens", "lr": lr, "coefficient": coefficient, "l0": l0,
                                   "fvu": fvu}), flush=True)
                 runs.append((l0, fvu, lr))
-        if not SAELENS[variant][2]:
+        if variant not in PENALTIES:
             runs = [min(runs, key=lambda run: run[1])]
         runs = [run for run in runs if 1 < run[0] <= args.features / 4]
-        mine = ours(variant, "--sparsity", args.sparsity, place) if SAELENS[variant][2] and runs else []
+        mine = ours(variant, "--sparsity", args.sparsity, place) if variant in PENALTIES and runs else []
         for l0, fvu in mine:
             print(json.dumps({"case": variant, "l0": l0, "fvu": fvu}), flush=True)
         best = {"case": variant, "ratio": None}
         for peer_l0, peer_fvu, lr in runs:
             if variant == "topk":
                 mine = ours(variant, "--k", [args.k], place)
-            elif not SAELENS[variant][2]:
+            elif variant not in PENALTIES:
                 mine = ours(variant, "--k", [math.floor(peer_l0 * 0.9), math.ceil(peer_l0 * 1.05)], place)
             fvu = at(peer_l0, mine)
             if best["ratio"] is None or fvu / peer_fvu > best["ratio"]:

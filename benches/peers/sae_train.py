@@ -18,30 +18,10 @@ import time
 import types
 
 import torch
-from sae_lens import (
-    BatchTopKTrainingSAE,
-    BatchTopKTrainingSAEConfig,
-    GatedTrainingSAE,
-    GatedTrainingSAEConfig,
-    JumpReLUTrainingSAE,
-    JumpReLUTrainingSAEConfig,
-    MatryoshkaBatchTopKTrainingSAE,
-    MatryoshkaBatchTopKTrainingSAEConfig,
-    StandardTrainingSAE,
-    StandardTrainingSAEConfig,
-    TopKTrainingSAE,
-    TopKTrainingSAEConfig,
-)
 from sae_lens.saes.sae import TrainStepInput
 
-SAELENS = {
-    "topk": (TopKTrainingSAE, TopKTrainingSAEConfig),
-    "batchtopk": (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig),
-    "matryoshka": (MatryoshkaBatchTopKTrainingSAE, MatryoshkaBatchTopKTrainingSAEConfig),
-    "relu": (StandardTrainingSAE, StandardTrainingSAEConfig),
-    "jumprelu": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig),
-    "gated": (GatedTrainingSAE, GatedTrainingSAEConfig),
-}
+from saelens import SAELENS
+
 parser = argparse.ArgumentParser()
 parser.add_argument("--variant", nargs="+", default=[*SAELENS, "panneal"], choices=[*SAELENS, "panneal"])
 parser.add_argument("--d-model", type=int, default=576)

@@ -29,7 +29,6 @@ pub mod quality;
 #[cfg(feature = "engine")]
 pub mod self_test;
 pub mod sinks;
-
 #[cfg(feature = "engine")]
 pub mod temporal;
 #[cfg(feature = "engine")]

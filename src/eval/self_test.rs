@@ -9,8 +9,8 @@
 //!
 //! Where the dictionary does not fit, what may be wrong is tried on some hundred of the rows ([`diagnosis`](super::diagnosis)).
 //!
-//! Attention sinks ([`sinks`](super::sinks)) are left as they are throughout. Costs one early-stopped pass over the text, and three whole passes
-//! over a part of it.
+//! Attention sinks ([`sinks`](super::sinks)) are left as they are throughout. Costs one early-stopped pass over the
+//! text, and three whole passes over a part of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

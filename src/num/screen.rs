@@ -219,21 +219,4 @@ mod tests {
         let (low, high) = (i32::from(out[0] as i16), out[0] >> 16);
         assert!((low as f32 * rounded.step - 3.0).abs() < 1e-3 && (high as f32 * rounded.step + 4.0).abs() < 1e-3);
     }
-
-    /// `cargo test --release --no-default-features --lib screen::tests::pace -- --ignored --nocapture`
-    #[test]
-    #[ignore = "a measurement"]
-    fn pace() {
-        let pairs = 256;
-        let panel = vec![[5; PANEL]; pairs];
-        let tile = vec![[3; TILE]; pairs];
-        let start = std::time::Instant::now();
-        let mut sums = [[0; PANEL]; TILE];
-        for _ in 0..100_000 {
-            products(std::hint::black_box(&tile), &panel, &mut sums);
-        }
-        std::hint::black_box(sums);
-        let macs = 100_000.0 * (TILE * PANEL * pairs * 2) as f64;
-        println!("{:.1} G products a second", macs / start.elapsed().as_secs_f64() / 1e9);
-    }
 }

@@ -193,26 +193,33 @@ fn a_conversion_says_what_its_type_costs() {
     }
 }
 
-/// Writes directories for tests/data/families/read_back.py, which asks for them.
+/// Every fixture, written for others, opens again. With `TILLER_READ_BACK=DIR` the directories stay there, for SAELens and
+/// sparsify to read: see tests/data/families/read_back.py.
 #[test]
-#[ignore = "writes files for SAELens and sparsify to read"]
-fn directories_for_read_back() {
-    let to = std::path::PathBuf::from(std::env::var_os("TILLER_READ_BACK").expect("TILLER_READ_BACK"));
-    for (name, path) in fixtures() {
+fn directories_for_others_open_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = std::env::var_os("TILLER_READ_BACK").map_or_else(|| dir.path().to_owned(), std::path::PathBuf::from);
+    let check = |dictionary: &Dictionary, path: &std::path::Path| {
+        let back = Dictionary::open(path).unwrap();
+        let shape = |d: &Dictionary| (d.d_model(), d.n_features());
+        assert_eq!(shape(&back), shape(dictionary), "{}", path.display());
+    };
+    let own = ["standard", "standard_layer_norm", "topk_rescaled_constant_norm", "jumprelu_bf16", "gated", "batchtopk"]
+        .map(|name| (name, std::path::PathBuf::from(format!("{SAELENS}{name}"))));
+    let fixtures = fixtures().into_iter().map(|(name, path)| (to.join("saelens").join(name), path));
+    let own = own.into_iter().map(|(name, path)| (to.join("saelens_own").join(name), path));
+    for (out, path) in fixtures.chain(own) {
         let dictionary = Dictionary::open(&path).unwrap();
-        dictionary.save_saelens(&to.join("saelens").join(name)).unwrap();
-    }
-    for name in
-        ["standard", "standard_layer_norm", "topk_rescaled_constant_norm", "jumprelu_bf16", "gated", "batchtopk"]
-    {
-        let dictionary = Dictionary::open(std::path::Path::new(&format!("{SAELENS}{name}"))).unwrap();
-        dictionary.save_saelens(&to.join("saelens_own").join(name)).unwrap();
+        dictionary.save_saelens(&out).unwrap();
+        check(&dictionary, &out);
     }
     for (name, path) in [
         ("sparsify_topk", "sparsify/layers.10"),
         ("sparsify_groupmax", "sparsify/layers.11"),
         ("sparsify_transcoder", "sparsify/layers.3.mlp"),
     ] {
-        Dictionary::open(&data(path)).unwrap().save_sparsify(&to.join("sparsify").join(name)).unwrap();
+        let (dictionary, out) = (Dictionary::open(&data(path)).unwrap(), to.join("sparsify").join(name));
+        dictionary.save_sparsify(&out).unwrap();
+        check(&dictionary, &out);
     }
 }

@@ -1,6 +1,6 @@
 """SAELens and sparsify load what we wrote with their own code, and encode it to the goldens.
 
-    DIR=$(mktemp -d); TILLER_READ_BACK=$DIR cargo test --test families -- --ignored read_back && python read_back.py $DIR
+    DIR=$(mktemp -d); TILLER_READ_BACK=$DIR cargo test --test families open_again && python read_back.py $DIR
 """
 import os, pathlib, sys, types
 import torch
