@@ -109,11 +109,6 @@ impl Panel {
         panel
     }
 
-    /// A bit for each feature.
-    fn lanes(&self) -> u32 {
-        (1 << self.len) - 1
-    }
-
     /// z of feature `j`, and how far it may be off.
     #[inline(always)]
     fn z(&self, j: usize, a: Rounded, sum: i32) -> (f32, f32) {
@@ -172,13 +167,15 @@ impl Sieve {
             return self.found[r].extend(loud.map(candidate));
         }
         let bar = self.bars[r].0;
-        let p: [(f32, f32); PANEL] = std::array::from_fn(|j| panel.p(j, a, sums[j]));
-        let loses = |j: usize| (p[j].1 < bar) | (p[j].1 <= 0.0);
-        let mut left = (0..PANEL).fold(0u32, |set, j| set | u32::from(!loses(j)) << j) & panel.lanes();
+        let high: [f32; PANEL] = std::array::from_fn(|j| panel.p(j, a, sums[j]).1);
+        let loses = |j: usize| (high[j] < bar) | (high[j] <= 0.0);
+        // A bit for each feature.
+        let mut left = (0..PANEL).fold(0u32, |set, j| set | if loses(j) { 0 } else { 1 << j });
+        left &= (1 << panel.len) - 1;
         while left != 0 {
             let j = left.trailing_zeros() as usize;
             left &= left - 1;
-            self.offer(r, panel.first + j, p[j].0, p[j].1);
+            self.offer(r, panel.first + j, panel.p(j, a, sums[j]).0, high[j]);
         }
     }
 
