@@ -4,7 +4,7 @@
     python3 -m venv peers && peers/bin/python -m pip install torch sae-lens safetensors 'pyarrow<21'
     tiller harvest … --out rows && peers/bin/python benches/peers/sae_quality.py tiller rows [--variant topk …]
 
-Both see every training row once, in batches of the same size. SAELens trains at each learning rate of `--lr` and its best
+Both see every training row `--epochs` times, in batches of the same size. SAELens trains at each learning rate of `--lr` and its best
 run counts; tiller keeps its defaults. Variants without k are given fixed coefficients on both sides, several on ours in one
 pass; tiller's FVU at SAELens's L0 lies between those of its runs (linear in logarithms), and the run of SAELens counts that
 is best beside it. Runs that stay dense (L0 above a quarter of the features) are shown and left out. Both are encoded and
@@ -43,6 +43,7 @@ parser.add_argument("--variant", nargs="+", default=[*SAELENS], choices=[*SAELEN
 parser.add_argument("--features", type=int, default=2048)
 parser.add_argument("--k", type=int, default=32)
 parser.add_argument("--batch", type=int, default=1024)
+parser.add_argument("--epochs", type=int, default=1)
 parser.add_argument("--lr", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
 parser.add_argument("--coefficient", type=float, nargs="+", help="SAELens's penalties, in place of the ones given here")
 parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 1, 2, 4, 8, 16], help="tiller's")
@@ -102,8 +103,8 @@ def saelens(variant, lr, coefficient, train, scale):
     torch.manual_seed(0)
     sae = make(settings(d_in=train.shape[1], d_sae=args.features, device="cpu", **extra))
     adam = torch.optim.Adam(sae.parameters(), lr=lr, betas=(0.9, 0.999))
-    order = torch.randperm(len(train))
-    n_steps = len(train) // args.batch
+    order = torch.cat([torch.randperm(len(train)) for _ in range(args.epochs)])
+    n_steps = len(order) // args.batch
     idle = torch.zeros(args.features)
     warm_up = n_steps // 20
     for i in range(n_steps):
@@ -135,7 +136,7 @@ def ours(variant, flag, values, place):
     for old in place.glob("ours*"):
         old.unlink()
     command = [args.tiller, "train", "sae", place / "train.npy", "--layer", 0, "--variant", variant, "--features",
-               args.features, flag, ",".join(f"{value:g}" for value in values), "--batch", args.batch, "--epochs", 1,
+               args.features, flag, ",".join(f"{value:g}" for value in values), "--batch", args.batch, "--epochs", args.epochs,
                "--quant", "f32", "--threads", args.threads, "--held-out", 0, "--out", place / "ours.gguf"]
     subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
     runs = []
@@ -160,7 +161,7 @@ def at(l0, runs):
 train, test = rows()
 scale = math.sqrt(train.shape[1]) / numpy.linalg.norm(train, axis=1).mean()
 print(json.dumps({"rows": len(train), "test_rows": len(test), "d_model": train.shape[1], "features": args.features,
-                  "batch": args.batch}), flush=True)
+                  "batch": args.batch, "epochs": args.epochs}), flush=True)
 with tempfile.TemporaryDirectory() as place:
     place = pathlib.Path(place)
     numpy.save(place / "train.npy", train)

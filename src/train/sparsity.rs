@@ -3,7 +3,7 @@
 //! Papers fix λ and report what L0 came of it. Here λ may also follow the number of codes: it is raised while rows have
 //! more than `k` and lowered while they have fewer, a proportional part at once and an integral part slowly, both on the
 //! logarithm: `ln λ = I + ln(L0/k)`, `I += 0.005·ln(L0/k)`. The weights answer to λ within a few hundred steps, which is
-//! the ratio of the two parts.
+//! the ratio of the two parts; a run of less than 1,000 steps has no time for that, and a larger ratio.
 
 use std::collections::VecDeque;
 
@@ -35,8 +35,9 @@ impl Sparsity {
     }
 }
 
-/// How strongly the integral part answers to an error of one.
+/// How strongly the integral part answers to an error of one, and what that adds up to over a run of few steps.
 const INTEGRAL: f64 = 0.005;
+const IN_ALL: f64 = 5.0;
 /// The largest error that it answers to: before the weights have settled it says little.
 const BOUND: f64 = 0.5;
 /// The errors that the proportional part answers to. Upwards little: a step with many codes is where a run starts, and a
@@ -83,7 +84,8 @@ impl Pressure {
         }
         if options.sparsity == Sparsity::Target && options.variant.has_penalty() {
             self.error = (l0.max(1e-3) / options.k as f64).ln();
-            self.coefficient *= (INTEGRAL * self.error.clamp(-BOUND, BOUND)).exp();
+            let integral = INTEGRAL.max(IN_ALL / steps as f64);
+            self.coefficient *= (integral * self.error.clamp(-BOUND, BOUND)).exp();
         }
     }
 
@@ -112,10 +114,12 @@ mod tests {
         let mut pressure = Pressure::new(&options);
         let up: Vec<f64> = (0..6).map(|step| pressure.weight(&options, step, 100)).collect();
         assert_eq!(up, [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]);
-        pressure.note(&options, 5, 100, 20.0, [0.0; 2]);
-        assert!((pressure.weight(&options, 6, 100) - 2.0 * (0.5f64 * 0.005).exp()).abs() < 1e-9, "{pressure:?}");
-        pressure.note(&options, 6, 100, 5.0, [0.0; 2]);
-        assert!((pressure.weight(&options, 7, 100) - 0.5).abs() < 1e-9, "{pressure:?}");
+        pressure.note(&options, 5, 10_000, 20.0, [0.0; 2]);
+        assert!((pressure.weight(&options, 6, 10_000) - 2.0 * (0.5f64 * 0.005).exp()).abs() < 1e-9, "{pressure:?}");
+        pressure.note(&options, 6, 10_000, 5.0, [0.0; 2]);
+        assert!((pressure.weight(&options, 7, 10_000) - 0.5).abs() < 1e-9, "{pressure:?}");
+        pressure.note(&options, 7, 100, 20.0, [0.0; 2]);
+        assert!((pressure.weight(&options, 8, 100) - 2.0 * (0.5f64 * 0.05).exp()).abs() < 1e-9, "{pressure:?}");
         let fixed = Options { sparsity: Sparsity::Fixed(3.0), ..options.clone() };
         let mut pressure = Pressure::new(&fixed);
         pressure.note(&fixed, 6, 100, 500.0, [0.0; 2]);

@@ -72,7 +72,7 @@ struct Settings {
     /// Steps in which that weight rises from zero [200]
     #[arg(long, value_name = "N")]
     sparsity_warm_up: Option<u64>,
-    /// Codes a row at the start, in variants with a penalty; 0: as many as biases of 0 let fire
+    /// Codes a row at the start, in variants with a penalty [128]; 0: as many as biases of 0 let fire
     #[arg(long, value_name = "N")]
     start_l0: Option<usize>,
     /// JumpReLU: width of the rectangle in place of the derivative of the jump [0.05]
