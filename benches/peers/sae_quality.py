@@ -4,9 +4,9 @@
     python3 -m venv peers && peers/bin/python -m pip install torch sae-lens safetensors 'pyarrow<21'
     tiller harvest … --out rows && peers/bin/python benches/peers/sae_quality.py tiller rows [--variant topk …]
 
-Both see every training row `--epochs` times, in batches of the same size. SAELens trains at each learning rate of `--lr` and its best
-run counts; tiller keeps its defaults. Variants without k are given fixed coefficients on both sides, several on ours in one
-pass; tiller's FVU at SAELens's L0 lies between those of its runs (linear in logarithms), and the run of SAELens counts that
+Both see every training row `--epochs` times, in batches of the same size. SAELens trains at each learning rate of `--lr`
+and its best run counts; tiller keeps its defaults. Variants without k are given fixed coefficients on both sides, several
+on ours in one pass; tiller's FVU at SAELens's L0 lies between those of its runs (linear in logarithms), and the run of SAELens counts that
 is best beside it. Runs that stay dense (L0 above a quarter of the features) are shown and left out. Both are encoded and
 decoded by SAELens: tiller's are converted to its directories first. FVU = Σ‖x − x̂‖² / Σ‖x − mean‖² over the rows kept out,
 of which attention sinks (farther from the middle than ten medians of that distance) are left out.
@@ -136,8 +136,8 @@ def ours(variant, flag, values, place):
     for old in place.glob("ours*"):
         old.unlink()
     command = [args.tiller, "train", "sae", place / "train.npy", "--layer", 0, "--variant", variant, "--features",
-               args.features, flag, ",".join(f"{value:g}" for value in values), "--batch", args.batch, "--epochs", args.epochs,
-               "--quant", "f32", "--threads", args.threads, "--held-out", 0, "--out", place / "ours.gguf"]
+               args.features, flag, ",".join(f"{value:g}" for value in values), "--batch", args.batch, "--epochs",
+               args.epochs, "--quant", "f32", "--threads", args.threads, "--held-out", 0, "--out", place / "ours.gguf"]
     subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
     runs = []
     for path in place.glob("ours*.gguf"):

@@ -35,9 +35,10 @@ impl Sparsity {
     }
 }
 
-/// How strongly the integral part answers to an error of one, and what that adds up to over a run of few steps.
+/// How strongly the integral part answers to an error of one in a step.
 const INTEGRAL: f64 = 0.005;
-const IN_ALL: f64 = 5.0;
+/// The least that it answers over a whole run: short runs raise the share of a step.
+const WHOLE_RUN: f64 = 5.0;
 /// The largest error that it answers to: before the weights have settled it says little.
 const BOUND: f64 = 0.5;
 /// The errors that the proportional part answers to. Upwards little: a step with many codes is where a run starts, and a
@@ -84,7 +85,7 @@ impl Pressure {
         }
         if options.sparsity == Sparsity::Target && options.variant.has_penalty() {
             self.error = (l0.max(1e-3) / options.k as f64).ln();
-            let integral = INTEGRAL.max(IN_ALL / steps as f64);
+            let integral = INTEGRAL.max(WHOLE_RUN / steps as f64);
             self.coefficient *= (integral * self.error.clamp(-BOUND, BOUND)).exp();
         }
     }

@@ -100,7 +100,7 @@ fn bars(sample: &[f32], middle: &[f32], scale: f32, limit: f32, encoder: &[f32],
         }
     }
     let n_rows = rows.len() / d;
-    let above = (n_rows * options.start_l0.min(n / 2) / n).min(n_rows - 1);
+    let above = (n_rows * options.start_l0.min(n.div_ceil(2)) / n).min(n_rows - 1);
     let mut bars = Vec::with_capacity(n);
     let mut scores = Vec::new();
     for some in encoder.chunks(FEATURES * d) {

@@ -78,7 +78,7 @@ struct Settings {
     /// JumpReLU: width of the rectangle in place of the derivative of the jump [0.05]
     #[arg(long, value_name = "X")]
     bandwidth: Option<f32>,
-    /// JumpReLU: thresholds at the start [0.05]
+    /// JumpReLU: thresholds at the start, with --start-l0 0 [0.05]
     #[arg(long, value_name = "X")]
     threshold: Option<f32>,
     /// JumpReLU: train logarithms of thresholds
