@@ -1,6 +1,8 @@
 //! One batch on its way through a step: rows, selections, codes, gradients.
 
-use super::codes::Codes;
+use std::sync::{Mutex, PoisonError};
+
+use super::codes::{Codes, Found};
 use super::firings::{Firings, Source};
 use super::kernel::dot;
 use super::options::Options;
@@ -32,12 +34,15 @@ pub(super) struct Batch {
     levels: Vec<u32>,
     /// BatchTopK's guess of where the cut will be.
     guess: Option<f32>,
+    /// Lanes for a piece of rows, as many as there are threads.
+    lanes: Mutex<Vec<Vec<Lane>>>,
 }
 
 /// Features that rebuild something.
 #[derive(Default)]
 struct Side {
-    lanes: Vec<Lane>,
+    /// For each piece of rows, what passed.
+    found: Vec<Found>,
     codes: Codes,
     /// For each level, `∂L/∂x̂ [n, d]`.
     gradients: Vec<Rounded>,
@@ -149,7 +154,7 @@ impl Batch {
                 };
                 self.scan(threads, aux, |block, lanes| batchtopk::push(panels, block, lanes, guess));
                 let next = loop {
-                    match batchtopk::cut(&mut self.main.lanes, options.k * self.n, guess) {
+                    match batchtopk::cut(&mut self.main.found, options.k * self.n, guess) {
                         Ok(next) => break next,
                         Err(lower) => guess = lower,
                     }
@@ -161,31 +166,38 @@ impl Batch {
                 self.scan(threads, aux, |block, lanes| batchtopk::push(panels, block, lanes, 0.0));
             }
         }
-        self.main.codes.take(&self.main.lanes, rule, |f| f);
+        self.main.codes.take(&self.main.found, rule, |f| f);
         if let Some(dead) = dead {
-            self.aux.codes.take(&self.aux.lanes, &Rule::Kept, |i| dead.features[i as usize]);
+            self.aux.codes.take(&self.aux.found, &Rule::Kept, |i| dead.features[i as usize]);
         }
     }
 
     /// Selects whatever scores above `threshold`.
     pub(super) fn pass(&mut self, rule: &Rule, panels: &Panels, threshold: f32, threads: usize) {
         self.scan(threads, None, |block, lanes| batchtopk::push(panels, block, lanes, threshold));
-        self.main.codes.take(&self.main.lanes, rule, |f| f);
+        self.main.codes.take(&self.main.found, rule, |f| f);
     }
 
     /// Hands every piece to `choose`, and to the dead features, of which each row gets so many.
     fn scan(&mut self, threads: usize, dead: Option<(&Dead, usize)>, choose: impl Fn(Block<'_>, &mut [Lane]) + Sync) {
-        self.main.lanes.resize_with(self.n, Lane::default);
-        self.aux.lanes.resize_with(self.n, Lane::default);
-        let (size, width) = (piece_rows(self.d), self.rows.width);
+        let (n, size, width) = (self.n, piece_rows(self.d), self.rows.width);
+        let n_pieces = n.div_ceil(size);
+        self.main.found.resize_with(n_pieces, Found::default);
+        self.aux.found.resize_with(n_pieces, Found::default);
         let rows = self.rows.rows.chunks(size * width).zip(self.rows.steps.chunks(size));
-        let lanes = self.main.lanes.chunks_mut(size).zip(self.aux.lanes.chunks_mut(size));
-        each(threads, rows.zip(lanes), |((rows, steps), (lanes, aux_lanes))| {
+        let found = self.main.found.iter_mut().zip(&mut self.aux.found);
+        let idle = || self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        each(threads, rows.zip(found).enumerate(), |(i, ((rows, steps), (found, aux_found)))| {
+            let mut lanes = idle().pop().unwrap_or_default();
+            lanes.resize_with(size.min(n - i * size), Lane::default);
             let block = Block { width, rows, steps };
-            choose(block, lanes);
+            choose(block, &mut lanes);
+            found.take(&lanes);
             if let Some((dead, k)) = dead {
-                topk::select(&dead.panels, block, aux_lanes, k);
+                topk::select(&dead.panels, block, &mut lanes, k);
+                aux_found.take(&lanes);
             }
+            idle().push(lanes);
         });
     }
 

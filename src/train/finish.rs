@@ -20,7 +20,7 @@ const REACH: usize = 4;
 
 /// Counts the features over the rows of `train`, folds the scale back and assembles the dictionary.
 pub(super) fn finish(
-    state: &State,
+    state: State,
     forms: &Forms,
     source: &Rows<'_>,
     train: &Selection,
@@ -30,7 +30,8 @@ pub(super) fn finish(
     let mut ids = order(train.len(), options.seed, STREAM);
     ids.truncate(options.statistics_rows);
     train.name(&mut ids);
-    let counter = Counter { state, forms, source, options, rule: Rule::of(options, state, &forms.norms, 1, 1) };
+    let counter =
+        Counter { state: &state, forms, source, options, rule: Rule::of(options, &state, &forms.norms, 1, 1) };
     let (census, threshold) = counter.count(&ids, progress)?;
 
     let divide = |x: &[f32]| -> Vec<f32> { x.iter().map(|x| x / state.scale).collect() };
@@ -53,8 +54,8 @@ pub(super) fn finish(
     };
     Dictionary::from_parts(Parts {
         d_model: state.d,
-        encoder: state.encoder.values.clone(),
-        decoder: state.decoder.values.clone(),
+        encoder: state.encoder.values,
+        decoder: state.decoder.values,
         encoder_bias,
         decoder_bias: divide(&state.decoder_bias.values),
         threshold: thresholds.as_deref().map(divide),

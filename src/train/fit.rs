@@ -224,7 +224,7 @@ impl<'a> Run<'a> {
 
     /// All steps that are left, with checkpoints, then the statistics.
     fn finish(
-        &mut self,
+        mut self,
         checkpoint: Option<&Path>,
         progress: &mut Progress<'_>,
         on_step: &mut dyn FnMut(&Metrics),
@@ -244,8 +244,12 @@ impl<'a> Run<'a> {
     }
 
     /// The dictionary that the state is.
-    pub(super) fn dictionary(&self, progress: &mut Progress<'_>) -> Result<Dictionary> {
-        finish(&self.state, &self.forms, self.rows, &self.split.train, &self.options, progress)
+    pub(super) fn dictionary(self, progress: &mut Progress<'_>) -> Result<Dictionary> {
+        let Self { rows, options, mut state, split, forms, batch, .. } = self;
+        // Statistics have a batch of their own, and the moments have done their work.
+        drop(batch);
+        state.forget_moments();
+        finish(state, &forms, rows, &split.train, &options, progress)
     }
 }
 

@@ -57,7 +57,7 @@ pub fn fit_many(
         }
         told?;
     }
-    runs.iter().map(|run| run.dictionary(progress)).collect()
+    runs.into_iter().map(|run| run.dictionary(progress)).collect()
 }
 
 /// The rows of a batch, read once.

@@ -50,7 +50,7 @@ pub mod vector;
 mod weights;
 
 pub use fit::{fit, fit_with};
-pub use journal::{Journal, plot};
+pub use journal::Journal;
 pub use many::fit_many;
 pub use metrics::{HeldOut, Metrics};
 pub use options::Options;

@@ -47,6 +47,7 @@ pub(super) fn start(rows: &Rows<'_>, split: &Split, options: &Options) -> Result
             _ => encoder_bias.iter_mut().zip(&bars).for_each(|(bias, bar)| *bias = -bar),
         }
     }
+    drop(sample);
     Ok(State {
         d,
         n,

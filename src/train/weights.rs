@@ -44,6 +44,16 @@ pub(super) struct State {
     pub(super) step: u64,
 }
 
+impl State {
+    /// Frees Adam's moments: after the last step, when they take as much memory as the dictionary that is made of the rest.
+    pub(super) fn forget_moments(&mut self) {
+        let Self { encoder, decoder, encoder_bias, decoder_bias, extras, .. } = self;
+        for parameter in [encoder, decoder, encoder_bias, decoder_bias].into_iter().chain(extras) {
+            parameter.moments = Moments { first: Vec::new(), second: Vec::new() };
+        }
+    }
+}
+
 impl Parameter {
     /// A parameter that Adam has not yet moved.
     pub(super) fn new(values: Vec<f32>) -> Self {

@@ -18,6 +18,7 @@ mod mpc;
 mod open;
 mod output;
 mod plan;
+mod plot;
 mod relations;
 mod run;
 mod side_effects;

@@ -14,12 +14,13 @@ mod train;
 
 use clap::{Args as Clap, ValueEnum};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tiller::{Error, Result};
 
 use crate::open::Machine;
 use crate::output::Out;
+use crate::plot::Panel;
 
 /// Measure what steering costs and what it does
 #[derive(Clap)]
@@ -57,6 +58,9 @@ pub(crate) struct Args {
     /// Numbers of latents, for temporal [default: 16,32,64,128]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     latents: Vec<usize>,
+    /// Also draw how time grows with size, for train and temporal
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
     /// Pairs to measure, or seeds for temporal; 0 takes what fits the case
     #[arg(long, default_value_t = 0, value_name = "N")]
     pairs: usize,
@@ -93,7 +97,7 @@ enum What {
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
-    let mut lines = Lines { out, held: Vec::new() };
+    let mut lines = Lines { out, held: Vec::new(), panels: Vec::new() };
     let all = args.what == What::All;
     let wants = |what: What| all || args.what == what;
     let needs = |what: What, given: bool, flags: &str| {
@@ -128,7 +132,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     if wants(What::Concepts) && needs(What::Concepts, given, "--model and --dictionary")? {
         concepts::run(args, &mut lines)?;
     }
-    lines.finish()
+    lines.finish(args.plot.as_deref())
 }
 
 fn name(what: What) -> String {
@@ -154,6 +158,8 @@ struct Line {
 struct Lines<'o> {
     out: &'o Out,
     held: Vec<Line>,
+    /// What grows with what.
+    panels: Vec<Panel>,
 }
 
 impl Lines<'_> {
@@ -165,7 +171,23 @@ impl Lines<'_> {
         Ok(())
     }
 
-    fn finish(self) -> Result<()> {
+    /// Adds a point to a curve of a diagram.
+    fn grow(&mut self, title: &str, x: &'static str, curve: &str, point: (f64, f64)) {
+        if !self.panels.iter().any(|panel| panel.title == title) {
+            self.panels.push(Panel { title: title.to_owned(), x, powers: true, curves: Vec::new() });
+        }
+        for panel in self.panels.iter_mut().filter(|panel| panel.title == title) {
+            match panel.curves.iter_mut().find(|(name, _)| name == curve) {
+                Some((_, points)) => points.push(point),
+                None => panel.curves.push((curve.to_owned(), vec![point])),
+            }
+        }
+    }
+
+    fn finish(self, plot: Option<&Path>) -> Result<()> {
+        if let Some(path) = plot {
+            crate::plot::draw(path, self.panels)?;
+        }
         if self.held.is_empty() {
             return Ok(());
         }
@@ -251,6 +273,6 @@ fn seconds<T>(work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
 }
 
 /// A model's file name, without the ending.
-fn model_name(path: &std::path::Path) -> String {
+fn model_name(path: &Path) -> String {
     path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }

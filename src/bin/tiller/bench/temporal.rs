@@ -45,6 +45,7 @@ pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
             push("support of B", mean(&|f| f.1.f1_lagged), "F1", PAPER)?;
             push("support of M", mean(&|f| f.1.f1_instantaneous), "F1", PAPER)?;
             push("time", time, "s", before)?;
+            lines.grow("seconds of the estimate, two lags", "latents", what, (n as f64, time));
             before = time;
         }
     }

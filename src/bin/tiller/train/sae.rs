@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 use tiller::dictionary::{Dictionary, Info};
 use tiller::file::gguf::GgmlType;
 use tiller::hook_point::HookPoint;
-use tiller::train::{Decay, Journal, Metrics, Options, Rows, Sparsity, Variant, fit_many, plot};
+use tiller::train::{Decay, Journal, Metrics, Options, Rows, Sparsity, Variant, fit_many};
 use tiller::{Error, Result};
 
 use super::source::Source;
 use crate::output::Out;
+use crate::plot;
 
 /// A sparse dictionary
 #[derive(Clap)]
@@ -285,7 +286,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     // A journal that could not be written costs no dictionary.
     failed?;
     for (journal, picture) in journals.iter().zip(files(&args.plot)) {
-        plot(journal, &picture)?;
+        plot::metrics(journal, &picture)?;
     }
     show(out, &results)
 }
