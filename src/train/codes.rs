@@ -27,8 +27,9 @@ impl Found {
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&(f32, u32)) -> bool) {
         let (mut from, mut to) = (0, 0);
         for end in &mut self.ends {
-            for at in from..std::mem::replace(end, 0) {
-                from = at + 1;
+            let row = from..*end;
+            from = row.end;
+            for at in row {
                 if keep(&self.items[at]) {
                     self.items[to] = self.items[at];
                     to += 1;
