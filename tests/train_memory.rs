@@ -63,7 +63,7 @@ fn a_trainer_keeps_its_promise_of_memory() {
         PEAK.store(before, Ordering::Relaxed);
         let mut codes = 0;
         let made = fit_with(&rows, &options, None, &mut silent, &mut |metrics| {
-            let auxiliary = if metrics.dead > 0 { options.aux_k.min(metrics.dead as usize) } else { 0 };
+            let auxiliary = if metrics.dead > 0 { options.aux_k.min(metrics.dead) } else { 0 };
             codes = codes.max(BATCH * (metrics.l0 as usize + auxiliary));
         })
         .unwrap();
