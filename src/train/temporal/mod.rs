@@ -23,7 +23,7 @@
 //! | `forecast.rs` | variance explained on held-out text, beside shuffled time |
 //! | `generate.rs`, `recovery.rs` | the synthetic process and what of it was found again |
 //!
-//! What decides the cost: covariances cost `(lags + 1) · n²` operations a row, ICA `4 n²` a row and step on at most
+//! What decides the cost: covariances cost `(lags + 1)(lags + 2) / 2 · n²` products a row, ICA `4 n²` a row and step on at most
 //! `ica_rows` rows, the rest is `n³`, none of it `n⁴` as LiNGAM by repeated regression is.
 
 mod forecast;

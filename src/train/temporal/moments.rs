@@ -8,16 +8,20 @@ use crate::error::{Error, Result};
 use crate::num::gemm;
 use crate::progress::{Progress, report};
 
-/// Γ_k = E\[z_t z_{t−k}ᵀ\] for k = 0 … lags, over all targets of all documents.
+/// E\[z_{t−a} z_{t−b}ᵀ\] for a, b = 0 … lags, all over the same targets t of all documents: one covariance, without negative
+/// eigenvalues. (Blocks of a stationary process depend on b − a alone, but text is none: a feature of a document's first
+/// rows varies in the past of the targets and hardly in the targets themselves.)
 pub(super) struct Moments {
     /// Targets.
     pub(super) count: usize,
-    /// `[lags + 1]` matrices `[n, n]`.
-    pub(super) gamma: Vec<DMatrix<f64>>,
+    n: usize,
+    lags: usize,
+    /// The blocks `[n, n]` with a ≤ b, by rows.
+    blocks: Vec<DMatrix<f64>>,
 }
 
 impl Moments {
-    /// Counts them: `(lags + 1) · n²` products a row.
+    /// Counts them: `(lags + 1)(lags + 2) / 2 · n²` products a row.
     pub(super) fn of(
         sequences: &Sequences<'_>,
         frame: &Frame,
@@ -28,11 +32,12 @@ impl Moments {
         let n = frame.n();
         let total = sequences.n_targets(lags);
         let mut product = vec![0f32; n * n];
-        let mut sums = vec![vec![0f64; n * n]; lags + 1];
+        let pairs: Vec<(usize, usize)> = (0..=lags).flat_map(|a| (a..=lags).map(move |b| (a, b))).collect();
+        let mut sums = vec![vec![0f64; n * n]; pairs.len()];
         let mut count = 0;
         for_chunks(sequences, frame, lags, threads, |chunk| {
-            for (k, sum) in sums.iter_mut().enumerate() {
-                gemm(chunk.lagged(0).t(), chunk.lagged(k), false, &mut product, threads);
+            for (&(a, b), sum) in pairs.iter().zip(&mut sums) {
+                gemm(chunk.lagged(a).t(), chunk.lagged(b), false, &mut product, threads);
                 sum.iter_mut().zip(&product).for_each(|(s, &v)| *s += f64::from(v));
             }
             count += chunk.len();
@@ -44,49 +49,61 @@ impl Moments {
                 n * lags
             )));
         }
-        let gamma = sums
+        let blocks = sums
             .into_iter()
             .map(|sum| DMatrix::from_row_iterator(n, n, sum.into_iter().map(|v| v / count as f64)))
             .collect();
-        Ok(Self { count, gamma })
+        Ok(Self { count, n, lags, blocks })
     }
 
     pub(super) fn n(&self) -> usize {
-        self.gamma.first().map_or(0, DMatrix::nrows)
+        self.n
     }
 
-    pub(super) fn lags(&self) -> usize {
-        self.gamma.len() - 1
+    /// E\[z_{t−a} z_{t−b}ᵀ\], for a ≤ b.
+    fn block(&self, a: usize, b: usize) -> &DMatrix<f64> {
+        // Before row a lie lags + 1, lags, … blocks.
+        &self.blocks[a * (self.lags + 1) - a * a.saturating_sub(1) / 2 + b - a]
+    }
+
+    /// E\[z_t z_tᵀ\].
+    pub(super) fn now(&self) -> &DMatrix<f64> {
+        self.block(0, 0)
+    }
+
+    /// The covariance of two latents, each so many rows before the target: `(rows, latent)`.
+    pub(super) fn entry(&self, a: (usize, usize), b: (usize, usize)) -> f64 {
+        if a.0 <= b.0 { self.block(a.0, b.0)[(a.1, b.1)] } else { self.block(b.0, a.0)[(b.1, a.1)] }
     }
 
     /// The same moments of `T z`.
     pub(super) fn mapped(&self, t: &DMatrix<f64>) -> Self {
-        let gamma = self.gamma.iter().map(|g| t * g * t.transpose()).collect();
-        Self { count: self.count, gamma }
+        let blocks = self.blocks.iter().map(|block| t * block * t.transpose()).collect();
+        Self { blocks, n: t.nrows(), ..*self }
     }
 
-    /// E of the lagged rows with each other, `[n·lags, n·lags]`: block (τ, σ) is E\[z_{t−τ} z_{t−σ}ᵀ\] = Γ_{σ−τ}.
+    /// E of the lagged rows with each other, `[n·lags, n·lags]`: block (τ, σ) is E\[z_{t−τ} z_{t−σ}ᵀ\].
     pub(super) fn past(&self) -> DMatrix<f64> {
-        let (n, lags) = (self.n(), self.lags());
+        let (n, lags) = (self.n, self.lags);
         let mut g = DMatrix::zeros(n * lags, n * lags);
         for tau in 0..lags {
             for sigma in 0..lags {
                 let mut block = g.view_mut((tau * n, sigma * n), (n, n));
                 match sigma >= tau {
-                    true => block.copy_from(&self.gamma[sigma - tau]),
-                    false => block.tr_copy_from(&self.gamma[tau - sigma]),
+                    true => block.copy_from(self.block(1 + tau, 1 + sigma)),
+                    false => block.tr_copy_from(self.block(1 + sigma, 1 + tau)),
                 }
             }
         }
         g
     }
 
-    /// \[Γ_1 … Γ_lags\], `[n, n·lags]`.
+    /// E\[z_t z_{t−τ}ᵀ\] for τ = 1 … lags, `[n, n·lags]`.
     pub(super) fn cross(&self) -> DMatrix<f64> {
-        let n = self.n();
-        let mut cross = DMatrix::zeros(n, n * self.lags());
-        for (k, gamma) in self.gamma.iter().skip(1).enumerate() {
-            cross.columns_mut(k * n, n).copy_from(gamma);
+        let n = self.n;
+        let mut cross = DMatrix::zeros(n, n * self.lags);
+        for k in 0..self.lags {
+            cross.columns_mut(k * n, n).copy_from(self.block(0, 1 + k));
         }
         cross
     }
@@ -113,16 +130,16 @@ impl Moments {
     /// The covariance of z_t − Φ·past.
     pub(super) fn residual(&self, phi: &DMatrix<f64>) -> DMatrix<f64> {
         let half = phi * self.cross().transpose();
-        let s = &self.gamma[0] - &half - half.transpose() + phi * self.past() * phi.transpose();
+        let s = self.now() - &half - half.transpose() + phi * self.past() * phi.transpose();
         (&s + s.transpose()) * 0.5
     }
 }
 
-/// The Cholesky factor of a covariance. Covariances of different lags are sums over slightly different rows, so what is left of
-/// features that nearly repeat each other can come out a little below zero: then a ridge, as small as will do, is added.
+/// The Cholesky factor of a covariance. Its sums are rounded, so what is left of features that nearly repeat each other can
+/// come out a little below zero: then a ridge, as small as will do, is added.
 pub(super) fn factor(covariance: &DMatrix<f64>) -> Option<Cholesky<f64, Dyn>> {
     /// More than this is no rounding.
-    const MOST: f64 = 0.1;
+    const MOST: f64 = 1e-3;
     let mut ridge = 0.0;
     loop {
         let mut raised = covariance.clone();

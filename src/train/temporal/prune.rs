@@ -54,7 +54,7 @@ pub(super) fn prune(
     let whole = DMatrix::from_fn(n, n, |i, j| inverse[(rank[i], rank[j])]);
     let b = &whole * phi;
     let noise: Vec<f64> = (0..n).map(|i| spread[rank[i]]).collect();
-    let deviation: Vec<f64> = (0..n).map(|i| moments.gamma[0][(i, i)].sqrt()).collect();
+    let deviation: Vec<f64> = (0..n).map(|i| moments.now()[(i, i)].sqrt()).collect();
     let rows = (moments.count as f64).sqrt();
     let stays = |weight: f64, error: f64, from: (usize, usize), to: usize| {
         let smallest = if from.0 == 0 { test.smallest_now } else { test.smallest };
@@ -95,20 +95,16 @@ fn refit(
 ) -> Result<()> {
     let n = moments.n();
     let rows = (moments.count as f64).sqrt();
-    // Position in time and latent of each regressor.
-    let entry = |a: (usize, usize), b: (usize, usize)| match b.0 >= a.0 {
-        true => moments.gamma[b.0 - a.0][(a.1, b.1)],
-        false => moments.gamma[a.0 - b.0][(b.1, a.1)],
-    };
     for last in [false, true] {
+        // Rows before the target, and latent, of each regressor.
         let who: Vec<(usize, usize)> =
             now.iter().map(|&j| (0, j)).chain(before.iter().map(|&c| (1 + c / n, c % n))).collect();
         if who.is_empty() {
             return Ok(());
         }
         let size = who.len();
-        let gram = DMatrix::from_fn(size, size, |a, b| entry(who[a], who[b]));
-        let cross = DVector::from_fn(size, |a, _| entry((0, i), who[a]));
+        let gram = DMatrix::from_fn(size, size, |a, b| moments.entry(who[a], who[b]));
+        let cross = DVector::from_fn(size, |a, _| moments.entry((0, i), who[a]));
         let factor = factor(&gram).ok_or_else(|| {
             Error::numeric(format!("latent {i}: its {size} drivers depend on each other; raise ridge"))
         })?;
@@ -118,7 +114,7 @@ fn refit(
             before.iter().zip(weights.iter().skip(now.len())).for_each(|(&c, &w)| out.1[(i, c)] = w);
             return Ok(());
         }
-        let noise = (moments.gamma[0][(i, i)] - cross.dot(&weights)).max(0.0).sqrt();
+        let noise = (moments.now()[(i, i)] - cross.dot(&weights)).max(0.0).sqrt();
         let errors = inverse_diagonal(&factor);
         let keep = |a: usize| stays(weights[a], noise * errors[a].sqrt() / rows, who[a], i);
         let split = now.len();

@@ -190,7 +190,7 @@ fn of_rows(sequences: &Sequences<'_>, options: &TwoStageOptions, progress: &mut 
     }
     unit.fill(0.0);
     let moments = moments.mapped(&encode);
-    let deviation: Vec<f64> = (0..n).map(|i| moments.gamma[0][(i, i)].sqrt()).collect();
+    let deviation: Vec<f64> = (0..n).map(|i| moments.now()[(i, i)].sqrt()).collect();
     let standard = moments.mapped(&DMatrix::from_diagonal(&nalgebra::DVector::from_fn(n, |i, _| 1.0 / deviation[i])));
     let (phi, past) = standard.regress(options.ridge)?;
     let Structure { m, b } = prune(&standard, &phi, &past, &order, options.test(2.0))?;
@@ -294,8 +294,7 @@ fn assemble(sequences: &Sequences<'_>, options: &TwoStageOptions, parts: Parts<'
     // ε = (I − M) z − B·past, its variance from the moments; E|ε| of a Laplace variable is its deviation over √2.
     let whole = DMatrix::identity(n, n) - &m;
     let half = &whole * moments.cross() * b.transpose();
-    let s =
-        &whole * &moments.gamma[0] * whole.transpose() - &half - half.transpose() + &b * moments.past() * b.transpose();
+    let s = &whole * moments.now() * whole.transpose() - &half - half.transpose() + &b * moments.past() * b.transpose();
     let noise = (0..n).map(|i| ((s[(i, i)].max(0.0) / 2.0).sqrt() / scale[i]) as f32).collect();
     let recipe = serde_json::json!({
         "estimator": "two-stage", "options": options, "rows": sequences.fingerprint()?, "n_rows": sequences.len(),
@@ -307,7 +306,7 @@ fn assemble(sequences: &Sequences<'_>, options: &TwoStageOptions, parts: Parts<'
         instantaneous,
         order: order.into_iter().map(|i| i as u32).collect(),
         mean,
-        deviation: (0..n).map(|i| (moments.gamma[0][(i, i)].sqrt() / scale[i]) as f32).collect(),
+        deviation: (0..n).map(|i| (moments.now()[(i, i)].sqrt() / scale[i]) as f32).collect(),
         noise,
         mixing,
         features: sequences.features().to_vec(),
