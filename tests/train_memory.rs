@@ -57,7 +57,7 @@ fn a_trainer_keeps_its_promise_of_memory() {
     let data = rows(4 * BATCH);
     let rows = Rows::from_slice(D, &data).unwrap();
     for variant in Variant::ALL {
-        // Features die at once, so that the auxiliary loss has codes as well.
+        // Features that miss a batch count as dead, and the auxiliary loss has codes as well; on these rows hardly any does.
         let options = Options { n_features: FEATURES, k: 32, batch: BATCH, dead_after: 1, ..Options::of(variant) };
         let before = NOW.load(Ordering::Relaxed);
         PEAK.store(before, Ordering::Relaxed);

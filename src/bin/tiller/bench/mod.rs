@@ -185,11 +185,10 @@ impl Lines<'_> {
     }
 
     fn finish(self, plot: Option<&Path>) -> Result<()> {
-        if let Some(path) = plot {
-            crate::plot::draw(path, self.panels)?;
-        }
+        // A plot that cannot be drawn costs no table.
+        let drawn = plot.map_or(Ok(()), |path| crate::plot::draw(path, self.panels));
         if self.held.is_empty() {
-            return Ok(());
+            return drawn;
         }
         self.out.table(
             &["bench", "case", "model", "value", "baseline", "unit", "ratio", "n"],
@@ -198,7 +197,8 @@ impl Lines<'_> {
                 let (value, baseline, ratio) = (number(l.value), number(l.baseline), format!("{:.4}", l.ratio));
                 vec![l.bench.into(), l.case, l.model, value, baseline, l.unit.into(), ratio, l.n.to_string()]
             }),
-        )
+        )?;
+        drawn
     }
 }
 
