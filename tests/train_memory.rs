@@ -1,36 +1,15 @@
 //! What a trainer keeps in memory beside its rows: at most twice its parameters, the optimizer's moments and one batch of
 //! rows, and a batch's codes. One test in a test binary of its own: what the whole process allocates is counted.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicIsize, Ordering};
+mod support;
 
 use rand::Rng;
+use support::memory::{self, Counting};
 use tiller::progress::silent;
-use tiller::train::{Options, Rows, Variant, fit_with};
-
-/// The system's allocator, and a count of all threads' bytes.
-struct Counting;
-
-static NOW: AtomicIsize = AtomicIsize::new(0);
-static PEAK: AtomicIsize = AtomicIsize::new(0);
+use tiller::train::{Metrics, Options, Rows, Variant, fit_with};
 
 #[global_allocator]
-static COUNTING: Counting = Counting;
-
-// SAFETY: hands everything on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size() as isize, Ordering::Relaxed) + layout.size() as isize;
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+static ALLOCATOR: Counting = Counting;
 
 const D: usize = 576;
 const FEATURES: usize = 4096;
@@ -59,16 +38,12 @@ fn a_trainer_keeps_its_promise_of_memory() {
     for variant in Variant::ALL {
         // Features that miss a batch count as dead, and the auxiliary loss has codes as well; on these rows hardly any does.
         let options = Options { n_features: FEATURES, k: 32, batch: BATCH, dead_after: 1, ..Options::of(variant) };
-        let before = NOW.load(Ordering::Relaxed);
-        PEAK.store(before, Ordering::Relaxed);
         let mut codes = 0;
-        let made = fit_with(&rows, &options, None, &mut silent, &mut |metrics| {
+        let mut note = |metrics: &Metrics| {
             let auxiliary = if metrics.dead > 0 { options.aux_k.min(metrics.dead) } else { 0 };
             codes = codes.max(BATCH * (metrics.l0 as usize + auxiliary));
-        })
-        .unwrap();
-        let peak = (PEAK.load(Ordering::Relaxed) - before) as usize;
-        drop(made);
+        };
+        let (_, peak) = memory::peak_of_all(|| fit_with(&rows, &options, None, &mut silent, &mut note).unwrap());
         let parameters = 4 * (2 * FEATURES * D + FEATURES + D);
         let (moments, batch) = (2 * parameters, 4 * BATCH * D);
         let size = 2 * parameters + moments + batch;

@@ -17,6 +17,9 @@ pub(crate) struct Args {
     /// What the features mean, as `tiller explain` writes it
     #[arg(long, value_name = "FILE")]
     explanations: Option<PathBuf>,
+    /// Only relations of features that have an explanation, both of them
+    #[arg(long, requires = "explanations")]
+    explained: bool,
     /// How many relations of each kind
     #[arg(short, long = "number", default_value_t = 15, value_name = "N")]
     n: usize,
@@ -46,7 +49,9 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     }
     let all = model.relations();
     let chosen = |r: &&Relation| {
-        (args.memory || r.from != r.to) && latent.is_none_or(|latent| latent == r.from || latent == r.to)
+        (args.memory || r.from != r.to)
+            && latent.is_none_or(|latent| latent == r.from || latent == r.to)
+            && (!args.explained || [r.from, r.to].iter().all(|&latent| !names.words(latent).is_empty()))
     };
     for (kind, now) in [("in the same row", true), ("in later rows", false)] {
         let chosen: Vec<&Relation> = all.iter().filter(|r| (r.lag == 0) == now).filter(chosen).take(args.n).collect();

@@ -157,6 +157,7 @@ impl Sums {
     /// Of a latent that never changes, 0.
     fn explained(&self, kind: usize, i: usize) -> f64 {
         let variance = self.squares[i] - self.sum[i] * self.sum[i] / self.count as f64;
-        if variance > 0.0 { 1.0 - self.errors[kind][i] / variance } else { 0.0 }
+        // Below that the sums differ by their rounding.
+        if variance > 1e-9 * self.squares[i] { 1.0 - self.errors[kind][i] / variance } else { 0.0 }
     }
 }

@@ -23,23 +23,27 @@ enum Map {
 }
 
 impl Frame {
-    /// Columns of mean 0 and variance 1. Constant columns are an error: nothing can drive them, nor they anything.
-    pub(super) fn standard(sequences: &Sequences<'_>) -> Result<Self> {
+    /// Columns of mean 0 over all targets, the rows with `lags` rows of their document before them, and of variance 1 over
+    /// all rows. Constant columns are an error: nothing can drive them, nor they anything.
+    pub(super) fn standard(sequences: &Sequences<'_>, lags: usize) -> Result<Self> {
         let w = sequences.width();
-        let (mut sum, mut squares) = (vec![0f64; w], vec![0f64; w]);
-        let mut count = 0usize;
+        let (mut sum, mut squares, mut targets) = (vec![0f64; w], vec![0f64; w], vec![0f64; w]);
+        let (mut count, mut n_targets) = (0usize, 0usize);
         let mut rows = Vec::new();
-        for_rows(sequences, &mut rows, |rows| {
+        for_rows(sequences, &mut rows, |first, rows| {
             count += rows.len() / w;
-            for row in rows.chunks_exact(w) {
+            for (row, at) in rows.chunks_exact(w).zip(first..) {
                 for ((sum, square), &v) in sum.iter_mut().zip(&mut squares).zip(row) {
                     *sum += f64::from(v);
                     *square += f64::from(v) * f64::from(v);
                 }
+                if at >= lags {
+                    n_targets += 1;
+                    targets.iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v));
+                }
             }
             Ok(())
         })?;
-        let mean: Vec<f32> = sum.iter().map(|s| (s / count as f64) as f32).collect();
         let mut scale = Vec::with_capacity(w);
         for (i, (sum, square)) in sum.iter().zip(&squares).enumerate() {
             let mean = sum / count as f64;
@@ -49,6 +53,7 @@ impl Frame {
             }
             scale.push((1.0 / variance.sqrt()) as f32);
         }
+        let mean = targets.iter().map(|sum| (sum / n_targets.max(1) as f64) as f32).collect();
         Ok(Self { mean, map: Map::Scale(scale) })
     }
 
@@ -62,7 +67,7 @@ impl Frame {
     pub(super) fn centred(sequences: &Sequences<'_>) -> Result<Self> {
         let w = sequences.width();
         let (mut sum, mut count, mut rows) = (vec![0f64; w], 0usize, Vec::new());
-        for_rows(sequences, &mut rows, |rows| {
+        for_rows(sequences, &mut rows, |_, rows| {
             count += rows.len() / w;
             rows.chunks_exact(w).for_each(|row| sum.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v)));
             Ok(())
@@ -74,7 +79,7 @@ impl Frame {
     pub(super) fn even(sequences: &Sequences<'_>) -> Result<Self> {
         let Self { mean, .. } = Self::centred(sequences)?;
         let (mut squares, mut count, mut rows) = (0f64, 0usize, Vec::new());
-        for_rows(sequences, &mut rows, |rows| {
+        for_rows(sequences, &mut rows, |_, rows| {
             count += rows.len();
             for row in rows.chunks_exact(mean.len()) {
                 squares += row.iter().zip(&mean).map(|(v, m)| f64::from(v - m).powi(2)).sum::<f64>();
@@ -180,11 +185,11 @@ pub(super) fn for_chunks(
     Ok(())
 }
 
-/// Calls `work` on all rows as they are, some thousand at a time.
+/// Calls `work` on all rows as they are, some thousand of a document at a time, with the place of the first of them.
 pub(super) fn for_rows(
     sequences: &Sequences<'_>,
     buffer: &mut Vec<f32>,
-    mut work: impl FnMut(&[f32]) -> Result<()>,
+    mut work: impl FnMut(usize, &[f32]) -> Result<()>,
 ) -> Result<()> {
     let w = sequences.width();
     for document in 0..sequences.n_documents() {
@@ -193,7 +198,7 @@ pub(super) fn for_rows(
             let last = (first + CHUNK).min(len);
             buffer.resize((last - first) * w, 0.0);
             sequences.read(document, first..last, buffer)?;
-            work(buffer)?;
+            work(first, buffer)?;
         }
     }
     Ok(())

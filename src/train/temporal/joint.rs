@@ -194,7 +194,7 @@ impl<'a> Run<'a> {
             return Err(Error::argument(format!("rows: expected a document of {need} rows or more, found none")));
         }
         let codes = sequences.are_codes();
-        let frame = if codes { Frame::standard(sequences)? } else { Frame::even(sequences)? };
+        let frame = if codes { Frame::standard(sequences, options.lags)? } else { Frame::even(sequences)? };
         let mut run = Self {
             sequences,
             options: options.clone(),

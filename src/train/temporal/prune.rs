@@ -2,12 +2,16 @@
 //!
 //! In order, every latent is a regression on its predecessors now and on all latents before: (I − M)⁻¹ is the unit triangle
 //! of the Cholesky factor of the residuals' covariance, and B = (I − M) Φ. A weight stays if it is both certain (|t| above
-//! `certainty`) and not negligible (above `smallest` in standard deviations).
+//! `certainty`) and not negligible (above `smallest` in standard deviations). Latents that stand still in all targets, such as
+//! a feature of a document's first row, drive others and are driven by none.
 
 use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
 
 use super::moments::{Moments, factor};
 use crate::error::{Error, Result};
+
+/// A latent whose targets vary less than this, where its variance is 1 over all rows, stands still.
+const STILL: f64 = 1e-6;
 
 /// When a weight counts.
 #[derive(Clone, Copy)]
@@ -38,7 +42,11 @@ pub(super) fn prune(
 ) -> Result<Structure> {
     let n = moments.n();
     let residual = moments.residual(phi);
-    let ordered = DMatrix::from_fn(n, n, |i, j| residual[(order[i], order[j])]);
+    let still = |i: usize| moments.now()[(i, i)] < STILL;
+    let ordered = DMatrix::from_fn(n, n, |i, j| match (order[i], order[j]) {
+        (i, j) if still(i) || still(j) => f64::from(u8::from(i == j)),
+        at => residual[at],
+    });
     let factor = factor(&ordered)
         .ok_or_else(|| Error::numeric("the residuals' covariance is singular: latents that are sums of others?"))?;
     let mut unit = factor.unpack();
@@ -54,11 +62,11 @@ pub(super) fn prune(
     let whole = DMatrix::from_fn(n, n, |i, j| inverse[(rank[i], rank[j])]);
     let b = &whole * phi;
     let noise: Vec<f64> = (0..n).map(|i| spread[rank[i]]).collect();
-    let deviation: Vec<f64> = (0..n).map(|i| moments.now()[(i, i)].sqrt()).collect();
+    let deviation = |who: (usize, usize)| moments.entry(who, who).sqrt();
     let rows = (moments.count as f64).sqrt();
     let stays = |weight: f64, error: f64, from: (usize, usize), to: usize| {
         let smallest = if from.0 == 0 { test.smallest_now } else { test.smallest };
-        weight.abs() * deviation[from.1] >= smallest * deviation[to] && weight.abs() >= test.certainty * error
+        weight.abs() * deviation(from) >= smallest * deviation((0, to)) && weight.abs() >= test.certainty * error
     };
     let past_error = inverse_diagonal(past);
 
@@ -75,7 +83,9 @@ pub(super) fn prune(
         let before: Vec<usize> = (0..phi.ncols())
             .filter(|&c| stays(b[(i, c)], noise[i] * past_error[c].sqrt() / rows, (1 + c / n, c % n), i))
             .collect();
-        refit(moments, i, now, before, &stays, (&mut m_out, &mut b_out))?;
+        if !still(i) {
+            refit(moments, i, now, before, &stays, (&mut m_out, &mut b_out))?;
+        }
         for (p, precision) in precision.iter_mut().enumerate().take(k + 1) {
             *precision += (inverse[(k, p)] / spread[k]).powi(2);
         }
@@ -106,7 +116,7 @@ fn refit(
         let gram = DMatrix::from_fn(size, size, |a, b| moments.entry(who[a], who[b]));
         let cross = DVector::from_fn(size, |a, _| moments.entry((0, i), who[a]));
         let factor = factor(&gram).ok_or_else(|| {
-            Error::numeric(format!("latent {i}: its {size} drivers depend on each other; raise ridge"))
+            Error::numeric(format!("latent {i}: among its {size} drivers are sums of others; leave those features out"))
         })?;
         let weights = factor.solve(&cross);
         if last {

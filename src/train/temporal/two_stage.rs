@@ -114,7 +114,7 @@ pub fn two_stage(
 /// The columns are the latents: B and M.
 fn of_codes(sequences: &Sequences<'_>, options: &TwoStageOptions, progress: &mut Progress<'_>) -> Result<Temporal> {
     let (n, threads) = (sequences.width(), options.thread_count());
-    let frame = Frame::standard(sequences)?;
+    let frame = Frame::standard(sequences, options.lags)?;
     let moments = Moments::of(sequences, &frame, options.lags, threads, progress)?;
     let (phi, past) = moments.regress(options.ridge)?;
     report(progress, 0, 0, "whitening")?;
@@ -306,7 +306,7 @@ fn assemble(sequences: &Sequences<'_>, options: &TwoStageOptions, parts: Parts<'
         instantaneous,
         order: order.into_iter().map(|i| i as u32).collect(),
         mean,
-        deviation: (0..n).map(|i| (moments.now()[(i, i)].sqrt() / scale[i]) as f32).collect(),
+        deviation: scale.iter().map(|scale| (1.0 / scale) as f32).collect(),
         noise,
         mixing,
         features: sequences.features().to_vec(),
@@ -359,6 +359,31 @@ mod tests {
         let forecast = super::super::forecast(&model, &held, 1, &mut silent).unwrap();
         assert!(forecast.from_past > 0.1 && forecast.from_past > forecast.from_shuffled_past + 0.1, "{forecast:?}");
         assert!(forecast.from_past_and_present > forecast.from_past, "{forecast:?}");
+    }
+
+    /// A feature of documents' first rows stands still in all targets.
+    #[test]
+    fn a_feature_of_first_rows_drives_and_is_not_driven() {
+        const LEN: usize = 20;
+        let mut process = Process::new(Shape { n_latents: 4, lags: 1, seed: 1 }).unwrap();
+        let (mut codes, mut first) = (Vec::new(), 0.0);
+        for (t, row) in process.latents(40_000).chunks_exact(4).enumerate() {
+            // It fires with 1, 2 or 3, and pushes latent 0 by twice that a row later.
+            let push = if t % LEN == 1 { 2.0 * first } else { 0.0 };
+            first = if t % LEN == 0 { 1.0 + (t / LEN % 3) as f32 } else { 0.0 };
+            codes.extend([row[0] + push, row[1], row[2], row[3], first]);
+        }
+        let bounds: Vec<usize> = (0..=40_000).step_by(LEN).collect();
+        let codes = Sequences::from_rows(5, codes, &bounds).unwrap().as_codes();
+        let options = TwoStageOptions { lags: 1, ..TwoStageOptions::default() };
+        let model = two_stage(&codes, &options, &mut silent).unwrap();
+        let relations = model.relations();
+        let push = relations.iter().find(|r| (r.from, r.to, r.lag) == (4, 0, 1)).expect("the push is found");
+        assert!((push.weight - 2.0).abs() < 0.2, "{push:?}");
+        assert!(relations.iter().all(|r| r.to != 4 && (r.from != 4 || r.lag == 1)), "{relations:?}");
+        assert!(model.deviation()[4] > 0.3, "its deviation is that over all rows: {}", model.deviation()[4]);
+        let forecast = super::super::forecast(&model, &codes, 1, &mut silent).unwrap();
+        assert!(forecast.latents[4] == 0.0 && forecast.from_past > 0.05, "{forecast:?}");
     }
 
     #[test]
