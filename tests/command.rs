@@ -84,6 +84,38 @@ fn features_are_found_and_become_a_plan_that_passes_its_check() {
     assert!(fails(&["plan", "check", plan], 1).contains("push"));
 }
 
+/// Feature 3 pushes feature 9, feature 5 pushes feature 6; only 3 and 9 have words.
+#[test]
+fn relations_of_features_without_words_can_be_left_out() {
+    use tiller::train::temporal::{Process, Sequences, Shape, TwoStageOptions, two_stage};
+    let dir = tempfile::tempdir().unwrap();
+    let explanations = explanations(dir.path());
+    let mut codes = Process::new(Shape { n_latents: 10, lags: 1, seed: 1 }).unwrap().latents(20_000);
+    let before = codes.clone();
+    for (row, before) in codes.chunks_exact_mut(10).skip(1).zip(before.chunks_exact(10)) {
+        row[9] += 3.0 * before[3];
+        row[6] += 3.0 * before[5];
+    }
+    let codes = Sequences::from_rows(10, codes, &[0, 20_000]).unwrap().as_codes();
+    let options = TwoStageOptions { lags: 1, ..TwoStageOptions::default() };
+    let model = dir.path().join("t.safetensors");
+    two_stage(&codes, &options, &mut tiller::progress::silent).unwrap().save(&model).unwrap();
+    let relations = |more: &[&str]| -> Vec<(u64, u64)> {
+        let args = ["--json", "relations", model.to_str().unwrap(), "--explanations", &explanations, "-n", "1000"];
+        let output = tiller(&[&args, more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.map(|line| (line["from"].as_u64().unwrap(), line["to"].as_u64().unwrap())).collect()
+    };
+    let (all, explained) = (relations(&[]), relations(&["--explained"]));
+    assert!(all.contains(&(5, 6)) && all.contains(&(3, 9)), "{all:?}");
+    let expected = |pair: &&(u64, u64)| [3, 9].contains(&pair.0) && [3, 9].contains(&pair.1);
+    assert_eq!(explained, all.iter().filter(expected).copied().collect::<Vec<_>>());
+    let model = model.to_str().unwrap();
+    assert!(fails(&["relations", model, "--explained"], 2).contains("--explanations"));
+}
+
 /// Rows of NumPy in; a control vector, a probe and coders out, which the library opens again.
 #[test]
 fn vectors_probes_and_coders_from_arrays() {

@@ -22,8 +22,11 @@ const ROWS_A_FEATURE: usize = 100;
 const EXPLAINED: usize = 1_000_000;
 /// Share of the time after which no gain is measured.
 const LATEST: f64 = 0.98;
-/// Tokens that the self-test reads, and scores.
+/// Tokens that the self-test reads, and scores, at most; in shorter runs as many as come in this share of the time.
 const TEST: (usize, usize) = (20_000, 3_000);
+const TESTING: f64 = 0.022;
+/// Tokens that it scores at least.
+const SCORED: usize = 512;
 
 impl Job<'_> {
     pub(super) fn build(&mut self, text: &Text, progress: &mut Progress<'_>) -> Result<()> {
@@ -81,7 +84,11 @@ impl Job<'_> {
     fn test(&self, dictionary: &Arc<Dictionary>, text: &[Document], progress: &mut Progress<'_>) -> Result<Tested> {
         let options = crate::engine::Options { context: 512, ..self.engine_options() };
         let mut engine = Engine::open(self.path, &options)?;
-        let options = self_test::Options { max_tokens: TEST.0, score_tokens: TEST.1, ..self_test::Options::default() };
+        let speed = self.state.speed.as_ref().map_or(0.0, |speed| speed.tokens);
+        let part = (TESTING * self.clock.total() * speed / TEST.0 as f64).min(1.0);
+        let tokens = |most: usize| ((part * most as f64) as usize).max(SCORED);
+        let options =
+            self_test::Options { max_tokens: tokens(TEST.0), score_tokens: tokens(TEST.1), ..Default::default() };
         let made = self_test(&mut engine, dictionary, text, &options, &mut |step| {
             self.clock.tell(progress, "self-test", step)
         })?;

@@ -18,7 +18,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     explanations: Option<PathBuf>,
     /// Only relations of features that have an explanation, both of them
-    #[arg(long, requires = "explanations")]
+    #[arg(long, requires = "explanations", conflicts_with = "after")]
     explained: bool,
     /// How many relations of each kind
     #[arg(short, long = "number", default_value_t = 15, value_name = "N")]
