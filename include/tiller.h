@@ -2533,9 +2533,10 @@ typedef struct {
     double fvu;
     // Cross-entropy recovered there.
     double recovered;
-    // How much more often words of a concept come when the model is steered by other words of it: the median.
+    // How much more often words of a concept come when the model is steered by other words of it: the median;
+    // 0 if there was no time to measure it.
     double gain;
-    // Perplexity of that text, steered over unsteered: the median.
+    // Perplexity of that text, steered over unsteered: the median; 0 likewise.
     double perplexity;
     // Seconds that it took, earlier calls included.
     double seconds;

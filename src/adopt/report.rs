@@ -33,12 +33,17 @@ impl Job<'_> {
             "```sh\ntiller run {name} --dictionary dictionary.gguf --words \"war army military\" --prompt \"The most important thing is\" --compare\n```\n"
         )?;
         writeln!(out, "## Why block {layer}\n")?;
+        let judged = if state.tried.iter().all(|tried| tried.gains.is_empty()) {
+            "There was no time to steer by them, or nothing to compare: of several, the block nearest to two thirds of the \
+             depth was taken."
+        } else {
+            "The model was then steered by the words of a few concepts, and *other* words of each concept were counted: the \
+             figure is how much more often they came than without steering, at the best strength that leaves the text fluent; \
+             the block with the largest mean was taken. (In the mean a figure below 1 counts as 1.)"
+        };
         writeln!(
             out,
-            "Every candidate got a dictionary of {} features, trained on the same text ({} rows). The model was then steered \
-             by the words of a few concepts, and *other* words of each concept were counted: the figure is how much more \
-             often they came than without steering, at the best strength that leaves the text fluent; the block with the \
-             largest mean was taken. (In the mean a figure below 1 counts as 1.)\n",
+            "Every candidate got a dictionary of {} features, trained on the same text ({} rows). {judged}\n",
             state.tried.first().map_or(0, |tried| tried.features),
             state.tried.first().map_or(0, |tried| tried.rows),
         )?;
@@ -48,7 +53,8 @@ impl Job<'_> {
             }
             all
         });
-        writeln!(out, "| block | FVU | {} | geometric mean |", names.join(" | "))?;
+        let heads: String = names.iter().map(|name| format!("{name} | ")).collect();
+        writeln!(out, "| block | FVU | {heads}geometric mean |")?;
         writeln!(out, "|---|---|{}---|", "---|".repeat(names.len()))?;
         for tried in &state.tried {
             let gain = |name: &&str| {
@@ -58,8 +64,9 @@ impl Job<'_> {
                     |(_, gain, perplexity)| format!("{gain:.1}× (ppl {perplexity:.2}×)"),
                 )
             };
-            let cells: Vec<String> = names.iter().map(gain).collect();
-            writeln!(out, "| {} | {:.3} | {} | {:.2}× |", tried.layer, tried.fvu, cells.join(" | "), tried.gain())?;
+            let cells: String = names.iter().map(|name| gain(name) + " | ").collect();
+            let mean = if tried.gains.is_empty() { "–".to_owned() } else { format!("{:.2}×", tried.gain()) };
+            writeln!(out, "| {} | {:.3} | {cells}{mean} |", tried.layer, tried.fvu)?;
         }
         writeln!(out, "\n## The dictionary\n")?;
         writeln!(
@@ -82,14 +89,20 @@ impl Job<'_> {
             100.0 * tested.dead
         )?;
         writeln!(out, "Self-test: {}\n", tested.verdict)?;
-        writeln!(
-            out,
-            "| concept | other words of it, steered over unsteered | perplexity, steered over unsteered |\n|---|---|---|"
-        )?;
-        for (concept, gain, perplexity) in &tested.gains {
-            writeln!(out, "| {concept} | {gain:.1}× | {perplexity:.2}× |")?;
+        match tested.median_gain().zip(tested.median_perplexity()) {
+            None => writeln!(out, "There was no time to steer by concepts: give it more minutes.\n")?,
+            Some((median, perplexity)) => {
+                writeln!(
+                    out,
+                    "| concept | other words of it, steered over unsteered | perplexity, steered over unsteered |\n\
+                     |---|---|---|"
+                )?;
+                for (concept, gain, perplexity) in &tested.gains {
+                    writeln!(out, "| {concept} | {gain:.1}× | {perplexity:.2}× |")?;
+                }
+                writeln!(out, "| median | {median:.1}× | {perplexity:.2}× |\n")?;
+            }
         }
-        writeln!(out, "| median | {:.1}× | {:.2}× |\n", tested.median_gain(), tested.median_perplexity())?;
         let speed = state.speed.clone().unwrap_or_default();
         writeln!(
             out,

@@ -85,24 +85,22 @@ pub struct Tested {
 }
 
 impl Tested {
-    /// The median gain over the concepts.
-    pub fn median_gain(&self) -> f64 {
+    /// The median gain over the concepts; none if there was no time for any.
+    pub fn median_gain(&self) -> Option<f64> {
         median(self.gains.iter().map(|gain| gain.1))
     }
 
     /// The median ratio of perplexities.
-    pub fn median_perplexity(&self) -> f64 {
+    pub fn median_perplexity(&self) -> Option<f64> {
         median(self.gains.iter().map(|gain| gain.2))
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    match (values.get(values.len().saturating_sub(1) / 2), values.get(values.len() / 2)) {
-        (Some(low), Some(high)) => (low + high) / 2.0,
-        _ => 1.0,
-    }
+    let (low, high) = (values.get(values.len().saturating_sub(1) / 2)?, values.get(values.len() / 2)?);
+    Some((low + high) / 2.0)
 }
 
 /// Everything.

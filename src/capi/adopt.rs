@@ -58,9 +58,10 @@ pub struct tiller_adopted {
     pub fvu: f64,
     /// Cross-entropy recovered there.
     pub recovered: f64,
-    /// How much more often words of a concept come when the model is steered by other words of it: the median.
+    /// How much more often words of a concept come when the model is steered by other words of it: the median;
+    /// 0 if there was no time to measure it.
     pub gain: f64,
-    /// Perplexity of that text, steered over unsteered: the median.
+    /// Perplexity of that text, steered over unsteered: the median; 0 likewise.
     pub perplexity: f64,
     /// Seconds that it took, earlier calls included.
     pub seconds: f64,
@@ -117,8 +118,8 @@ pub unsafe extern "C" fn tiller_adopt(
             l0: made.tested.l0,
             fvu: made.tested.fvu,
             recovered: made.tested.recovered,
-            gain: made.tested.median_gain(),
-            perplexity: made.tested.median_perplexity(),
+            gain: made.tested.median_gain().unwrap_or_default(),
+            perplexity: made.tested.median_perplexity().unwrap_or_default(),
             seconds: made.seconds,
             fits: u32::from(made.tested.fits),
             reserved: 0,

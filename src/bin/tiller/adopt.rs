@@ -83,6 +83,11 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         }));
     }
     let tried = made.tried.iter().map(|t| format!("{}: {:.2}×", t.layer, t.gain())).collect::<Vec<_>>().join(", ");
+    let gain = tested.median_gain().zip(tested.median_perplexity());
+    let gain = gain.map_or_else(
+        || "not measured, for want of time".to_owned(),
+        |(gain, perplexity)| format!("{gain:.1}× at {perplexity:.2}× the perplexity"),
+    );
     out.facts(&[
         ("dictionary", made.dictionary.display().to_string()),
         ("explanations", made.explanations.display().to_string()),
@@ -92,7 +97,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         ("L0, FVU", format!("{:.1}, {:.3}", tested.l0, tested.fvu)),
         ("recovered", format!("{:.3}", tested.recovered)),
         ("self-test", tested.verdict.clone()),
-        ("median gain", format!("{:.1}× at {:.2}× the perplexity", tested.median_gain(), tested.median_perplexity())),
+        ("median gain", gain),
         ("minutes", format!("{:.1}", made.seconds / 60.0)),
     ])
 }
