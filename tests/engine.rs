@@ -11,6 +11,7 @@ use tiller::Kind;
 use tiller::activations::{Activations, RowType};
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use tiller::engine::{Document, Engine, Generate, Harvest, Message, Options, Stop, requantize};
+use tiller::eval::expected::Expectation;
 use tiller::eval::output::{self, Output};
 use tiller::explain::Match;
 use tiller::hook_point::{HookPoint, Site};
@@ -347,6 +348,41 @@ fn output_scores_keep_the_features_that_make_the_model_say_the_words() {
         let nothing = output::rank(&mut engine, &dictionary, &candidates[3..], &["war"], 3, &options, &mut silent);
         assert!(nothing.unwrap().is_empty());
         let cancelled = output::lifts(&mut engine, &dictionary, &[0], &["war"], &options, &mut |_| false).unwrap_err();
+        assert_eq!(cancelled.kind(), Kind::Cancelled);
+    }
+}
+
+#[test]
+fn what_a_plan_is_expected_to_do_is_calculated() {
+    let _turn = support::turn();
+    for path in models() {
+        let (mut engine, model) = (open(&path, true), Model::open(&path).unwrap());
+        let mut word = vec![0.0; engine.d_model()];
+        model.unembedding_row(engine.tokenize(" war", false).unwrap()[0], &mut word).unwrap();
+        let (n_layer, d_model) = (engine.n_layer(), engine.d_model());
+        let toward = |size: f32| {
+            let rule = Rule::vector(Vector::Values(word.clone()), Some(n_layer - 2), Strength::norm(size));
+            Ok(Arc::new(Plan::new([rule]).compile(&[], n_layer, d_model, Route::Auto)?))
+        };
+        let prompts = ["Once upon a time".to_owned(), "Most of us".to_owned()];
+        let draft = Generate { max_tokens: 8, ..Generate::default() };
+        let texts = Expectation::new(&mut engine, &prompts, &draft).unwrap();
+        let mut effect = |plan: &Arc<Compiled>| texts.effect(&mut engine, plan, &["war"]).unwrap();
+        let nothing = Arc::new(Plan::new([]).compile(&[], n_layer, d_model, Route::Auto).unwrap());
+        let none = effect(&nothing);
+        // Log probabilities are kept in 16 bits.
+        assert!((none.gain - 1.0).abs() < 1e-2 && (none.perplexity - 1.0).abs() < 1e-2, "{none:?}");
+        let [away, little, more] = [-0.2, 0.1, 0.3].map(|size| effect(&toward(size).unwrap()));
+        assert!(away.gain < 1.0 && little.gain > 1.0 && more.gain > little.gain, "{away:?} {little:?} {more:?}");
+        assert!(more.perplexity > little.perplexity && little.perplexity > 0.99, "{little:?} {more:?}");
+        assert_eq!(little, effect(&toward(0.1).unwrap()), "nothing is drawn");
+
+        let search = |engine: &mut Engine| texts.at_cost(engine, 1.25, &["war"], &toward, &mut silent).unwrap();
+        let found = search(&mut engine);
+        let best = found.best.unwrap_or_else(|| panic!("some push costs a quarter: {found:?}"));
+        assert!((best.effect.perplexity.ln() / 1.25_f64.ln() - 1.0).abs() <= 0.1, "{best:?}");
+        assert!(engine.plan().is_none() && search(&mut engine).best == Some(best), "the same again");
+        let cancelled = texts.at_cost(&mut engine, 1.25, &["war"], &toward, &mut |_| false).unwrap_err();
         assert_eq!(cancelled.kind(), Kind::Cancelled);
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::Job;
-use super::layers::quick;
+use super::layers;
 use super::state::Tested;
 use super::text::Text;
 use crate::activations::Activations;
 use crate::dictionary::Dictionary;
 use crate::engine::{Document, Engine};
 use crate::error::Result;
+use crate::eval::gain::Gauge;
 use crate::eval::self_test::{self, self_test};
 use crate::explain::Explanations;
 use crate::file::gguf::GgmlType;
@@ -111,7 +112,8 @@ impl Job<'_> {
         progress: &mut Progress<'_>,
     ) -> Result<Vec<(String, f64, f64)>> {
         let suite = &self.options.suite;
-        let (mut engine, gauge) = self.gauge(suite, quick(40, &[0.5, 1.0, 1.5, 2.0, 3.0], 1))?;
+        let mut engine = self.steering_engine()?;
+        let gauge = Gauge::new(&mut engine, suite, layers::gains())?;
         let mut gains = Vec::new();
         for concept in &suite.concepts {
             let what = format!("steering by {}:", concept.name);

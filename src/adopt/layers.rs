@@ -11,8 +11,8 @@ use crate::activations::Activations;
 use crate::dictionary::Dictionary;
 use crate::engine::{Engine, Generate};
 use crate::error::{Error, Result};
-use crate::eval::concepts::{Search, Suite};
-use crate::eval::gain::{self, Gauge};
+use crate::eval::expected::Expectation;
+use crate::eval::gain::{self, SearchBy};
 use crate::eval::quality;
 use crate::eval::trial;
 use crate::explain::counted::Count;
@@ -31,11 +31,13 @@ const WORDS: usize = 5000;
 pub(super) const BATCH: usize = 1024;
 /// Learning rate, for that batch.
 pub(super) const LR: f32 = 3e-3;
-/// Concepts that layers are compared on, at most.
-const CONCEPTS: usize = 6;
+/// Tokens of each text that is read to see what steering would do, and the ratio of perplexities that steering may cost there:
+/// what is drawn at that strength has 1.3 to 1.5 times the perplexity.
+const READ: usize = 24;
+const COST: f64 = 1.25;
 /// Share of the time at which no further concept is begun, and at which one is broken off.
-const COMPARED: f64 = 0.40;
-const LATEST: f64 = 0.50;
+const COMPARED: f64 = 0.36;
+const LATEST: f64 = 0.45;
 
 /// The layers to try.
 pub(super) fn candidates(options: &Options, n_layer: usize) -> Result<Vec<usize>> {
@@ -56,12 +58,16 @@ pub(super) fn candidates(options: &Options, n_layer: usize) -> Result<Vec<usize>
     Ok(layers)
 }
 
-/// How gains are measured here: one sampled text a prompt. Of a large vocabulary all is sorted to keep the likely part of it,
-/// which takes as long as the model does; a lower temperature keeps the unlikely away as well.
-pub(super) fn quick(tokens: usize, strengths: &[f32], refine: usize) -> gain::Options {
-    let sampled = Generate { max_tokens: tokens, temperature: 0.7, seed: 1, ..Generate::default() };
-    let search = Search { strengths: strengths.to_vec(), refine, max_perplexity: 1.7, ..Search::default() };
-    gain::Options { search, search_drafts: vec![sampled.clone()], drafts: vec![sampled], ..gain::Options::default() }
+/// How texts are drawn here. Of a large vocabulary all is sorted to keep the likely part of it, which takes as long as the
+/// model does; a lower temperature keeps the unlikely away as well.
+fn draft(max_tokens: usize) -> Generate {
+    Generate { max_tokens, temperature: 0.7, seed: 1, ..Generate::default() }
+}
+
+/// How gains are measured: one sampled text a prompt, at a strength that is calculated.
+pub(super) fn gains() -> gain::Options {
+    let search = SearchBy::Expectation { draft: draft(READ), cost: COST };
+    gain::Options { search, drafts: vec![draft(40)], ..gain::Options::default() }
 }
 
 impl Job<'_> {
@@ -85,13 +91,12 @@ impl Job<'_> {
         self.save()
     }
 
-    /// Steers every layer by one concept after the other, so that all are judged by the same ones, as many as there is
+    /// Asks every layer for one concept after the other, so that all are judged by the same ones, as many as there is
     /// time for.
     fn compare(&mut self, progress: &mut Progress<'_>) -> Result<()> {
-        let mut concepts = self.options.suite.concepts.clone();
-        concepts.truncate(CONCEPTS);
-        let suite = Suite { concepts, ..self.options.suite.clone() };
-        let (mut engine, gauge) = self.gauge(&suite, quick(24, &[0.6, 1.2, 2.0, 3.0], 0))?;
+        let suite = &self.options.suite;
+        let mut engine = self.steering_engine()?;
+        let texts = Expectation::new(&mut engine, &suite.search_prompts, &draft(READ))?;
         let mut trials = Vec::new();
         for layer in self.state.tried.iter().map(|tried| tried.layer) {
             let (dictionary, explanations) = self.trial(layer);
@@ -107,11 +112,12 @@ impl Job<'_> {
             let mut gains = Vec::new();
             for (layer, dictionary, explanations) in &trials {
                 let what = format!("layer {layer}: steering by {}:", concept.name);
-                let gain = self.clock.in_time(LATEST, &what, progress, |progress| {
-                    gauge.gain(&mut engine, dictionary, explanations, concept, progress)
+                let made = self.clock.in_time(LATEST, &what, progress, |progress| {
+                    gain::expected(&mut engine, &texts, dictionary, explanations, concept, COST, progress)
                 })?;
-                let Some(gain) = gain else { return Ok(()) };
-                gains.push((concept.name.clone(), gain.effect().gain, gain.effect().perplexity));
+                let Some(made) = made else { return Ok(()) };
+                let (gain, perplexity) = made.map_or((1.0, 1.0), |made| (made.effect.gain, made.effect.perplexity));
+                gains.push((concept.name.clone(), gain, perplexity));
             }
             self.state.tried.iter_mut().zip(gains).for_each(|(tried, gain)| tried.gains.push(gain));
             self.save()?;
@@ -126,13 +132,10 @@ impl Job<'_> {
         (path("gguf"), path("jsonl"))
     }
 
-    /// The engine, and what it writes unsteered.
-    pub(super) fn gauge(&self, suite: &Suite, options: gain::Options) -> Result<(Engine, Gauge)> {
-        let sequences = trial::SEQUENCES;
-        let sizes = crate::engine::Options { context: 4096, sequences, ..self.engine_options() };
-        let mut engine = Engine::open(self.path, &sizes)?;
-        let gauge = Gauge::new(&mut engine, suite, options)?;
-        Ok((engine, gauge))
+    /// An engine that reads and writes many texts side by side.
+    pub(super) fn steering_engine(&self) -> Result<Engine> {
+        let sizes = crate::engine::Options { context: 4096, sequences: trial::SEQUENCES, ..self.engine_options() };
+        Engine::open(self.path, &sizes)
     }
 
     /// A small dictionary for a layer.

@@ -1,15 +1,15 @@
 //! Floor 8: any model made steerable on the machine it runs on, in a given time.
 //!
-//! [`adopt`] harvests rows of a few layers, trains a small dictionary on each, explains it and measures how much more the
-//! model speaks of a few concepts when it is steered by their words. The layer where that works best gets the rest of the
-//! time: more rows, a larger dictionary, explanations, a self-test, and a report that says what was measured and why that
-//! layer was taken.
+//! [`adopt`] harvests rows of a few layers, trains a small dictionary on each, explains it and calculates how much more the
+//! model would speak of a few concepts if it were steered by their words, at equal cost
+//! ([`expected`](crate::eval::expected)). The layer where that works best gets the rest of the time: more rows, a larger
+//! dictionary, explanations, a self-test, and a report that says what was measured and why that layer was taken.
 //!
 //! | until this share of the time | what | file |
 //! |---|---|---|
 //! | 0.02 | how fast the model runs, and whether a copy with weights of another type runs faster | `harvest.rs` |
 //! | 0.16 | rows of all candidate layers, in one pass | `harvest.rs` |
-//! | 0.40 | for each a dictionary, explanations, gains | `layers.rs` |
+//! | 0.36 | for each a dictionary, explanations, expected gains | `layers.rs` |
 //! | 0.68 | rows of the best layer | `harvest.rs` |
 //! | 0.80 | the dictionary | `build.rs` |
 //! | 0.97 | statistics, explanations, self-test, gains, the report | `build.rs`, `report.rs` |

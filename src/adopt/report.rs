@@ -37,9 +37,10 @@ impl Job<'_> {
             "There was no time to steer by them, or nothing to compare: of several, the block nearest to two thirds of the \
              depth was taken."
         } else {
-            "The model was then steered by the words of a few concepts, and *other* words of each concept were counted: the \
-             figure is how much more often they came than without steering, at the best strength that leaves the text fluent; \
-             the block with the largest mean was taken. (In the mean a figure below 1 counts as 1.)"
+            "Then it was calculated what steering by the words of a few concepts would do to the model's next word, in neutral \
+             text that it had written: the figure is how much likelier *other* words of the concept become, at the strength at \
+             which the model finds its steered choice about a quarter more surprising; the block with the largest mean was \
+             taken. (In the mean a figure below 1 counts as 1. Written text moves further, see the last table.)"
         };
         writeln!(
             out,

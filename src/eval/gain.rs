@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::concepts::{Concept, Continuation, Effect, Found, Search, Suite, Tally};
+use super::concepts::{Concept, Continuation, Effect, Found, Search, Suite, Tally, Trial};
+use super::expected::Expectation;
 use super::output::{self, Output};
 use super::trial::{Comparison, drafts, wanted};
 use crate::dictionary::Dictionary;
@@ -22,10 +23,8 @@ pub struct Options {
     pub features: usize,
     /// Ranks features by what they make the model say; else by their explanations alone.
     pub output: Option<Output>,
-    /// How strengths are searched, in multiples of a feature's mean activation.
-    pub search: Search,
-    /// How the texts of the search are written.
-    pub search_drafts: Vec<Generate>,
+    /// How strengths are searched.
+    pub search: SearchBy,
     /// How the texts that are scored are written.
     pub drafts: Vec<Generate>,
 }
@@ -35,11 +34,30 @@ impl Default for Options {
         Self {
             features: 6,
             output: Some(Output::default()),
-            search: Search::default(),
-            search_drafts: drafts(40).into_iter().skip(1).collect(),
+            search: SearchBy::Texts { search: Search::default(), drafts: drafts(40).into_iter().skip(1).collect() },
             drafts: drafts(50).to_vec(),
         }
     }
+}
+
+/// What a search judges a strength by.
+#[derive(Clone, Debug)]
+pub enum SearchBy {
+    /// Words in texts that are written under it.
+    Texts {
+        /// Strengths in multiples of a feature's mean activation, and what counts as fluent.
+        search: Search,
+        /// How the texts are written: all of these ways.
+        drafts: Vec<Generate>,
+    },
+    /// The expected next words in unsteered texts, written in the way of `draft`: the strength whose expected ratio of
+    /// perplexities is `cost`. Nothing is left to chance, and it is several times faster. See [`expected`](super::expected).
+    Expectation {
+        /// How the texts are written.
+        draft: Generate,
+        /// The ratio.
+        cost: f64,
+    },
 }
 
 /// What steering by a concept's words did.
@@ -72,17 +90,31 @@ impl Gain {
 /// A model, and what it writes unsteered: made once, for any number of dictionaries and concepts.
 pub struct Gauge {
     options: Options,
-    searching: Comparison,
+    searching: Searching,
     scoring: Comparison,
+}
+
+/// The unsteered texts of the search.
+enum Searching {
+    Texts(Comparison, Search),
+    Expectation(Expectation, f64),
 }
 
 impl Gauge {
     /// Writes the unsteered texts.
     ///
     /// # Errors
-    /// See [`Comparison::new`].
+    /// See [`Comparison::new`] and [`Expectation::new`].
     pub fn new(engine: &mut Engine, suite: &Suite, options: Options) -> Result<Self> {
-        let searching = Comparison::new(engine, suite.search_prompts.clone(), &options.search_drafts)?;
+        let prompts = &suite.search_prompts;
+        let searching = match &options.search {
+            SearchBy::Texts { search, drafts } => {
+                Searching::Texts(Comparison::new(engine, prompts.clone(), drafts)?, search.clone())
+            }
+            SearchBy::Expectation { draft, cost } => {
+                Searching::Expectation(Expectation::new(engine, prompts, draft)?, *cost)
+            }
+        };
         let scoring = Comparison::new(engine, suite.prompts.clone(), &options.drafts)?;
         Ok(Self { options, searching, scoring })
     }
@@ -115,7 +147,13 @@ impl Gauge {
         let (n_layer, d_model) = (engine.n_layer(), engine.d_model());
         let plan = |strength| steer(dictionary, &matches, strength, n_layer, d_model);
         let target = wanted(&words.join(" "), &matches);
-        let found = self.searching.search(engine, &self.options.search, &target, &plan, progress)?;
+        let found = match &self.searching {
+            Searching::Texts(texts, search) => texts.search(engine, search, &target, &plan, progress)?,
+            Searching::Expectation(texts, cost) => {
+                let target: Vec<&str> = target.iter().map(String::as_str).collect();
+                texts.at_cost(engine, *cost, &target, &plan, progress)?
+            }
+        };
         let texts = match found.best {
             Some(best) => self.scoring.steered(engine, &plan(best.strength)?)?,
             None => self.scoring.unsteered().to_vec(),
@@ -153,6 +191,33 @@ impl Gauge {
 
 fn compile(dictionary: &Arc<Dictionary>, rule: Rule, n_layer: usize, d_model: usize) -> Result<Arc<Compiled>> {
     Ok(Arc::new(Plan::new([rule]).compile(&[("d", dictionary.clone())], n_layer, d_model, Route::Auto)?))
+}
+
+/// What is expected of a dictionary: what steering by the words of `concept` would do to its *other* words, at the strength
+/// whose expected ratio of perplexities is `cost`. Nothing is drawn, so dictionaries can be compared by it. None if no
+/// explanation holds any of the words, or every strength costs more.
+///
+/// # Errors
+/// See [`output::rank`] and [`Expectation::at_cost`].
+pub fn expected(
+    engine: &mut Engine,
+    texts: &Expectation,
+    dictionary: &Arc<Dictionary>,
+    explanations: &Explanations,
+    concept: &Concept,
+    cost: f64,
+    progress: &mut Progress<'_>,
+) -> Result<Option<Trial>> {
+    let Options { features, output, .. } = Options::default();
+    let words: Vec<&str> = concept.words.iter().map(String::as_str).collect();
+    let held_out: Vec<&str> = concept.held_out.iter().map(String::as_str).collect();
+    let matches = output::choose(engine, dictionary, explanations, &words, features, output.as_ref(), progress)?;
+    if matches.is_empty() {
+        return Ok(None);
+    }
+    let (n_layer, d_model) = (engine.n_layer(), engine.d_model());
+    let plan = |strength| steer(dictionary, &matches, strength, n_layer, d_model);
+    Ok(texts.at_cost(engine, cost, &held_out, &plan, progress)?.best)
 }
 
 /// Raises the features of `matches`, by their weights, to `strength` multiples of their mean activations.

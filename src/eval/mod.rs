@@ -6,6 +6,7 @@
 //! | [`concepts`] | does steering by a concept's words work, and how hard should it be? |
 //! | [`diagnosis`] | what is wrong with a dictionary that does not fit? |
 //! | [`drift`] | what does quantizing the model do to a dictionary? (feature `engine`) |
+//! | [`expected`] | what does a plan do to the next word, before any is drawn? (feature `engine`) |
 //! | [`gain`] | how much more does a model speak of a concept when steered by its words? (feature `engine`) |
 //! | [`mpc`] | do single features say what concepts' log-odds are? |
 //! | [`output`] | which features that read a concept also make the model write it? (feature `engine`) |
@@ -20,6 +21,8 @@ pub mod concepts;
 pub mod diagnosis;
 #[cfg(feature = "engine")]
 pub mod drift;
+#[cfg(feature = "engine")]
+pub mod expected;
 #[cfg(feature = "engine")]
 pub mod gain;
 pub mod mpc;

@@ -244,7 +244,7 @@ fn push(
 }
 
 /// The tokens that begin each word: in the middle of a sentence, at its start, and capitalised.
-fn first_tokens(engine: &Engine, words: &[&str]) -> Result<Vec<Vec<usize>>> {
+pub(super) fn first_tokens(engine: &Engine, words: &[&str]) -> Result<Vec<Vec<usize>>> {
     let mut all = Vec::with_capacity(words.len());
     for word in words.iter().map(|word| word.to_lowercase()) {
         let mut initials = word.chars();

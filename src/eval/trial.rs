@@ -157,16 +157,25 @@ impl Comparison {
         plan: &dyn Fn(f32) -> Result<Arc<Compiled>>,
         progress: &mut Progress<'_>,
     ) -> Result<Found> {
-        let total = (search.strengths.len() + search.refine) as u64;
-        let (mut done, mut note) = (0, String::new());
-        search_strength(search, &mut |strength| {
-            if !progress(Step { done, total, note: &note }) {
-                return Err(Error::cancelled());
-            }
-            let effect = self.effect(engine, &plan(strength)?, wanted)?;
-            done += 1;
-            note = format!("strength {strength:.2}: gain {:.1}, perplexity {:.2}", effect.gain, effect.perplexity);
-            Ok(effect)
-        })
+        let total = search.strengths.len() + search.refine;
+        search_strength(search, &mut telling(total, progress, |strength| self.effect(engine, &plan(strength)?, wanted)))
+    }
+}
+
+/// `effect`, which tells `progress` of every trial of at most `total`, and what the one before did; a cancelled one fails.
+pub(super) fn telling<'a>(
+    total: usize,
+    progress: &'a mut Progress<'_>,
+    mut effect: impl FnMut(f32) -> Result<Effect> + 'a,
+) -> impl FnMut(f32) -> Result<Effect> + 'a {
+    let (mut done, mut note) = (0, String::new());
+    move |strength| {
+        if !progress(Step { done, total: total as u64, note: &note }) {
+            return Err(Error::cancelled());
+        }
+        let effect = effect(strength)?;
+        done += 1;
+        note = format!("strength {strength:.2}: gain {:.1}, perplexity {:.2}", effect.gain, effect.perplexity);
+        Ok(effect)
     }
 }

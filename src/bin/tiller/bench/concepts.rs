@@ -20,7 +20,7 @@ use serde_json::json;
 use tiller::dictionary::Dictionary;
 use tiller::engine::Engine;
 use tiller::eval::concepts::{Concept, Search, Suite};
-use tiller::eval::gain::{Gain, Gauge, Options};
+use tiller::eval::gain::{Gain, Gauge, Options, SearchBy};
 use tiller::eval::output::Output;
 use tiller::eval::trial::{SEQUENCES, drafts};
 use tiller::explain::Explanations;
@@ -54,7 +54,10 @@ pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
     let options = Options {
         features: args.features,
         output: (args.rank == Rank::Output).then(Output::default),
-        search: Search { max_perplexity: args.max_perplexity, ..Search::default() },
+        search: SearchBy::Texts {
+            search: Search { max_perplexity: args.max_perplexity, ..Search::default() },
+            drafts: drafts(40).into_iter().skip(1).collect(),
+        },
         drafts: drafts(args.max_tokens).to_vec(),
         ..Options::default()
     };
