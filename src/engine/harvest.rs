@@ -120,12 +120,15 @@ fn document(line: &str) -> std::result::Result<Document, String> {
 
 /// Windows that are computed together.
 #[derive(Default)]
-struct Batch {
+pub(super) struct Batch {
     tokens: Vec<i32>,
     meta: Vec<RowMeta>,
     /// Where each window ends.
     ends: Vec<usize>,
 }
+
+/// Takes the rows of a window at one of the points, with its tokens.
+pub(super) type Sink<'s> = &'s mut dyn FnMut(usize, &[f32], &[i32]) -> Result<()>;
 
 impl Engine {
     /// Harvests `text` into `directory`. What is there already (of the same text, model and layers) is kept and not
@@ -153,11 +156,10 @@ impl Engine {
         let started = std::time::Instant::now();
         let done = writers.first().map_or(0, |(_, writer)| writer.meta().documents_done);
         let before = writers.first().map_or(0, |(_, writer)| writer.meta().n_rows);
-        // A batch is computed at once, so that each row of the last block is there, and stays within one graph.
-        let room = self.options().batch.min(self.options().context);
-        let window = options.window.min(room);
+        let points: Vec<HookPoint> = writers.iter().map(|(point, _)| *point).collect();
+        let window = options.window.min(self.room());
         let all_outputs = last + 1 == self.n_layer();
-        self.hook_mut().capture(options.layers.iter().map(|&layer| options.point(layer)))?;
+        self.hook_mut().capture(points.iter().copied())?;
         self.hook_mut().stop_after((options.early_stop && !all_outputs).then_some(last));
         let mut work = || -> Result<(u64, u64, bool)> {
             let (mut batch, mut n_tokens, mut documents) = (Batch::default(), 0_u64, done);
@@ -169,8 +171,10 @@ impl Engine {
                 }
                 let tokens = self.document_tokens(document)?;
                 for part in tokens.chunks(window).filter(|part| part.len() > 1) {
-                    if batch.tokens.len() + part.len() > room || batch.ends.len() >= self.options().sequences.max(1) {
-                        n_tokens += self.harvest_batch(&mut batch, all_outputs, &mut writers)?;
+                    if !self.fits(&batch, part) {
+                        n_tokens += self.harvest_batch(&mut batch, &points, &mut |i, rows, tokens| {
+                            writers[i].1.window(rows, tokens)
+                        })?;
                         report(progress, n_tokens, total, "")?;
                     }
                     batch.push(part)?;
@@ -178,11 +182,13 @@ impl Engine {
                 documents += 1;
                 // Shards end with a document, so that a resumed harvest starts with one.
                 if writers.iter().any(|(_, writer)| writer.is_full()) {
-                    n_tokens += self.harvest_batch(&mut batch, all_outputs, &mut writers)?;
+                    n_tokens += self
+                        .harvest_batch(&mut batch, &points, &mut |i, rows, tokens| writers[i].1.window(rows, tokens))?;
                     writers.iter_mut().try_for_each(|(_, writer)| writer.flush(documents))?;
                 }
             }
-            n_tokens += self.harvest_batch(&mut batch, all_outputs, &mut writers)?;
+            n_tokens +=
+                self.harvest_batch(&mut batch, &points, &mut |i, rows, tokens| writers[i].1.window(rows, tokens))?;
             progress(Step { done: n_tokens, total, note: "" }); // all is done: there is nothing left to cancel
             Ok((n_tokens, documents, documents == text.len() as u64))
         };
@@ -199,19 +205,7 @@ impl Engine {
 
     /// One writer a layer.
     fn writers(&self, text: &[Document], directory: &Path, options: &Harvest) -> Result<Vec<(HookPoint, Writer)>> {
-        let mut model = Model::open(self.path())?;
-        if let Some(path) = &options.counts_as {
-            let other = Model::open(path)?;
-            let kinship = Kinship::of(other.fingerprint(), model.fingerprint());
-            if kinship < Kinship::Sibling {
-                let (path, own) = (path.display(), self.path().display());
-                return Err(Error::mismatch(format!(
-                    "{path}: expected the checkpoint of {own}, found {}",
-                    kinship.describe()
-                )));
-            }
-            model = other;
-        }
+        let model = self.counted_as(options.counts_as.as_deref())?;
         let identity = identity(text);
         let mut layers = options.layers.clone();
         layers.sort_unstable();
@@ -246,6 +240,32 @@ impl Engine {
             )));
         }
         Ok(writers)
+    }
+
+    /// The model as whose rows those of this one are marked: itself, or another quantization of it.
+    pub(super) fn counted_as(&self, other: Option<&Path>) -> Result<Model> {
+        let model = Model::open(self.path())?;
+        let Some(path) = other else { return Ok(model) };
+        let other = Model::open(path)?;
+        let kinship = Kinship::of(other.fingerprint(), model.fingerprint());
+        if kinship < Kinship::Sibling {
+            let (path, own) = (path.display(), self.path().display());
+            return Err(Error::mismatch(format!(
+                "{path}: expected the checkpoint of {own}, found {}",
+                kinship.describe()
+            )));
+        }
+        Ok(other)
+    }
+
+    /// Tokens that are computed at once: so that each row of the last block is there, and all stay within one graph.
+    pub(super) fn room(&self) -> usize {
+        self.options().batch.min(self.options().context)
+    }
+
+    /// Whether a window has room beside those of a batch.
+    pub(super) fn fits(&self, batch: &Batch, window: &[i32]) -> bool {
+        batch.tokens.len() + window.len() <= self.room() && batch.ends.len() < self.options().sequences.max(1)
     }
 
     /// The rows `[tokens.len(), d_model]` at `point` of one window, read from an empty cache; the graph ends after its block.
@@ -288,8 +308,8 @@ impl Engine {
         }
     }
 
-    /// Computes a batch, empties it and hands the rows on; the number of its tokens.
-    fn harvest_batch(&mut self, batch: &mut Batch, outputs: bool, writers: &mut [(HookPoint, Writer)]) -> Result<u64> {
+    /// Computes a batch, empties it and hands the rows at the captured `points` on; the number of its tokens.
+    pub(super) fn harvest_batch(&mut self, batch: &mut Batch, points: &[HookPoint], sink: Sink<'_>) -> Result<u64> {
         let n = batch.tokens.len();
         if n == 0 {
             return Ok(0);
@@ -297,12 +317,13 @@ impl Engine {
         self.forget();
         self.epoch += 1;
         // The graph needs one output at least; rows of the last block are outputs.
+        let outputs = points.iter().any(|point| point.layer() + 1 == self.n_layer());
         let mut logits = vec![i8::from(outputs); n];
         if let Some(last) = logits.last_mut() {
             *last = 1;
         }
         self.decode(&mut batch.tokens, &batch.meta, &mut logits)?;
-        for (point, writer) in writers {
+        for (i, point) in points.iter().enumerate() {
             let captured = self.hook_mut().take_captured(*point);
             if captured.meta != batch.meta {
                 return Err(self.finish().err().unwrap_or_else(|| {
@@ -313,7 +334,7 @@ impl Engine {
             let mut start = 0;
             for &end in &batch.ends {
                 let rows = captured.rows.get(start * width..end * width).unwrap_or_default();
-                writer.window(rows, batch.tokens.get(start..end).unwrap_or_default())?;
+                sink(i, rows, batch.tokens.get(start..end).unwrap_or_default())?;
                 start = end;
             }
         }
@@ -324,7 +345,7 @@ impl Engine {
 }
 
 impl Batch {
-    fn push(&mut self, window: &[i32]) -> Result<()> {
+    pub(super) fn push(&mut self, window: &[i32]) -> Result<()> {
         let number = |n: usize| i32::try_from(n).map_err(|_| Error::argument("the batch is too large"));
         let sequence = number(self.ends.len())?;
         for (i, &token) in window.iter().enumerate() {
@@ -337,7 +358,7 @@ impl Batch {
 }
 
 /// A hash of the text.
-fn identity(text: &[Document]) -> String {
+pub(super) fn identity(text: &[Document]) -> String {
     let mut hash = Sha256::new();
     let mut add = |part: &str| {
         hash.update((part.len() as u64).to_le_bytes());

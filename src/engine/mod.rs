@@ -10,6 +10,7 @@ mod last_rows;
 mod log;
 mod quantize;
 mod score;
+mod stream;
 mod text;
 mod threads;
 
@@ -24,6 +25,7 @@ pub use generate::{Generate, Generation, Stop};
 pub use harvest::{Document, Harvest, Harvested, documents};
 pub use quantize::{convert, packer, requantize};
 pub use score::Score;
+pub use stream::Streamed;
 pub use text::Message;
 
 use crate::error::{Error, Kind, Result};

@@ -8,7 +8,7 @@ use super::finish::finish;
 use super::metrics::{HeldOut, Metrics};
 use super::options::Options;
 use super::reconstruct::Totals;
-use super::rows::{Rows, Split, order};
+use super::rows::{Rows, Selection, Split, order};
 use super::update::{Forms, Shape};
 use super::variant::Rule;
 use super::weights::State;
@@ -244,12 +244,24 @@ impl<'a> Run<'a> {
     }
 
     /// The dictionary that the state is.
-    pub(super) fn dictionary(self, progress: &mut Progress<'_>) -> Result<Dictionary> {
-        let Self { rows, options, mut state, split, forms, batch, .. } = self;
+    pub(super) fn dictionary(mut self, progress: &mut Progress<'_>) -> Result<Dictionary> {
+        let train = std::mem::replace(&mut self.split.train, Selection::First(0));
+        let rows = self.rows;
+        self.dictionary_over(rows, &train, progress)
+    }
+
+    /// The dictionary that the state is, with the statistics of some rows.
+    pub(super) fn dictionary_over(
+        self,
+        rows: &Rows<'_>,
+        some: &Selection,
+        progress: &mut Progress<'_>,
+    ) -> Result<Dictionary> {
+        let Self { options, mut state, forms, batch, .. } = self;
         // Statistics have a batch of their own, and the moments have done their work.
         drop(batch);
         state.forget_moments();
-        finish(state, &forms, rows, &split.train, &options, progress)
+        finish(state, &forms, rows, some, &options, progress)
     }
 }
 

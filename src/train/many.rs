@@ -82,7 +82,8 @@ impl Shared {
     }
 }
 
-fn check(options: &[Options], checkpoints: &[PathBuf]) -> Result<()> {
+/// Whether `options` can share their batches, and each has a checkpoint or none has.
+pub(super) fn check(options: &[Options], checkpoints: &[PathBuf]) -> Result<()> {
     let Some(first) = options.first() else {
         return Err(Error::argument("train: expected options of one run or more, found none"));
     };

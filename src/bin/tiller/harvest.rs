@@ -57,7 +57,7 @@ enum Dtype {
     F32,
 }
 
-fn site(text: &str) -> std::result::Result<Site, String> {
+pub(crate) fn site(text: &str) -> std::result::Result<Site, String> {
     text.parse().map_err(|e: Error| e.message().to_owned())
 }
 

@@ -5,6 +5,7 @@
 //! orthogonal by Newton and Schulz's iteration, which is products of matrices and so as fast as they are.
 
 use nalgebra::DMatrix;
+use rand::Rng;
 
 use crate::error::{Error, Result};
 use crate::num::{Mat, dot, gemm};
@@ -16,6 +17,13 @@ const SOFTNESS: f32 = 0.5;
 const BLOCK: usize = 2048;
 /// A step that turns no row by more than this is the last: 1 − |cos|.
 const TOLERANCE: f32 = 1e-5;
+/// Steps until components that turn by less than [`STILL`] count as found.
+const ROUND: usize = 6;
+const STILL: f32 = 1e-2;
+/// Rounds without a find after which the rest is left to chance.
+const FRUITLESS: usize = 3;
+/// Chance in the starts; rows have values around 1.
+const CHANCE: f32 = 0.2;
 
 /// The rotation W `[n, n]`, row-major, that makes the columns of X Wᵀ as independent as they get, for white rows `x`
 /// `[m, n]`, starting from `w`. Stops after `steps` steps at the latest.
@@ -28,38 +36,124 @@ pub(super) fn unmix(
     progress: &mut Progress<'_>,
 ) -> Result<Vec<f32>> {
     orthogonalize(&mut w, n, threads)?;
-    let (mut y, mut next, mut slope) = (Vec::new(), vec![0f32; n * n], vec![0f64; n]);
     for step in 0..steps {
-        next.fill(0.0);
-        slope.fill(0.0);
-        for x in x.chunks(BLOCK * n) {
-            let m = x.len() / n;
-            y.resize(m * n, 0.0);
-            gemm(Mat::new(x, m, n), Mat::new(&w, n, n).t(), false, &mut y, threads);
-            for row in y.chunks_exact_mut(n) {
-                for (v, slope) in row.iter_mut().zip(&mut slope) {
-                    let below = 1.0 / (SOFTNESS + v.abs());
-                    *slope += f64::from(SOFTNESS * below * below);
-                    *v *= below;
-                }
-            }
-            gemm(Mat::new(&y, m, n).t(), Mat::new(x, m, n), true, &mut next, threads);
-        }
-        let rows = (x.len() / n) as f32;
-        for ((next, w), slope) in next.chunks_exact_mut(n).zip(w.chunks_exact(n)).zip(&slope) {
-            let slope = (slope / f64::from(rows)) as f32;
-            next.iter_mut().zip(w).for_each(|(v, w)| *v = *v / rows - slope * w);
-        }
-        orthogonalize(&mut next, n, threads)?;
-        let turned = next.chunks_exact(n).zip(w.chunks_exact(n)).map(|(a, b)| 1.0 - dot(a, b).abs());
-        let turned = turned.fold(0f32, f32::max);
-        std::mem::swap(&mut w, &mut next);
+        let turned = turn(x, &mut w, n, &[], threads)?.into_iter().fold(0f32, f32::max);
         report(progress, step as u64 + 1, steps as u64, &format!("unmixing: turned by {turned:.1e}"))?;
         if turned < TOLERANCE {
             break;
         }
     }
     Ok(w)
+}
+
+/// [`unmix`] for rows of which nothing is known.
+///
+/// From chance, a component grows only if it begins nearer to one source than the noise of the estimate is large, and of
+/// hundreds of sources none is: the steps then wander for ever. But a long row is long because some source is extreme in it,
+/// and points a little towards that one. So components start at the longest rows; after [`ROUND`] steps those that stand still
+/// are kept, and the others start again in what is left of the space, where there are fewer sources to tell apart.
+pub(super) fn unmix_rows(
+    x: &[f32],
+    n: usize,
+    steps: usize,
+    threads: usize,
+    progress: &mut Progress<'_>,
+) -> Result<Vec<f32>> {
+    let mut found: Vec<f32> = Vec::with_capacity(n * n);
+    let (mut used, mut rest) = (vec![false; x.len() / n], Vec::new());
+    // Steps that turn all components would have cost as much.
+    let (mut spent, mut fruitless) = (0f64, 0);
+    while found.len() < n * n && fruitless < FRUITLESS && spent < 0.8 * steps as f64 {
+        rest = starts(x, n, &found, &mut used, threads);
+        orthogonalize(&mut rest, n, threads)?;
+        let mut turned = Vec::new();
+        for _ in 0..ROUND {
+            turned = turn(x, &mut rest, n, &found, threads)?;
+            spent += rest.len() as f64 / (n * n) as f64;
+            let note = format!("unmixing: {} components of {n} found", found.len() / n);
+            report(progress, spent as u64, steps as u64, &note)?;
+        }
+        let mut others = Vec::with_capacity(rest.len());
+        let before = found.len();
+        for (row, turned) in rest.chunks_exact(n).zip(turned) {
+            if turned < STILL { &mut found } else { &mut others }.extend_from_slice(row);
+        }
+        rest = others;
+        fruitless = if found.len() == before { fruitless + 1 } else { 0 };
+    }
+    found.append(&mut rest);
+    unmix(x, found, n, steps.saturating_sub(spent as usize).max(1), threads, progress)
+}
+
+/// A step of the rows of `w`, in the space at right angles to the rows of `found`; by how much each turned, 1 − |cos|.
+fn turn(x: &[f32], w: &mut Vec<f32>, n: usize, found: &[f32], threads: usize) -> Result<Vec<f32>> {
+    let k = w.len() / n;
+    let (mut y, mut next, mut slope) = (Vec::new(), vec![0f32; k * n], vec![0f64; k]);
+    for x in x.chunks(BLOCK * n) {
+        let m = x.len() / n;
+        y.resize(m * k, 0.0);
+        gemm(Mat::new(x, m, n), Mat::new(w, k, n).t(), false, &mut y, threads);
+        for row in y.chunks_exact_mut(k) {
+            for (v, slope) in row.iter_mut().zip(&mut slope) {
+                let below = 1.0 / (SOFTNESS + v.abs());
+                *slope += f64::from(SOFTNESS * below * below);
+                *v *= below;
+            }
+        }
+        gemm(Mat::new(&y, m, k).t(), Mat::new(x, m, n), true, &mut next, threads);
+    }
+    let rows = (x.len() / n) as f32;
+    for ((next, w), slope) in next.chunks_exact_mut(n).zip(w.chunks_exact(n)).zip(&slope) {
+        let slope = (slope / f64::from(rows)) as f32;
+        next.iter_mut().zip(w).for_each(|(v, w)| *v = *v / rows - slope * w);
+    }
+    take_out(&mut next, found, n, threads);
+    orthogonalize(&mut next, n, threads)?;
+    let turned = next.chunks_exact(n).zip(w.chunks_exact(n)).map(|(a, b)| 1.0 - dot(a, b).abs()).collect();
+    *w = next;
+    Ok(turned)
+}
+
+/// Takes off the rows of `w` what lies along the rows of `found`, which are orthonormal.
+fn take_out(w: &mut [f32], found: &[f32], n: usize, threads: usize) {
+    if found.is_empty() {
+        return;
+    }
+    let (k, f) = (w.len() / n, found.len() / n);
+    let mut along = vec![0f32; k * f];
+    gemm(Mat::new(w, k, n), Mat::new(found, f, n).t(), false, &mut along, threads);
+    along.iter_mut().for_each(|v| *v = -*v);
+    gemm(Mat::new(&along, k, f), Mat::new(found, f, n), true, w, threads);
+}
+
+/// As many rows as components are missing: the longest that were not used yet, without what lies along `found`. A little
+/// chance keeps equal rows apart.
+fn starts(x: &[f32], n: usize, found: &[f32], used: &mut [bool], threads: usize) -> Vec<f32> {
+    let missing = n - found.len() / n;
+    let mut lengths: Vec<(f32, usize)> = Vec::with_capacity(used.len());
+    let mut block = Vec::new();
+    for (first, x) in (0..).step_by(BLOCK).zip(x.chunks(BLOCK * n)) {
+        block.clear();
+        block.extend_from_slice(x);
+        take_out(&mut block, found, n, threads);
+        let long = block.chunks_exact(n).enumerate().map(|(i, row)| (dot(row, row), first + i));
+        lengths.extend(long.filter(|&(_, i)| !used[i]));
+    }
+    let longest = missing.min(lengths.len());
+    if longest > 0 {
+        lengths.select_nth_unstable_by(longest - 1, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    }
+    let mut chosen: Vec<usize> = lengths.iter().take(longest).map(|&(_, i)| i).collect();
+    chosen.sort_unstable();
+    let mut random = crate::num::rng(found.len() as u64);
+    let mut w = vec![0f32; missing * n];
+    w.iter_mut().for_each(|v| *v = random.random_range(-CHANCE..CHANCE));
+    for (w, &i) in w.chunks_exact_mut(n).zip(&chosen) {
+        used[i] = true;
+        w.iter_mut().zip(&x[i * n..]).for_each(|(w, x)| *w += x);
+    }
+    take_out(&mut w, found, n, threads);
+    w
 }
 
 /// W ← (W Wᵀ)^(−1/2) W by X ← 1.5 X − 0.5 X Xᵀ X, which converges where all singular values lie below √3.
@@ -71,23 +165,24 @@ fn orthogonalize(w: &mut [f32], n: usize, threads: usize) -> Result<()> {
         }
         row.iter_mut().for_each(|v| *v /= length);
     }
-    let (mut gram, mut product) = (vec![0f32; n * n], vec![0f32; n * n]);
+    let k = w.len() / n;
+    let (mut gram, mut product) = (vec![0f32; k * k], vec![0f32; k * n]);
     let mut scale = true;
     for _ in 0..100 {
-        gemm(Mat::new(w, n, n), Mat::new(w, n, n).t(), false, &mut gram, threads);
+        gemm(Mat::new(w, k, n), Mat::new(w, k, n).t(), false, &mut gram, threads);
         if scale {
             // The largest row sum bounds the largest eigenvalue of W Wᵀ.
-            let bound = gram.chunks_exact(n).map(|row| row.iter().map(|v| v.abs()).sum::<f32>()).fold(0f32, f32::max);
+            let bound = gram.chunks_exact(k).map(|row| row.iter().map(|v| v.abs()).sum::<f32>()).fold(0f32, f32::max);
             let factor = 1.0 / bound.max(1.0);
             gram.iter_mut().for_each(|v| *v *= factor);
             w.iter_mut().for_each(|v| *v *= factor.sqrt());
             scale = false;
         }
-        let off = gram.iter().enumerate().map(|(at, v)| (v - f32::from(u8::from(at / n == at % n))).abs());
+        let off = gram.iter().enumerate().map(|(at, v)| (v - f32::from(u8::from(at / k == at % k))).abs());
         if off.fold(0f32, f32::max) < 1e-5 {
             break;
         }
-        gemm(Mat::new(&gram, n, n), Mat::new(w, n, n), false, &mut product, threads);
+        gemm(Mat::new(&gram, k, k), Mat::new(w, k, n), false, &mut product, threads);
         w.iter_mut().zip(&product).for_each(|(w, p)| *w = 1.5 * *w - 0.5 * p);
     }
     match w.iter().all(|v| v.is_finite()) {
@@ -123,7 +218,6 @@ mod tests {
     use super::*;
     use crate::num::rng;
     use crate::progress::silent;
-    use rand::Rng;
 
     /// Laplace noise of variance 1, turned: the turn is found again, up to order and sign, on any number of threads.
     #[test]
@@ -142,12 +236,41 @@ mod tests {
         let start: Vec<f32> = (0..n * n).map(|at| if at / n == at % n { 1.0 } else { 0.0 }).collect();
         let w = unmix(&x, start.clone(), n, 100, 1, &mut silent).unwrap();
         assert_eq!(w, unmix(&x, start, n, 100, 3, &mut silent).unwrap(), "threads change nothing");
-        let mut p = vec![0f32; n * n];
-        gemm(Mat::new(&w, n, n), Mat::new(&turn, n, n), false, &mut p, 1);
-        for row in p.chunks_exact(n) {
-            let mut sizes: Vec<f32> = row.iter().map(|v| v.abs()).collect();
-            sizes.sort_by(f32::total_cmp);
-            assert!(sizes[n - 1] > 0.99 && sizes[n - 2] < 0.06, "{row:?}");
+        let rows = unmix_rows(&x, n, 100, 1, &mut silent).unwrap();
+        assert_eq!(rows, unmix_rows(&x, n, 100, 3, &mut silent).unwrap(), "threads change nothing");
+        for w in [w, rows] {
+            let mut p = vec![0f32; n * n];
+            gemm(Mat::new(&w, n, n), Mat::new(&turn, n, n), false, &mut p, 1);
+            for row in p.chunks_exact(n) {
+                let mut sizes: Vec<f32> = row.iter().map(|v| v.abs()).collect();
+                sizes.sort_by(f32::total_cmp);
+                assert!(sizes[n - 1] > 0.99 && sizes[n - 2] < 0.06, "{row:?}");
+            }
         }
+    }
+
+    /// 160 sources, of which a start by chance finds none.
+    #[test]
+    fn many_components_are_found_from_the_longest_rows() {
+        let (n, m) = (160, 13_000);
+        let mut rng = rng(7);
+        let mut x: Vec<f32> = (0..n * m)
+            .map(|_| {
+                let u: f32 = rng.random_range(-0.5..0.5f32);
+                -u.signum() * (1.0 - 2.0 * u.abs()).max(1e-7).ln() / 2f32.sqrt()
+            })
+            .collect();
+        // White to the last digit, as residuals are.
+        let rows = DMatrix::from_row_slice(m, n, &x).cast::<f64>();
+        let covariance = rows.transpose() * &rows / m as f64;
+        let eigen = covariance.symmetric_eigen();
+        let (v, l) = (&eigen.eigenvectors, eigen.eigenvalues.map(|l| 1.0 / l.sqrt()));
+        map_rows(&mut x, &(v * DMatrix::from_diagonal(&l) * v.transpose()), 1);
+        let nearest =
+            |w: &[f32]| w.chunks_exact(n).map(|r| r.iter().fold(0f32, |a, v| a.max(v.abs()))).fold(1f32, f32::min);
+        let chance: Vec<f32> = (0..n * n).map(|_| rng.random_range(-1.0..1.0f32)).collect();
+        let lost = nearest(&unmix(&x, chance, n, 30, 2, &mut silent).unwrap());
+        let found = nearest(&unmix_rows(&x, n, 60, 2, &mut silent).unwrap());
+        assert!(found > 0.97 && lost < 0.7, "from rows {found}, from chance {lost}");
     }
 }

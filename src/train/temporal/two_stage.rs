@@ -9,7 +9,7 @@ use nalgebra::DMatrix;
 use serde::Serialize;
 
 use super::frame::{Frame, covariance, for_chunks};
-use super::ica::{from_rows, map_rows, to_rows, unmix};
+use super::ica::{from_rows, map_rows, to_rows, unmix, unmix_rows};
 use super::model::{Mixing, Temporal};
 use super::moments::{Moments, symmetric};
 use super::order::causal_order;
@@ -152,10 +152,7 @@ fn of_rows(sequences: &Sequences<'_>, options: &TwoStageOptions, progress: &mut 
     let again = symmetric(&residual, |v| 1.0 / v.max(1e-9).sqrt());
     let back = symmetric(&residual, |v| v.max(1e-9).sqrt());
     let rows = residuals(sequences, &frame, &phi, &again, options, threads)?;
-    // Latents that remember themselves stand out in the regression on the last row: a start closer than chance.
-    let last = &again * phi.columns(0, n) * &back;
-    let start = (&last + last.transpose()).symmetric_eigen().eigenvectors.transpose();
-    let w = unmix(&rows, to_rows(&start), n, options.ica_steps, threads, progress)?;
+    let w = unmix_rows(&rows, n, options.ica_steps, threads, progress)?;
     drop(rows);
 
     // y = W v has noise of variance 1; C_τ = W Φ_τ W⁻¹.

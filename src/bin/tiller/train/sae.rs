@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::{Args as Clap, ValueEnum};
 use serde_json::{Value, json};
 use tiller::dictionary::{Dictionary, Info};
+use tiller::engine::{self, Engine, Streamed, documents};
 use tiller::file::gguf::GgmlType;
-use tiller::hook_point::HookPoint;
-use tiller::train::{Decay, Journal, Metrics, Options, Rows, Sparsity, Variant, fit_many};
+use tiller::hook_point::{HookPoint, Site};
+use tiller::train::{Decay, Journal, Metrics, Options, Rows, Sparsity, Variant, fit_many, fit_stream};
 use tiller::{Error, Result};
 
 use super::source::Source;
+use crate::harvest::site;
+use crate::open::{self, Machine};
 use crate::output::Out;
 use crate::plot;
 
@@ -18,9 +21,11 @@ use crate::plot;
 #[derive(Clap)]
 pub(crate) struct Args {
     /// Directories that `tiller harvest` wrote, all of one model and layer, or .npy, .npz, safetensors or torch files with
-    /// rows [n, d]
-    #[arg(required = true)]
+    /// rows [n, d]; without them, rows of --model that are made while they are needed
+    #[arg(required_unless_present = "model")]
     rows: Vec<PathBuf>,
+    #[command(flatten)]
+    streaming: Streaming,
     /// The tensor that holds the rows, in files with several
     #[arg(long, value_name = "NAME")]
     tensor: Option<String>,
@@ -48,11 +53,36 @@ pub(crate) struct Args {
     /// Draw them when the run is done
     #[arg(long, value_name = "FILE.svg", requires = "metrics")]
     plot: Option<PathBuf>,
-    /// Threads; 0 takes all. The result does not depend on it
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    threads: usize,
+    #[command(flatten)]
+    machine: Machine,
     #[command(flatten)]
     settings: Settings,
+}
+
+/// Rows that are never stored.
+#[derive(Clap)]
+struct Streaming {
+    /// The model whose residual stream is read while the dictionary is trained
+    #[arg(long, value_name = "FILE.gguf", requires = "text", requires = "layer", conflicts_with = "rows")]
+    model: Option<PathBuf>,
+    /// Text for it: .jsonl holds a document a line ("text" or "messages"), any other file is one document
+    #[arg(long, num_args = 1.., value_name = "FILE", requires = "model")]
+    text: Vec<PathBuf>,
+    /// Site of the block: resid_post, resid_pre, attn_out, resid_mid or mlp_out
+    #[arg(long, default_value = "resid_post", value_parser = site, value_name = "SITE", requires = "model")]
+    hook: Site,
+    /// Longest window, in tokens
+    #[arg(long, default_value_t = 512, value_name = "N", requires = "model")]
+    context: usize,
+    /// Stop after this many tokens; 0 takes all the text
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "model")]
+    max_tokens: u64,
+    /// Rows that are shuffled together, and held, at most
+    #[arg(long, default_value_t = 131_072, value_name = "ROWS", requires = "model")]
+    buffer: usize,
+    /// Run a copy of the model requantized to this type, such as F16; the dictionary is marked as the model's
+    #[arg(long, value_name = "TYPE", requires = "model")]
+    run_as: Option<String>,
 }
 
 /// What changes the settings of the variant or of the recipe.
@@ -242,8 +272,6 @@ fn marked(path: &Path, mark: &str) -> PathBuf {
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
-    let source = Source::open(&args.rows, args.tensor.as_deref())?;
-    let rows = with_layer(source.rows()?, args.layer)?;
     let mut options = match &args.recipe {
         Some(path) => {
             let json = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
@@ -254,7 +282,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     if let Some(variant) = args.variant {
         options.variant = variant.variant();
     }
-    options.threads = args.threads;
+    options.threads = args.machine.threads;
     args.settings.change(&mut options);
     let (marks, runs): (Vec<_>, Vec<_>) = args.settings.runs(&options).into_iter().unzip();
     let files = |path: &Option<PathBuf>| -> Vec<PathBuf> {
@@ -267,21 +295,36 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let mut failed = Ok(());
     let mut bar = out.bar("train", "rows");
     let start = std::time::Instant::now();
-    let made = fit_many(&rows, &runs, &checkpoints, &mut |step| bar.step(step), &mut |i, metrics| {
+    let mut on_step = |i: usize, metrics: &Metrics| {
         last[i] = Some(*metrics);
         if let Some(journal) = open.get_mut(i)
             && failed.is_ok()
         {
             failed = journal.push(metrics);
         }
-    })?;
+    };
+    let (n_rows, made) = match &args.streaming.model {
+        Some(model) => {
+            let mut engine = args.streaming.engine(model, &args.machine, out)?;
+            let text = documents(&args.streaming.text)?;
+            let streamed = args.streaming.streamed(model, args.layer.unwrap_or_default());
+            let mut stream = engine.stream(&text, &streamed, &options)?;
+            let made = fit_stream(&mut stream, &runs, &checkpoints, &mut |step| bar.step(step), &mut on_step)?;
+            (stream.parts.iter().sum(), made)
+        }
+        None => {
+            let source = Source::open(&args.rows, args.tensor.as_deref())?;
+            let rows = with_layer(source.rows()?, args.layer)?;
+            (rows.len(), fit_many(&rows, &runs, &checkpoints, &mut |step| bar.step(step), &mut on_step)?)
+        }
+    };
     drop(bar);
     let seconds = start.elapsed().as_secs_f64();
     let mut results = Vec::new();
     for (i, dictionary) in made.iter().enumerate() {
         let path = marked(&args.out, &marks[i]);
         dictionary.save_gguf(&path, args.quant)?;
-        results.push(result(&path, dictionary, &runs[i], last[i].as_ref(), rows.len(), seconds)?);
+        results.push(result(&path, dictionary, &runs[i], last[i].as_ref(), n_rows, seconds)?);
     }
     // A journal that could not be written costs no dictionary.
     failed?;
@@ -289,6 +332,34 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         plot::metrics(journal, &picture)?;
     }
     show(out, &results)
+}
+
+impl Streaming {
+    /// The engine that makes the rows.
+    fn engine(&self, model: &Path, machine: &Machine, out: &Out) -> Result<Engine> {
+        let copy = self.run_as.as_ref().map(|kind| open::requantized(model, kind, None, machine.threads, out));
+        let copy = copy.transpose()?;
+        let batch = self.context.max(512);
+        let options = engine::Options {
+            threads: machine.threads,
+            gpu_layers: machine.gpu_layers,
+            context: batch,
+            batch,
+            sequences: 64,
+            ..engine::Options::default()
+        };
+        Engine::open(copy.as_deref().unwrap_or(model), &options)
+    }
+
+    fn streamed(&self, model: &Path, layer: usize) -> Streamed {
+        Streamed {
+            point: HookPoint::new(self.hook, layer),
+            window: self.context,
+            max_tokens: self.max_tokens,
+            buffer: self.buffer,
+            counts_as: self.run_as.is_some().then(|| model.to_owned()),
+        }
+    }
 }
 
 /// Rows of a file, said to be those of a layer.

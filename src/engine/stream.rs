@@ -1,0 +1,196 @@
+//! Rows for training straight from text: nothing is stored, whatever the text's length.
+//!
+//! Documents are drawn in a seeded order, some are kept out, and the others are cut into parts that are computed when the
+//! training's shuffling buffer wants them.
+
+use std::path::PathBuf;
+
+use rand::seq::SliceRandom;
+
+use super::Engine;
+use super::harvest::{Batch, Document, identity};
+use crate::dictionary::Info;
+use crate::error::{Error, Result};
+use crate::hook_point::HookPoint;
+use crate::num::rng;
+use crate::train::{self, Stream};
+
+/// Rows that are measured on, at most.
+const HELD_OUT: usize = 16_384;
+
+/// Which rows of a text are trained on.
+#[derive(Clone, Debug)]
+pub struct Streamed {
+    /// Where they are read.
+    pub point: HookPoint,
+    /// Longest window, in tokens; a longer document becomes several windows, whose first rows are left out.
+    pub window: usize,
+    /// Stop after this many tokens; 0 takes all the text.
+    pub max_tokens: u64,
+    /// Rows that the shuffling buffer holds, at most; more than four batches.
+    pub buffer: usize,
+    /// Another quantization of the running model, as whose rows these count: see
+    /// [`Harvest::counts_as`](super::Harvest::counts_as).
+    pub counts_as: Option<PathBuf>,
+}
+
+impl Streamed {
+    /// All the text, at `point`, through a buffer of 131,072 rows.
+    pub fn at(point: impl Into<HookPoint>) -> Self {
+        Self { point: point.into(), window: 512, max_tokens: 0, buffer: 1 << 17, counts_as: None }
+    }
+}
+
+impl Engine {
+    /// The rows of `text` for [`fit_stream`](crate::train::fit_stream) with `training`, whose seed draws the order of the
+    /// documents and whose `held_out` is the share of them that is kept out. The plan in force applies.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`](crate::Kind::Argument) for a layer that does not exist, a window or a buffer that is too short, or
+    /// too little text; [`Kind::Mismatch`](crate::Kind::Mismatch) if `counts_as` is no other form of the model.
+    pub fn stream<'e>(
+        &'e mut self,
+        text: &'e [Document],
+        options: &Streamed,
+        training: &train::Options,
+    ) -> Result<Stream<'e>> {
+        let point = options.point;
+        if point.layer() >= self.n_layer() {
+            let (layer, last) = (point.layer(), self.n_layer() - 1);
+            return Err(Error::argument(format!("layer {layer} does not exist; the model has 0 to {last}")));
+        }
+        if options.window < 2 {
+            return Err(Error::argument(format!("a window of {} tokens is too short", options.window)));
+        }
+        // A phase holds one and a half parts, and a part can be longer by one document or by the rest of the text.
+        let part_rows = options.buffer / 2;
+        if part_rows < 2 * training.batch {
+            let (buffer, least) = (options.buffer, 4 * training.batch);
+            return Err(Error::argument(format!("a buffer of {buffer} rows: expected {least} or more, four batches")));
+        }
+        let model = self.counted_as(options.counts_as.as_deref())?;
+        let mut documents: Vec<&Document> = text.iter().collect();
+        documents.shuffle(&mut rng(training.seed));
+        let n_held_out = (f64::from(training.held_out) * documents.len() as f64).round() as usize;
+        if n_held_out == documents.len() || (n_held_out == 0 && training.held_out > 0.0) {
+            return Err(Error::argument(format!(
+                "train option held_out: a share of {} of {} documents is {n_held_out}; expected some, and not all",
+                training.held_out,
+                documents.len()
+            )));
+        }
+        let (held_out, documents) = documents.split_at(n_held_out);
+        let (held_out, documents) = (held_out.to_vec(), documents.to_vec());
+        let window = options.window.min(self.room());
+        let Cut { lengths, firsts } = self.cut(&documents, window, options.max_tokens, part_rows)?;
+        if lengths.iter().sum::<usize>() < 2 {
+            return Err(Error::argument("text: expected two rows or more, found fewer"));
+        }
+        let identity = identity(text);
+        let fingerprint = format!(
+            "streamed {identity} {} {point} {window} {} {}",
+            model.fingerprint(),
+            options.max_tokens,
+            options.buffer
+        );
+        let info = Info {
+            name: format!("{} layer {}", model.name(), point.layer()),
+            model_name: model.name().to_owned(),
+            model_fingerprint: model.fingerprint().to_owned(),
+            layer: point.resid_post(),
+            hook: point.to_string(),
+            ..Info::default()
+        };
+        let d_model = self.d_model();
+        let mut measured = Vec::new();
+        for document in &held_out {
+            if measured.len() >= HELD_OUT * d_model {
+                break;
+            }
+            self.stream_rows(&[document], point, window, &mut measured, &mut || Ok(()))?;
+        }
+        measured.truncate(HELD_OUT * d_model);
+        let read = move |part: usize, rows: &mut Vec<f32>, alive: &mut dyn FnMut() -> Result<()>| {
+            let some = &documents[firsts[part]..firsts[part + 1]];
+            self.stream_rows(some, point, window, rows, alive)
+        };
+        Ok(Stream { d_model, parts: lengths, fingerprint, info, held_out: measured, read: Box::new(read) })
+    }
+
+    /// Cuts documents into parts of `part_rows` rows or a little more.
+    fn cut(&self, documents: &[&Document], window: usize, max_tokens: u64, part_rows: usize) -> Result<Cut> {
+        let (mut lengths, mut firsts, mut n_tokens, mut rows, mut taken) = (Vec::new(), vec![0], 0u64, 0usize, 0);
+        for document in documents {
+            if max_tokens > 0 && n_tokens >= max_tokens {
+                break;
+            }
+            let tokens = self.document_tokens(document)?.len();
+            let windows = tokens / window + usize::from(tokens % window > 1);
+            let used = (tokens / window * window) + if tokens % window > 1 { tokens % window } else { 0 };
+            n_tokens += used as u64;
+            rows += used - windows;
+            taken += 1;
+            if rows >= part_rows {
+                lengths.push(rows);
+                firsts.push(taken);
+                rows = 0;
+            }
+        }
+        // What is left makes the last part longer, unless it is one of its own.
+        match lengths.last_mut() {
+            Some(last) if rows < part_rows => {
+                *last += rows;
+                firsts.pop();
+            }
+            _ => lengths.push(rows),
+        }
+        firsts.push(taken);
+        Ok(Cut { lengths, firsts })
+    }
+
+    /// Appends the rows of `documents` but those at position 0.
+    fn stream_rows(
+        &mut self,
+        documents: &[&Document],
+        point: HookPoint,
+        window: usize,
+        rows: &mut Vec<f32>,
+        alive: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let d = self.d_model();
+        let last = point.layer() + 1 == self.n_layer();
+        self.hook_mut().capture([point])?;
+        self.hook_mut().stop_after((!last).then_some(point.layer()));
+        let mut work = || -> Result<()> {
+            let mut batch = Batch::default();
+            let mut take = |_: usize, found: &[f32], _: &[i32]| {
+                rows.extend_from_slice(found.get(d..).unwrap_or_default());
+                Ok(())
+            };
+            for document in documents {
+                let tokens = self.document_tokens(document)?;
+                for part in tokens.chunks(window).filter(|part| part.len() > 1) {
+                    if !self.fits(&batch, part) {
+                        self.harvest_batch(&mut batch, &[point], &mut take)?;
+                        alive()?;
+                    }
+                    batch.push(part)?;
+                }
+            }
+            self.harvest_batch(&mut batch, &[point], &mut take)?;
+            Ok(())
+        };
+        let worked = work();
+        self.hook_mut().capture_nothing();
+        self.hook_mut().stop_after(None);
+        worked
+    }
+}
+
+/// Parts of documents.
+struct Cut {
+    /// Rows of each.
+    lengths: Vec<usize>,
+    /// Its first document; one more says where the last one ends.
+    firsts: Vec<usize>,
+}
