@@ -1345,6 +1345,29 @@ public:
         });
         return n_rows;
     }
+    // Trains a dictionary on text files without storing a row. `recipe`, `threads`, `checkpoint` and `metrics` are those of
+    // train_recipe().
+    dictionary train(
+        const std::vector<std::string> &files,
+        tiller_streamed options,
+        const std::string &recipe,
+        uint32_t threads = 0,
+        const std::string &checkpoint = "",
+        const std::string &metrics = "",
+        const progress_fn &progress = nullptr
+    ) {
+        options.size = static_cast<uint32_t>(sizeof options);
+        tiller_dictionary *made = nullptr;
+        detail::progress lent(progress);
+        const auto file = [](const std::string &path) { return path.empty() ? nullptr : path.c_str(); };
+        lent.run([&](tiller_error **err) {
+            const auto list = detail::pointers(files);
+            return tiller_engine_train(
+                get(), list.data(), list.size(), &options, recipe.c_str(), threads, file(checkpoint), file(metrics),
+                lent.get(), &made, err);
+        });
+        return dictionary(made);
+    }
     // Explains features through the unembedding; `from` and `to` are both NULL, or the rows of two layers.
     tiller::explanations explain(
         const tiller::model &model,

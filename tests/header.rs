@@ -27,6 +27,7 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("Control vectors", "control_vector", None),
     ("The hook in your llama.cpp", "hook", None),
     ("The engine", "engine", Some("TILLER_ENGINE")),
+    ("Training with the engine", "engine_train", Some("TILLER_ENGINE")),
     ("Explaining and testing with the engine", "engine_measure", Some("TILLER_ENGINE")),
     ("Finding features and a strength with the engine", "engine_trial", Some("TILLER_ENGINE")),
     ("Making a model steerable", "adopt", Some("TILLER_ENGINE")),

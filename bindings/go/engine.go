@@ -419,6 +419,46 @@ func (n *Engine) Harvest(files []string, directory string, options HarvestOption
 	return uint64(rows), check(status, err)
 }
 
+// StreamedOptions say which rows of a text are trained on; zero means the default.
+type StreamedOptions struct {
+	Layer             uint32
+	Site              Site
+	Window            int
+	MaxTokens, Buffer uint64
+	CountsAs          string // another quantization of the running model, as whose rows these count
+}
+
+// Train trains a dictionary on text files without storing a row. recipe, threads, checkpoint and metrics are those of
+// TrainRecipe.
+func (n *Engine) Train(
+	files []string, options StreamedOptions, recipe string, threads int, checkpoint, metrics string, progress Progress,
+) (*Dictionary, error) {
+	defer runtime.KeepAlive(n.h)
+	list, settings := newStrings(files), cstring(recipe)
+	defer list.free()
+	defer free(settings)
+	o := (*C.tiller_streamed)(calloc(C.sizeof_tiller_streamed))
+	defer release(unsafe.Pointer(o))
+	o.size, o.layer, o.site = C.sizeof_tiller_streamed, C.uint32_t(options.Layer), C.uint32_t(options.Site)
+	o.window, o.buffer = C.uint32_t(options.Window), C.uint64_t(options.Buffer)
+	o.max_tokens = C.uint64_t(options.MaxTokens)
+	var paths [3]*C.char
+	for i, path := range []string{checkpoint, metrics, options.CountsAs} {
+		if path != "" {
+			paths[i] = cstring(path)
+			defer free(paths[i])
+		}
+	}
+	o.counts_as = paths[2]
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var out *C.tiller_dictionary
+	var err *C.tiller_error
+	status := C.tiller_engine_train(n.h.c(), list.c(), C.size_t(len(list)), o, settings, C.uint32_t(threads),
+		paths[0], paths[1], lent, &out, &err)
+	return newDictionary(status, out, err)
+}
+
 // Requantize writes a model with other weights; kind is llama.cpp's name, such as "Q8_0".
 func Requantize(from, to, kind string, threads int) error {
 	a, b, k := cstring(from), cstring(to), cstring(kind)

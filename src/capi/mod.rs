@@ -21,6 +21,8 @@ mod engine;
 #[cfg(feature = "engine")]
 mod engine_measure;
 #[cfg(feature = "engine")]
+mod engine_train;
+#[cfg(feature = "engine")]
 mod engine_trial;
 mod error;
 mod explain;

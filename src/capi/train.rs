@@ -151,15 +151,9 @@ pub unsafe extern "C" fn tiller_train_recipe(
         let (checkpoint, metrics) = unsafe { (file(checkpoint, "checkpoint")?, file(metrics, "metrics")?) };
         // SAFETY: the header requires a function that may be called with its `user`.
         let mut progress = unsafe { reporter(progress) };
-        let mut journal = metrics.map(train::Journal::new);
-        let mut written: std::result::Result<(), Error> = Ok(());
         let rows = Rows::from_activations(&rows)?;
-        let dictionary = train::fit_with(&rows, &options, checkpoint, &mut progress, &mut |metrics| {
-            if let (Some(journal), Ok(())) = (&mut journal, &written) {
-                written = journal.push(metrics);
-            }
-        })?;
-        written?;
+        let dictionary =
+            journalled(metrics, |on_step| train::fit_with(&rows, &options, checkpoint, &mut progress, on_step))?;
         Ok(tiller_dictionary::from(dictionary))
     })
 }
@@ -207,11 +201,27 @@ pub unsafe extern "C" fn tiller_train_many(
     })
 }
 
+/// What `work` makes, with a line in `metrics` for every step that it tells of.
+pub(super) fn journalled<T>(
+    metrics: Option<&Path>,
+    work: impl FnOnce(&mut dyn FnMut(&train::Metrics)) -> Result<T>,
+) -> Result<T> {
+    let mut journal = metrics.map(train::Journal::new);
+    let mut written: std::result::Result<(), Error> = Ok(());
+    let made = work(&mut |metrics| {
+        if let (Some(journal), Ok(())) = (&mut journal, &written) {
+            written = journal.push(metrics);
+        }
+    })?;
+    written?;
+    Ok(made)
+}
+
 /// A path, or NULL.
 ///
 /// # Safety
 /// `pointer` is a C string, or NULL.
-unsafe fn file<'a>(pointer: *const c_char, name: &'static str) -> Result<Option<&'a Path>> {
+pub(super) unsafe fn file<'a>(pointer: *const c_char, name: &'static str) -> Result<Option<&'a Path>> {
     // SAFETY: as the caller promises.
     if pointer.is_null() { Ok(None) } else { unsafe { path(pointer, name) }.map(Some) }
 }

@@ -189,6 +189,15 @@ func init() {
 			}
 			return show(d.NFeatures(), d.DModel()), nil
 		},
+		"engine_train": func(a arguments) (string, error) {
+			left := number(a[5])
+			d, err := get[*tiller.Engine](a[1]).Train([]string{a[2]}, tiller.StreamedOptions{Layer: uint32(number(a[3]))},
+				a[4], 1, "", "", func(done, total uint64, note string) bool { left--; return left != -1 })
+			if _, err = keep(a[0], d, err); err != nil {
+				return "", err
+			}
+			return show(d.NFeatures(), d.DModel()), nil
+		},
 		"train_many": func(a arguments) (string, error) {
 			left := number(a[4])
 			made, err := tiller.TrainMany(

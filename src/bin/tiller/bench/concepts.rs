@@ -59,7 +59,6 @@ pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
             drafts: drafts(40).into_iter().skip(1).collect(),
         },
         drafts: drafts(args.max_tokens).to_vec(),
-        ..Options::default()
     };
     let mut engine = args.machine.engine(path, 4096, SEQUENCES)?;
     let gauge = Gauge::new(&mut engine, &suite, options)?;
