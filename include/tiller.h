@@ -2237,6 +2237,48 @@ tiller_status tiller_requantize(const char *from,
 
 #endif /* TILLER_ENGINE */
 
+/* ---- Training with the engine ---------------------------------------------------------------------------- */
+
+#ifdef TILLER_ENGINE
+
+// Which rows of a text are trained on. Zero means the default.
+typedef struct {
+    // sizeof(tiller_streamed).
+    uint32_t size;
+    // The block whose rows are read, from 0.
+    uint32_t layer;
+    // The site of that block, as in tiller_point.
+    uint32_t site;
+    // Longest window, in tokens; 0 means 512.
+    uint32_t window;
+    // Stop after this many tokens; 0 takes all the text.
+    uint64_t max_tokens;
+    // Rows that the shuffling buffer holds, at most; 0 means 131,072.
+    uint64_t buffer;
+    // Another quantization of the running model, as whose rows these count; NULL counts them as what they are.
+    const char *counts_as;
+} tiller_streamed;
+
+// Trains a dictionary on text files, as tiller_engine_harvest() reads them, without storing a row: the rows go through a
+// shuffling buffer. `recipe`, `threads`, `checkpoint` and `metrics` are those of tiller_train_recipe(). A run that goes on
+// from a checkpoint makes only the rows again that its buffer held. Progress counts rows.
+//
+// On success `*out` owns a new dictionary; free it with tiller_dictionary_free(), after tiller_dictionary_save().
+TILLER_API
+tiller_status tiller_engine_train(tiller_engine *engine,
+                                  const char *const *files,
+                                  size_t n_files,
+                                  const tiller_streamed *given,
+                                  const char *recipe,
+                                  uint32_t threads,
+                                  const char *checkpoint,
+                                  const char *metrics,
+                                  const tiller_progress *progress,
+                                  tiller_dictionary **out,
+                                  tiller_error **err);
+
+#endif /* TILLER_ENGINE */
+
 /* ---- Explaining and testing with the engine -------------------------------------------------------------- */
 
 #ifdef TILLER_ENGINE
