@@ -9,6 +9,7 @@ use tiller::Kind;
 use tiller::activations::{Activations, RowType};
 use tiller::dictionary::Dictionary;
 use tiller::engine::{Document, Engine, Harvest, Options, Streamed};
+use tiller::model::Model;
 use tiller::progress::silent;
 use tiller::train::{self, Variant, fit_stream};
 
@@ -96,7 +97,9 @@ fn a_streamed_run_can_be_stopped_and_keeps_documents_out() {
     drop(stream);
     let last = last.unwrap().held_out.expect("measured on what was kept out");
     assert!(last.rows == held_out && last.fvu < 1.0, "{last:?}");
-    assert!(whole[0].info().model_name.contains("SmolLM2") && whole[0].feature_stats().unwrap().len() == 64);
+    let fingerprint = Model::open(&path).unwrap().fingerprint().to_owned();
+    assert_eq!((&whole[0].info().model_fingerprint, whole[0].info().layer), (&fingerprint, Some(3)));
+    assert_eq!(whole[0].feature_stats().unwrap().len(), 64);
 
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = [dir.path().join("run.safetensors")];
