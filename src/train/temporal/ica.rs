@@ -7,6 +7,7 @@
 use nalgebra::DMatrix;
 use rand::Rng;
 
+use super::moments::symmetric;
 use crate::error::{Error, Result};
 use crate::num::{Mat, dot, gemm};
 use crate::progress::{Progress, report};
@@ -46,19 +47,43 @@ pub(super) fn unmix(
     Ok(w)
 }
 
-/// [`unmix`] for rows of which nothing is known.
+/// [`unmix`] for rows of which nothing is known, and which need only be nearly white, as a part of white rows is: they are made
+/// white in themselves first, because what is missing to that turns a component more than a source that is still far from it.
 ///
 /// From chance, a component grows only if it begins nearer to one source than the noise of the estimate is large, and of
 /// hundreds of sources none is: the steps then wander for ever. But a long row is long because some source is extreme in it,
 /// and points a little towards that one. So components start at the longest rows; after [`ROUND`] steps those that stand still
 /// are kept, and the others start again in what is left of the space, where there are fewer sources to tell apart.
 pub(super) fn unmix_rows(
-    x: &[f32],
+    mut x: Vec<f32>,
     n: usize,
     steps: usize,
     threads: usize,
     progress: &mut Progress<'_>,
 ) -> Result<Vec<f32>> {
+    let whiten = symmetric(&gram(&x, n, threads), |v| 1.0 / v.max(1e-9).sqrt());
+    map_rows(&mut x, &whiten, threads);
+    let w = search(&x, n, steps, threads, progress)?;
+    let mut w = to_rows(&(from_rows(&w, n, n) * whiten));
+    orthogonalize(&mut w, n, threads)?;
+    Ok(w)
+}
+
+/// Σ x xᵀ / rows.
+fn gram(x: &[f32], n: usize, threads: usize) -> DMatrix<f64> {
+    let (mut part, mut sum) = (vec![0f32; n * n], vec![0f64; n * n]);
+    for x in x.chunks(BLOCK * n) {
+        let rows = Mat::new(x, x.len() / n, n);
+        gemm(rows.t(), rows, false, &mut part, threads);
+        sum.iter_mut().zip(&part).for_each(|(sum, &v)| *sum += f64::from(v));
+    }
+    let rows = (x.len() / n) as f64;
+    // Symmetric, so rows and columns may be taken for each other.
+    DMatrix::from_vec(n, n, sum) / rows
+}
+
+/// What [`unmix_rows`] does once rows are white.
+fn search(x: &[f32], n: usize, steps: usize, threads: usize, progress: &mut Progress<'_>) -> Result<Vec<f32>> {
     let mut found: Vec<f32> = Vec::with_capacity(n * n);
     let (mut used, mut rest) = (vec![false; x.len() / n], Vec::new());
     // Steps that turn all components would have cost as much.
@@ -236,8 +261,8 @@ mod tests {
         let start: Vec<f32> = (0..n * n).map(|at| if at / n == at % n { 1.0 } else { 0.0 }).collect();
         let w = unmix(&x, start.clone(), n, 100, 1, &mut silent).unwrap();
         assert_eq!(w, unmix(&x, start, n, 100, 3, &mut silent).unwrap(), "threads change nothing");
-        let rows = unmix_rows(&x, n, 100, 1, &mut silent).unwrap();
-        assert_eq!(rows, unmix_rows(&x, n, 100, 3, &mut silent).unwrap(), "threads change nothing");
+        let rows = unmix_rows(x.clone(), n, 100, 1, &mut silent).unwrap();
+        assert_eq!(rows, unmix_rows(x, n, 100, 3, &mut silent).unwrap(), "threads change nothing");
         for w in [w, rows] {
             let mut p = vec![0f32; n * n];
             gemm(Mat::new(&w, n, n), Mat::new(&turn, n, n), false, &mut p, 1);
@@ -254,23 +279,17 @@ mod tests {
     fn many_components_are_found_from_the_longest_rows() {
         let (n, m) = (160, 13_000);
         let mut rng = rng(7);
-        let mut x: Vec<f32> = (0..n * m)
+        let x: Vec<f32> = (0..n * m)
             .map(|_| {
                 let u: f32 = rng.random_range(-0.5..0.5f32);
                 -u.signum() * (1.0 - 2.0 * u.abs()).max(1e-7).ln() / 2f32.sqrt()
             })
             .collect();
-        // White to the last digit, as residuals are.
-        let rows = DMatrix::from_row_slice(m, n, &x).cast::<f64>();
-        let covariance = rows.transpose() * &rows / m as f64;
-        let eigen = covariance.symmetric_eigen();
-        let (v, l) = (&eigen.eigenvectors, eigen.eigenvalues.map(|l| 1.0 / l.sqrt()));
-        map_rows(&mut x, &(v * DMatrix::from_diagonal(&l) * v.transpose()), 1);
         let nearest =
             |w: &[f32]| w.chunks_exact(n).map(|r| r.iter().fold(0f32, |a, v| a.max(v.abs()))).fold(1f32, f32::min);
         let chance: Vec<f32> = (0..n * n).map(|_| rng.random_range(-1.0..1.0f32)).collect();
         let lost = nearest(&unmix(&x, chance, n, 30, 2, &mut silent).unwrap());
-        let found = nearest(&unmix_rows(&x, n, 60, 2, &mut silent).unwrap());
+        let found = nearest(&unmix_rows(x, n, 60, 2, &mut silent).unwrap());
         assert!(found > 0.97 && lost < 0.7, "from rows {found}, from chance {lost}");
     }
 }

@@ -152,8 +152,7 @@ fn of_rows(sequences: &Sequences<'_>, options: &TwoStageOptions, progress: &mut 
     let again = symmetric(&residual, |v| 1.0 / v.max(1e-9).sqrt());
     let back = symmetric(&residual, |v| v.max(1e-9).sqrt());
     let rows = residuals(sequences, &frame, &phi, &again, options, threads)?;
-    let w = unmix_rows(&rows, n, options.ica_steps, threads, progress)?;
-    drop(rows);
+    let w = unmix_rows(rows, n, options.ica_steps, threads, progress)?;
 
     // y = W v has noise of variance 1; C_τ = W Φ_τ W⁻¹.
     let rotation = from_rows(&w, n, n);
