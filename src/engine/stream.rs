@@ -27,7 +27,8 @@ pub struct Streamed {
     pub window: usize,
     /// Stop after this many tokens; 0 takes all the text.
     pub max_tokens: u64,
-    /// Rows that the shuffling buffer holds, at most; more than four batches.
+    /// Rows of two parts, which are shuffled together; four batches or more. While a part is made, a quarter more is held, and
+    /// the last part may be twice as long.
     pub buffer: usize,
     /// Another quantization of the running model, as whose rows these count: see
     /// [`Harvest::counts_as`](super::Harvest::counts_as).
@@ -62,7 +63,7 @@ impl Engine {
         if options.window < 2 {
             return Err(Error::argument(format!("a window of {} tokens is too short", options.window)));
         }
-        // A phase holds one and a half parts, and a part can be longer by one document or by the rest of the text.
+        // A part can be longer by one document, the last one by the rest of the text.
         let part_rows = options.buffer / 2;
         if part_rows < 2 * training.batch {
             let (buffer, least) = (options.buffer, 4 * training.batch);
