@@ -117,8 +117,9 @@ impl Process {
         let n = self.shape.n_latents;
         let noise: Vec<f32> = (0..rows * n)
             .map(|at| {
-                let u: f32 = self.random.random_range(-0.5..0.5);
-                -u.signum() * (1.0 - 2.0 * u.abs()).max(f32::MIN_POSITIVE).ln() * self.noise[at % n]
+                // In 64 bits: of 2²⁴ numbers in 32 bits one would be an end, where the logarithm is none.
+                let u: f64 = self.random.random_range(-0.5..0.5);
+                (-u.signum() * (1.0 - 2.0 * u.abs()).max(f64::EPSILON / 2.0).ln()) as f32 * self.noise[at % n]
             })
             .collect();
         let mut z = vec![0f32; rows * n];

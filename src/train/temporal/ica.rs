@@ -181,39 +181,30 @@ fn starts(x: &[f32], n: usize, found: &[f32], used: &mut [bool], threads: usize)
     w
 }
 
-/// W ← (W Wᵀ)^(−1/2) W by X ← 1.5 X − 0.5 X Xᵀ X, which converges where all singular values lie below √3.
+/// W ← (W Wᵀ)^(−1/2) W by X ← 1.5 X − 0.5 X Xᵀ X, which converges where all singular values lie below √3. Rows keep their
+/// lengths until then: in a step's rows they say how sure each is, and the unsure give way to the sure.
 fn orthogonalize(w: &mut [f32], n: usize, threads: usize) -> Result<()> {
-    for row in w.chunks_exact_mut(n) {
-        let length = crate::num::norm(row);
-        if !(length.is_finite() && length > 0.0) {
-            return Err(Error::numeric("unmixing: a component vanished; give more rows or fewer latents"));
-        }
-        row.iter_mut().for_each(|v| *v /= length);
-    }
     let k = w.len() / n;
     let (mut gram, mut product) = (vec![0f32; k * k], vec![0f32; k * n]);
-    let mut scale = true;
-    for _ in 0..100 {
+    for round in 0..100 {
         gemm(Mat::new(w, k, n), Mat::new(w, k, n).t(), false, &mut gram, threads);
-        if scale {
+        if round == 0 {
             // The largest row sum bounds the largest eigenvalue of W Wᵀ.
             let bound = gram.chunks_exact(k).map(|row| row.iter().map(|v| v.abs()).sum::<f32>()).fold(0f32, f32::max);
-            let factor = 1.0 / bound.max(1.0);
+            let factor = if bound > 0.0 { 1.0 / bound } else { 0.0 };
             gram.iter_mut().for_each(|v| *v *= factor);
             w.iter_mut().for_each(|v| *v *= factor.sqrt());
-            scale = false;
         }
         let off = gram.iter().enumerate().map(|(at, v)| (v - f32::from(u8::from(at / k == at % k))).abs());
-        if off.fold(0f32, f32::max) < 1e-5 {
-            break;
+        let (most, sum) = off.fold((0f32, 0f32), |(most, sum), v| (most.max(v), sum + v));
+        // `max` passes over NaN, a sum keeps it.
+        if most < 1e-5 && sum.is_finite() {
+            return Ok(());
         }
         gemm(Mat::new(&gram, k, k), Mat::new(w, k, n), false, &mut product, threads);
         w.iter_mut().zip(&product).for_each(|(w, p)| *w = 1.5 * *w - 0.5 * p);
     }
-    match w.iter().all(|v| v.is_finite()) {
-        true => Ok(()),
-        false => Err(Error::numeric("unmixing: the components ran into each other; give more rows or fewer latents")),
-    }
+    Err(Error::numeric("unmixing: components vanished or ran into each other; give more rows or fewer latents"))
 }
 
 /// `x ← x·mᵀ` for rows `x` `[rows, n]`, in 32 bits.
@@ -271,6 +262,18 @@ mod tests {
                 sizes.sort_by(f32::total_cmp);
                 assert!(sizes[n - 1] > 0.99 && sizes[n - 2] < 0.06, "{row:?}");
             }
+        }
+    }
+
+    /// The nearest orthogonal matrix to (10 0; 1 1), by hand: (11 −1; 1 11) / √122.
+    #[test]
+    fn the_long_row_turns_the_short_one() {
+        let mut w = vec![10.0, 0.0, 1.0, 1.0];
+        orthogonalize(&mut w, 2, 1).unwrap();
+        let exact = [11.0, -1.0, 1.0, 11.0].map(|v: f32| v / 122f32.sqrt());
+        assert!(w.iter().zip(exact).all(|(w, v)| (w - v).abs() < 1e-5), "{w:?}");
+        for second in [[0.0, 0.0], [f32::NAN, 0.0]] {
+            assert!(orthogonalize(&mut vec![1.0, 0.0, second[0], second[1]], 2, 1).is_err(), "{second:?}");
         }
     }
 
