@@ -2253,7 +2253,7 @@ typedef struct {
     uint32_t window;
     // Stop after this many tokens; 0 takes all the text.
     uint64_t max_tokens;
-    // Rows that the shuffling buffer holds, at most; 0 means 131,072.
+    // Rows that are shuffled together; 0 means 131,072. While some are made, a quarter more is held.
     uint64_t buffer;
     // Another quantization of the running model, as whose rows these count; NULL counts them as what they are.
     const char *counts_as;

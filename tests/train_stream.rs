@@ -43,7 +43,7 @@ fn streamed_rows_are_the_harvested_ones() {
         let harvested = Activations::open(dir.path()).unwrap();
         let training = train::Options { held_out: 0.0, ..options() };
         let streamed = Streamed { window: 64, buffer: 600, ..Streamed::at(layer) };
-        let mut stream = engine.stream(&text, &streamed, &training).unwrap();
+        let mut stream = engine.stream(&text, &streamed, &training, &mut silent).unwrap();
         assert!(stream.parts.len() > 2 && stream.held_out.is_empty(), "{:?}", stream.parts);
         let (d, mut all, mut again) = (stream.d_model, Vec::new(), Vec::new());
         for part in 0..stream.parts.len() {
@@ -88,7 +88,7 @@ fn a_streamed_run_can_be_stopped_and_keeps_documents_out() {
             .collect::<Vec<_>>()
     };
     let mut last = None;
-    let mut stream = engine.stream(&text, &streamed, &options()).unwrap();
+    let mut stream = engine.stream(&text, &streamed, &options(), &mut silent).unwrap();
     let held_out = stream.held_out.len() / stream.d_model;
     assert!(held_out > 100 && held_out < stream.parts.iter().sum(), "{held_out}");
     let whole =
@@ -104,7 +104,7 @@ fn a_streamed_run_can_be_stopped_and_keeps_documents_out() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = [dir.path().join("run.safetensors")];
     let mut left = 25;
-    let mut stream = engine.stream(&text, &streamed, &options()).unwrap();
+    let mut stream = engine.stream(&text, &streamed, &options(), &mut silent).unwrap();
     let stopped = fit_stream(
         &mut stream,
         std::slice::from_ref(&options()),
@@ -117,7 +117,7 @@ fn a_streamed_run_can_be_stopped_and_keeps_documents_out() {
     );
     assert_eq!(stopped.unwrap_err().kind(), Kind::Cancelled);
     drop(stream);
-    let mut stream = engine.stream(&text, &streamed, &options()).unwrap();
+    let mut stream = engine.stream(&text, &streamed, &options(), &mut silent).unwrap();
     let mut first = None;
     let resumed = fit_stream(&mut stream, std::slice::from_ref(&options()), &checkpoint, &mut silent, &mut |_, m| {
         first.get_or_insert(m.step);
@@ -125,11 +125,14 @@ fn a_streamed_run_can_be_stopped_and_keeps_documents_out() {
     assert!(bytes(&resumed.unwrap()[0]) == bytes(&whole[0]), "bit for bit");
     assert!(first.is_some_and(|first| first > 1), "{first:?}");
     drop(stream);
-    let shorter = engine.stream(&text, &Streamed { buffer: 100, ..streamed.clone() }, &options()).err().unwrap();
+    let refused = engine.stream(&text, &streamed, &options(), &mut |_| false).err().unwrap();
+    assert_eq!(refused.kind(), Kind::Cancelled, "what is kept out is read under the caller's eyes");
+    let shorter =
+        engine.stream(&text, &Streamed { buffer: 100, ..streamed.clone() }, &options(), &mut silent).err().unwrap();
     assert!(shorter.message().contains("256 or more, four batches"), "{shorter}");
-    let none = engine.stream(&text[..1], &streamed, &options()).err().unwrap();
+    let none = engine.stream(&text[..1], &streamed, &options(), &mut silent).err().unwrap();
     assert!(none.message().contains("of 1 documents is 0"), "{none}");
-    let layer = engine.stream(&text, &Streamed::at(30), &options()).err().unwrap();
+    let layer = engine.stream(&text, &Streamed::at(30), &options(), &mut silent).err().unwrap();
     assert!(layer.message().contains("layer 30 does not exist"), "{layer}");
 }
 

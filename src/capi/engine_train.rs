@@ -27,7 +27,7 @@ pub struct tiller_streamed {
     pub window: u32,
     /// Stop after this many tokens; 0 takes all the text.
     pub max_tokens: u64,
-    /// Rows that the shuffling buffer holds, at most; 0 means 131,072.
+    /// Rows that are shuffled together; 0 means 131,072. While some are made, a quarter more is held.
     pub buffer: u64,
     /// Another quantization of the running model, as whose rows these count; NULL counts them as what they are.
     pub counts_as: *const c_char,
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn tiller_engine_train(
         let (streamed, mut progress) = unsafe { (given.streamed()?, reporter(progress)) };
         let options = train::Options { threads: threads as usize, ..train::Options::from_json(recipe)? };
         let text = documents(&files)?;
-        let mut stream = some(engine, "engine")?.0.stream(&text, &streamed, &options)?;
+        let mut stream = some(engine, "engine")?.0.stream(&text, &streamed, &options, &mut progress)?;
         let checkpoints: Vec<_> = checkpoint.map(Into::into).into_iter().collect();
         let runs = std::slice::from_ref(&options);
         let mut made = journalled(metrics, |on_step| {

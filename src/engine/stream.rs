@@ -13,6 +13,7 @@ use crate::dictionary::Info;
 use crate::error::{Error, Result};
 use crate::hook_point::HookPoint;
 use crate::num::rng;
+use crate::progress::{Progress, report};
 use crate::train::{self, Stream};
 
 /// Rows that are measured on, at most.
@@ -27,8 +28,7 @@ pub struct Streamed {
     pub window: usize,
     /// Stop after this many tokens; 0 takes all the text.
     pub max_tokens: u64,
-    /// Rows of two parts, which are shuffled together; four batches or more. While a part is made, a quarter more is held, and
-    /// the last part may be twice as long.
+    /// Rows of two parts, which are shuffled together; four batches or more. While a part is made, a quarter more is held.
     pub buffer: usize,
     /// Another quantization of the running model, as whose rows these count: see
     /// [`Harvest::counts_as`](super::Harvest::counts_as).
@@ -54,6 +54,7 @@ impl Engine {
         text: &'e [Document],
         options: &Streamed,
         training: &train::Options,
+        progress: &mut Progress<'_>,
     ) -> Result<Stream<'e>> {
         let point = options.point;
         if point.layer() >= self.n_layer() {
@@ -63,7 +64,7 @@ impl Engine {
         if options.window < 2 {
             return Err(Error::argument(format!("a window of {} tokens is too short", options.window)));
         }
-        // A part can be longer by one document, the last one by the rest of the text.
+        // A part can be longer by one document, the last one by two batches more.
         let part_rows = options.buffer / 2;
         if part_rows < 2 * training.batch {
             let (buffer, least) = (options.buffer, 4 * training.batch);
@@ -83,7 +84,8 @@ impl Engine {
         let (held_out, documents) = documents.split_at(n_held_out);
         let (held_out, documents) = (held_out.to_vec(), documents.to_vec());
         let window = options.window.min(self.room());
-        let Cut { lengths, firsts } = self.cut(&documents, window, options.max_tokens, part_rows)?;
+        let Cut { lengths, firsts } =
+            self.cut(&documents, window, options.max_tokens, part_rows, 2 * training.batch)?;
         if lengths.iter().sum::<usize>() < 2 {
             return Err(Error::argument("text: expected two rows or more, found fewer"));
         }
@@ -103,12 +105,14 @@ impl Engine {
             ..Info::default()
         };
         let d_model = self.d_model();
+        let mut alive = || report(progress, 0, 0, "reading what is kept out");
         let mut measured = Vec::new();
         for document in &held_out {
             if measured.len() >= HELD_OUT * d_model {
                 break;
             }
-            self.stream_rows(&[document], point, window, &mut measured, &mut || Ok(()))?;
+            alive()?;
+            self.stream_rows(&[document], point, window, &mut measured, &mut alive)?;
         }
         measured.truncate(HELD_OUT * d_model);
         let read = move |part: usize, rows: &mut Vec<f32>, alive: &mut dyn FnMut() -> Result<()>| {
@@ -118,8 +122,15 @@ impl Engine {
         Ok(Stream { d_model, parts: lengths, fingerprint, info, held_out: measured, read: Box::new(read) })
     }
 
-    /// Cuts documents into parts of `part_rows` rows or a little more.
-    fn cut(&self, documents: &[&Document], window: usize, max_tokens: u64, part_rows: usize) -> Result<Cut> {
+    /// Cuts documents into parts of `part_rows` rows or a little more; the last one has `least` or more, if all have.
+    fn cut(
+        &self,
+        documents: &[&Document],
+        window: usize,
+        max_tokens: u64,
+        part_rows: usize,
+        least: usize,
+    ) -> Result<Cut> {
         let (mut lengths, mut firsts, mut n_tokens, mut rows, mut taken) = (Vec::new(), vec![0], 0u64, 0usize, 0);
         for document in documents {
             if max_tokens > 0 && n_tokens >= max_tokens {
@@ -137,9 +148,9 @@ impl Engine {
                 rows = 0;
             }
         }
-        // What is left makes the last part longer, unless it is one of its own.
+        // What is left makes the last part longer, unless it is enough for one of its own.
         match lengths.last_mut() {
-            Some(last) if rows < part_rows => {
+            Some(last) if rows < least => {
                 *last += rows;
                 firsts.pop();
             }

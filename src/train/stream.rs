@@ -69,7 +69,7 @@ pub fn fit_stream(
     let split = |n: usize| Split { train: Selection::First(n), held_out: Selection::First(n_held_out) };
 
     let fingerprint = stream.fingerprint.clone();
-    let mut buffer = Buffer { stream, phases, seed, at: None, rows: Vec::new(), waiting: None };
+    let mut buffer = Buffer { stream, phases, seed, at: None, rows: Vec::new(), waiting: None, before: Vec::new() };
     let mut runs = Vec::with_capacity(options.len());
     for (i, options) in options.iter().enumerate() {
         options.check()?;
@@ -97,7 +97,11 @@ pub fn fit_stream(
     // Runs that were stopped at different steps catch up with the foremost.
     while let Some(step) = runs.iter().map(|run| run.state.step).min().filter(|&step| step < steps) {
         let (epoch, phase, first) = buffer.place(step, batch);
-        buffer.fill(epoch, phase, &mut || report(progress, step * batch as u64, all, "reading"))?;
+        let filled = buffer.fill(epoch, phase, &mut || report(progress, step * batch as u64, all, "reading"));
+        if filled.as_ref().is_err_and(|e| e.kind() == Kind::Cancelled) {
+            save(&runs)?;
+        }
+        filled?;
         let ids = buffer.order(epoch, phase);
         let rows = Rows::from_slice(d, &buffer.rows)?;
         for (step, ids) in (step..).zip(ids[first * batch..].chunks_exact(batch)) {
@@ -148,6 +152,8 @@ struct Buffer<'b, 'r> {
     rows: Vec<f32>,
     /// Pass, part and its second half.
     waiting: Option<(u32, usize, Vec<f32>)>,
+    /// In the last phase, if it came right after the one before: the rows of that one.
+    before: Vec<f32>,
 }
 
 impl Buffer<'_, '_> {
@@ -180,6 +186,11 @@ impl Buffer<'_, '_> {
         if self.at == Some((epoch, phase)) {
             return Ok(());
         }
+        let last = phase == self.phases.len();
+        self.before = match last && self.at == Some((epoch, phase - 1)) {
+            true => std::mem::take(&mut self.rows),
+            false => Vec::new(),
+        };
         self.at = None;
         self.rows.clear();
         if let Some(part) = phase.checked_sub(1) {
@@ -216,11 +227,12 @@ impl Buffer<'_, '_> {
     /// The rows of the last two phases.
     fn last_rows(&mut self, epoch: u32, alive: &mut dyn FnMut() -> Result<()>) -> Result<Vec<f32>> {
         let last = self.phases.len();
-        // The last one needs nothing new after the one before.
-        self.at = None;
-        self.fill(epoch, last - 1, alive)?;
-        let mut rows = std::mem::take(&mut self.rows);
-        self.fill(epoch, last, alive)?;
+        if self.at != Some((epoch, last)) || self.before.is_empty() {
+            self.at = None;
+            self.fill(epoch, last - 1, alive)?;
+            self.fill(epoch, last, alive)?;
+        }
+        let mut rows = std::mem::take(&mut self.before);
         rows.append(&mut self.rows);
         Ok(rows)
     }
@@ -269,7 +281,15 @@ mod tests {
         let read = std::cell::Cell::new(0);
         let mut source = stream(&rows, &parts, &read);
         let phases = phases(&parts, 50).unwrap();
-        let mut buffer = Buffer { stream: &mut source, phases, seed: 3, at: None, rows: Vec::new(), waiting: None };
+        let mut buffer = Buffer {
+            stream: &mut source,
+            phases,
+            seed: 3,
+            at: None,
+            rows: Vec::new(),
+            waiting: None,
+            before: Vec::new(),
+        };
         for epoch in 0..2 {
             let mut seen = Vec::new();
             for phase in 0..=parts.len() {
@@ -286,6 +306,8 @@ mod tests {
             assert!(seen.iter().copied().eq(0..608), "every row once");
         }
         assert_eq!(read.get(), 8, "every part is made once a pass");
+        assert_eq!(buffer.last_rows(1, &mut || Ok(())).unwrap().len(), (buffer.len(3) + buffer.len(4)) * D);
+        assert_eq!(read.get(), 8, "the last two phases are still there");
         let steps: Vec<_> = (0..13).map(|step| buffer.place(step, 50)).collect();
         assert_eq!((steps[0], steps[12]), ((0, 0, 0), (1, 0, 0)));
         assert!(super::phases(&[130, 99], 50).unwrap_err().message().contains("two batches (50) or more, found 99"));
@@ -336,5 +358,25 @@ mod tests {
             let error = fit_stream(&mut other, &both, &paths, &mut silent, &mut |_, _| ()).unwrap_err();
             assert_eq!(error.kind(), Kind::Mismatch);
         }
+    }
+
+    #[test]
+    fn a_run_that_is_stopped_while_rows_are_made_goes_on_where_it_was() {
+        let (rows, read) = (data(600), std::cell::Cell::new(0));
+        let source = || stream(&rows, &[150, 150, 300], &read);
+        let runs = [Options { checkpoint_every: 1000, ..options() }];
+        let whole = fit_stream(&mut source(), &runs, &[], &mut silent, &mut |_, _| ()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = [dir.path().join("run.safetensors")];
+        let done = std::cell::Cell::new(0);
+        let mut alive = |step: crate::progress::Step<'_>| step.note != "reading" || done.get() < 8;
+        let stopped = fit_stream(&mut source(), &runs, &path, &mut alive, &mut |_, m| done.set(m.step));
+        assert_eq!(stopped.unwrap_err().kind(), Kind::Cancelled);
+        let mut first = None;
+        let mut note = |_: usize, m: &Metrics| {
+            first.get_or_insert(m.step);
+        };
+        let resumed = fit_stream(&mut source(), &runs, &path, &mut silent, &mut note).unwrap();
+        assert_eq!((first, bits(&resumed)), (Some(done.get() + 1), bits(&whole)));
     }
 }

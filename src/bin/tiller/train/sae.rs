@@ -77,7 +77,7 @@ struct Streaming {
     /// Stop after this many tokens; 0 takes all the text
     #[arg(long, default_value_t = 0, value_name = "N", requires = "model")]
     max_tokens: u64,
-    /// Rows that are shuffled together, and held, at most
+    /// Rows that are shuffled together; while some are made, a quarter more is held
     #[arg(long, default_value_t = 131_072, value_name = "ROWS", requires = "model")]
     buffer: usize,
     /// Run a copy of the model requantized to this type, such as F16; the dictionary is marked as the model's
@@ -308,7 +308,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
             let mut engine = args.streaming.engine(model, &args.machine, out)?;
             let text = documents(&args.streaming.text)?;
             let streamed = args.streaming.streamed(model, args.layer.unwrap_or_default());
-            let mut stream = engine.stream(&text, &streamed, &options)?;
+            let mut stream = engine.stream(&text, &streamed, &options, &mut |step| bar.step(step))?;
             let made = fit_stream(&mut stream, &runs, &checkpoints, &mut |step| bar.step(step), &mut on_step)?;
             (stream.parts.iter().sum(), made)
         }
