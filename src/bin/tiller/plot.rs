@@ -87,6 +87,24 @@ impl Panel {
         (!self.curves.is_empty()).then_some(self)
     }
 
+    /// The places along x at which something was measured.
+    fn sizes(&self) -> Vec<f64> {
+        let mut sizes: Vec<f64> = self.curves.iter().flat_map(|(_, points)| points).map(|p| p.0).collect();
+        sizes.sort_by(f64::total_cmp);
+        sizes.dedup();
+        sizes
+    }
+
+    /// Where no curve is: above the lower end.
+    fn free_corner(&self) -> SeriesLabelPosition {
+        let ends = self.curves.iter().filter_map(|(_, points)| Some((points.first()?.1, points.last()?.1)));
+        let (first, last) = ends.fold((0.0, 0.0), |sums, ends| (sums.0 + ends.0, sums.1 + ends.1));
+        match first < last {
+            true => SeriesLabelPosition::UpperLeft,
+            false => SeriesLabelPosition::UpperRight,
+        }
+    }
+
     /// The least and the largest of what `of` takes of the points.
     fn range(&self, of: impl Fn(&(f64, f64)) -> f64) -> (f64, f64) {
         let all = || self.curves.iter().flat_map(|(_, points)| points).map(&of);
@@ -104,15 +122,13 @@ fn paint(text: &mut String, panels: &[Panel]) -> Painted<()> {
         let mut builder = ChartBuilder::on(area);
         builder.caption(&panel.title, ("sans-serif", 13)).margin(8).x_label_area_size(30).y_label_area_size(62);
         let ((left, right), (low, high)) = (panel.range(|p| p.0), panel.range(|p| p.1));
+        let sizes = || (left..right).log_scale().with_key_points(panel.sizes());
         // Codes start dense, and time grows by powers: a scale of ratios shows where they end.
         match (panel.powers, low > 0.0 && high > 20.0 * low) {
             (true, true) => {
-                let (x, y) = ((left..right).log_scale(), (low..high).log_scale());
-                curves(&mut builder.build_cartesian_2d(x, y)?, panel)?;
+                curves(&mut builder.build_cartesian_2d(sizes(), (low..high).log_scale())?, panel)?;
             }
-            (true, false) => {
-                curves(&mut builder.build_cartesian_2d((left..right).log_scale(), low.min(0.0)..high)?, panel)?;
-            }
+            (true, false) => curves(&mut builder.build_cartesian_2d(sizes(), low.min(0.0)..high)?, panel)?,
             (false, true) => curves(&mut builder.build_cartesian_2d(left..right, (low..high).log_scale())?, panel)?,
             (false, false) => curves(&mut builder.build_cartesian_2d(left..right, low..high)?, panel)?,
         }
@@ -125,13 +141,18 @@ where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
-    chart.configure_mesh().x_desc(panel.x).light_line_style(TRANSPARENT).label_style(("sans-serif", 10)).draw()?;
+    // Without the digits that a sum of tenths leaves behind.
+    let number = |v: &f64| ((v * 1e6).round() / 1e6).to_string();
+    let mut mesh = chart.configure_mesh();
+    mesh.x_desc(panel.x).x_label_formatter(&number).y_label_formatter(&number);
+    mesh.light_line_style(TRANSPARENT).label_style(("sans-serif", 10)).draw()?;
     for ((name, points), colour) in panel.curves.iter().zip(COLOURS.iter().cycle()) {
         let line = chart.draw_series(LineSeries::new(points.iter().copied(), colour))?;
         line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], colour));
     }
     if panel.curves.len() > 1 {
-        chart.configure_series_labels().background_style(WHITE.mix(0.8)).label_font(("sans-serif", 10)).draw()?;
+        let mut legend = chart.configure_series_labels();
+        legend.position(panel.free_corner()).background_style(WHITE.mix(0.8)).label_font(("sans-serif", 10)).draw()?;
     }
     Ok(())
 }

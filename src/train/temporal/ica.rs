@@ -268,12 +268,12 @@ mod tests {
     /// The nearest orthogonal matrix to (10 0; 1 1), by hand: (11 −1; 1 11) / √122.
     #[test]
     fn the_long_row_turns_the_short_one() {
-        let mut w = vec![10.0, 0.0, 1.0, 1.0];
+        let mut w = [10.0, 0.0, 1.0, 1.0];
         orthogonalize(&mut w, 2, 1).unwrap();
         let exact = [11.0, -1.0, 1.0, 11.0].map(|v: f32| v / 122f32.sqrt());
         assert!(w.iter().zip(exact).all(|(w, v)| (w - v).abs() < 1e-5), "{w:?}");
         for second in [[0.0, 0.0], [f32::NAN, 0.0]] {
-            assert!(orthogonalize(&mut vec![1.0, 0.0, second[0], second[1]], 2, 1).is_err(), "{second:?}");
+            assert!(orthogonalize(&mut [1.0, 0.0, second[0], second[1]], 2, 1).is_err(), "{second:?}");
         }
     }
 
