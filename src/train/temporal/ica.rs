@@ -186,6 +186,8 @@ fn starts(x: &[f32], n: usize, found: &[f32], used: &mut [bool], threads: usize)
 fn orthogonalize(w: &mut [f32], n: usize, threads: usize) -> Result<()> {
     let k = w.len() / n;
     let (mut gram, mut product) = (vec![0f32; k * k], vec![0f32; k * n]);
+    // No nearer than sums of n products are exact.
+    let near = 1e-5f32.max(1e-8 * n as f32);
     for round in 0..100 {
         gemm(Mat::new(w, k, n), Mat::new(w, k, n).t(), false, &mut gram, threads);
         if round == 0 {
@@ -198,7 +200,7 @@ fn orthogonalize(w: &mut [f32], n: usize, threads: usize) -> Result<()> {
         let off = gram.iter().enumerate().map(|(at, v)| (v - f32::from(u8::from(at / k == at % k))).abs());
         let (most, sum) = off.fold((0f32, 0f32), |(most, sum), v| (most.max(v), sum + v));
         // `max` passes over NaN, a sum keeps it.
-        if most < 1e-5 && sum.is_finite() {
+        if most < near && sum.is_finite() {
             return Ok(());
         }
         gemm(Mat::new(&gram, k, k), Mat::new(w, k, n), false, &mut product, threads);
