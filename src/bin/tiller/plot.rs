@@ -141,8 +141,8 @@ where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
-    // Without the digits that a sum of tenths leaves behind.
-    let number = |v: &f64| ((v * 1e6).round() / 1e6).to_string();
+    // Six digits: without those that a sum of tenths leaves behind.
+    let number = |v: &f64| format!("{v:.5e}").parse::<f64>().unwrap_or(*v).to_string();
     let mut mesh = chart.configure_mesh();
     mesh.x_desc(panel.x).x_label_formatter(&number).y_label_formatter(&number);
     mesh.light_line_style(TRANSPARENT).label_style(("sans-serif", 10)).draw()?;
