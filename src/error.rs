@@ -33,6 +33,7 @@ pub enum Kind {
 pub struct Error {
     kind: Kind,
     message: String,
+    hint: Option<String>,
     #[source]
     source: Option<std::io::Error>,
 }
@@ -43,7 +44,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error of `kind` with a message for people: no trailing period or newline.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), hint: None, source: None }
     }
 
     /// [`Kind::Argument`].
@@ -73,7 +74,8 @@ impl Error {
 
     /// [`Kind::Io`]: `what` was being done to `path` (`"open"`, `"write"`) when `source` happened.
     pub fn io(what: &str, path: &Path, source: std::io::Error) -> Self {
-        Self { kind: Kind::Io, message: format!("{}: cannot {what}: {source}", path.display()), source: Some(source) }
+        let message = format!("{}: cannot {what}: {source}", path.display());
+        Self { kind: Kind::Io, message, hint: None, source: Some(source) }
     }
 
     /// [`Kind::Format`]: `path` is malformed; `what` says where, what was expected and what was found.
@@ -89,6 +91,18 @@ impl Error {
     /// The message.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// What to do about it, if the place that failed knows better than a reader of the kind does.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The same error with the advice `hint`: one line, no trailing period.
+    #[must_use]
+    pub fn hinted(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
     }
 
     /// The same error with `context` put in front of its message.

@@ -160,9 +160,8 @@ pub(crate) fn fail(error: &Error) -> ExitCode {
         (Kind::Cancelled, _) => "what was finished is kept; harvest --resume and train --checkpoint go on from there",
         _ => "this is a bug in tiller: please report the command line and the files",
     };
-    // An error that knows better brings its own line of advice.
-    let (message, hint) = error.message().split_once("\nhint: ").unwrap_or((error.message(), hint));
-    eprintln!("error: {}\nhint: {}", one_line(message), one_line(hint));
+    let hint = error.hint().unwrap_or(hint);
+    eprintln!("error: {}\nhint: {}", one_line(error.message()), one_line(hint));
     ExitCode::from(if error.kind() == Kind::Argument { 2 } else { 1 })
 }
 

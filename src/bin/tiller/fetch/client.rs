@@ -76,7 +76,7 @@ impl Tools {
 
 /// An error with its own line of advice, which the command prints as its hint.
 pub(super) fn hinted(message: impl std::fmt::Display, hint: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Io, format!("{message}\nhint: {hint}"))
+    Error::new(Kind::Io, message.to_string()).hinted(hint.to_string())
 }
 
 /// Whether a command runs and succeeds.

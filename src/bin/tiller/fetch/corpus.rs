@@ -161,7 +161,8 @@ pub(super) fn bring(dir: &Path, tools: &Tools, out: &Out) -> Result<Manifest> {
 
 /// Notes why the sources of a package are left out.
 fn skip(package: &Package, sources: &[Source], error: &Error, skipped: &mut Vec<Skipped>, out: &Out) {
-    let reason = error.message().replace("\nhint: ", "; ");
+    let advice = error.hint().map(|hint| format!("; {hint}"));
+    let reason = format!("{}{}", error.message(), advice.unwrap_or_default());
     let names: Vec<&str> = sources.iter().map(|source| source.name).collect();
     out.note(format!("skipping {} (package {}): {reason}", names.join(", "), package.name));
     skipped.extend(names.into_iter().map(|name| Skipped {
