@@ -3,6 +3,7 @@
 //! An [`Engine`] is a model, a context and a [`Hook`] in one: it generates, scores and harvests, with or without a plan.
 //! It is the second way into the library; an app that has its own llama.cpp uses the [`Hook`] alone.
 
+mod documents;
 mod generate;
 mod harvest;
 mod host;
@@ -21,8 +22,9 @@ use std::sync::Arc;
 
 use ggml_sys as sys;
 
+pub use documents::{Document, documents};
 pub use generate::{Generate, Generation, Stop};
-pub use harvest::{Document, Harvest, Harvested, documents};
+pub use harvest::{Harvest, Harvested};
 pub use quantize::{convert, packer, requantize};
 pub use score::Score;
 pub use stream::Streamed;

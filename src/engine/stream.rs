@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use rand::seq::SliceRandom;
 
 use super::Engine;
-use super::harvest::{Batch, Document, identity};
+use super::documents::{Document, identity};
+use super::harvest::Batch;
 use crate::dictionary::Info;
 use crate::error::{Error, Result};
 use crate::hook_point::HookPoint;
