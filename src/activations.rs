@@ -23,10 +23,14 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::file::{Map, write_atomic};
+use crate::file::{Map, read_text, write_atomic};
 use crate::hook_point::HookPoint;
 
 const FORMAT: u32 = 1;
+/// A shard takes some twenty bytes of `meta.json`: this is a million of them.
+const MAX_META_BYTES: u64 = 32 << 20;
+/// The widest residual streams have some ten thousand numbers.
+const MAX_WIDTH: usize = 1 << 20;
 
 /// How rows are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,10 +268,14 @@ fn shard_path(directory: &Path, i: usize) -> PathBuf {
 
 fn read_meta(directory: &Path) -> Result<Meta> {
     let path = directory.join("meta.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io("open", &path, e))?;
+    let text = read_text(&path, MAX_META_BYTES)?;
     let meta: Meta = serde_json::from_str(&text).map_err(|e| Error::format(&path, e))?;
+    let wrong = |what: String| Err(Error::format(&path, what));
     if meta.format != FORMAT {
-        return Err(Error::format(&path, format_args!("format {}, expected {FORMAT}", meta.format)));
+        return wrong(format!("format {}, expected {FORMAT}", meta.format));
+    }
+    if !(1..=MAX_WIDTH).contains(&meta.d_model) {
+        return wrong(format!("d_model: expected 1 to {MAX_WIDTH}, found {}", meta.d_model));
     }
     Ok(meta)
 }

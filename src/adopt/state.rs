@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::activations::RowType;
 use crate::error::{Error, Result};
-use crate::file::write_atomic;
+use crate::file::{read_text_if_there, write_atomic};
 
 /// The file's name.
 pub(super) const FILE: &str = "state.json";
+/// It has some kilobytes.
+const MAX_BYTES: u64 = 4 << 20;
 
 /// What must be the same when an adoption goes on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -126,10 +128,8 @@ impl State {
     /// What an earlier call left in `work`, or a new state.
     pub(super) fn open(work: &Path, settings: Settings) -> Result<Self> {
         let path = work.join(FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self { settings, ..Self::default() }),
-            Err(e) => return Err(Error::io("read", &path, e)),
+        let Some(text) = read_text_if_there(&path, MAX_BYTES)? else {
+            return Ok(Self { settings, ..Self::default() });
         };
         let state: Self = serde_json::from_str(&text).map_err(|e| Error::format(&path, e))?;
         if state.settings != settings {

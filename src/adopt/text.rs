@@ -1,6 +1,6 @@
 //! The text to learn from: pieces of what was given, in a seeded order, or what the model writes by itself.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 
 use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
@@ -9,7 +9,7 @@ use super::Job;
 use crate::engine::{Document, Engine, Generate, Message};
 use crate::error::{Error, Kind, Result};
 use crate::eval::trial;
-use crate::file::write_atomic;
+use crate::file::{for_each_line, write_atomic};
 use crate::num::rng;
 use crate::progress::{Progress, Step};
 
@@ -19,6 +19,8 @@ const PIECE: usize = 4000;
 const HELD_OUT: usize = 50;
 /// Tokens of a sample.
 const SAMPLE: usize = 256;
+/// A line of what the model wrote: a sample has some kilobytes.
+const MAX_LINE_BYTES: u64 = 1 << 20;
 /// Share of the time in which the model writes, if it has to.
 const WRITE_UNTIL: f64 = 0.3;
 
@@ -81,14 +83,12 @@ impl Job<'_> {
     fn samples(&self, progress: &mut Progress<'_>) -> Result<Vec<Document>> {
         let path = self.work.join("samples.jsonl");
         if path.exists() {
-            let file = std::fs::File::open(&path).map_err(|e| Error::io("open", &path, e))?;
-            let lines = BufReader::new(file).lines();
-            return lines
-                .map(|line| {
-                    let line = line.map_err(|e| Error::io("read", &path, e))?;
-                    serde_json::from_str(&line).map(Document::Text).map_err(|e| Error::format(&path, e))
-                })
-                .collect();
+            let mut all = Vec::new();
+            for_each_line(&path, MAX_LINE_BYTES, |_, line| {
+                all.push(serde_json::from_slice(line).map(Document::Text).map_err(|e| Error::format(&path, e))?);
+                Ok(())
+            })?;
+            return Ok(all);
         }
         let options = crate::engine::Options {
             context: trial::SEQUENCES * (SAMPLE + 32),

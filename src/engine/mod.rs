@@ -81,7 +81,7 @@ unsafe impl Send for Engine {}
 impl Engine {
     /// Opens the model file at `path`.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
+        crate::file::open(path)?;
         log::capture();
         let mut options = options.clone();
         if options.threads == 0 {

@@ -12,7 +12,7 @@ use crate::file::gguf::GgmlType;
 /// Writes the model at `from` to `to` with other weights. `kind` is llama.cpp's name: `F32`, `F16`, `BF16`, `Q8_0`,
 /// `Q5_K_M`, `Q4_0`, `Q4_1`, `Q4_K_M`, `Q3_K_M`, `Q2_K`. Sources that are quantized already are dequantized first.
 pub fn requantize(from: &Path, to: &Path, kind: &str, threads: usize) -> Result<()> {
-    std::fs::File::open(from).map_err(|e| Error::io("open", from, e))?;
+    crate::file::open(from)?;
     let ftype = match kind.to_ascii_uppercase().as_str() {
         "F32" => sys::LLAMA_FTYPE_ALL_F32,
         "F16" => sys::LLAMA_FTYPE_MOSTLY_F16,

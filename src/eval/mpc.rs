@@ -23,6 +23,9 @@ use crate::train::dense::Coder;
 use crate::train::probe::{self, Probe};
 use std::path::Path;
 
+/// A file of word pairs has some kilobytes.
+const MAX_BYTES: u64 = 16 << 20;
+
 #[cfg(feature = "engine")]
 use crate::{
     engine::{Document, Engine},
@@ -56,7 +59,7 @@ impl Relation {
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io); as [`parse`](Self::parse).
     pub fn load(path: &Path) -> Result<Vec<Self>> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        let text = crate::file::read_text(path, MAX_BYTES)?;
         Self::parse(&text, path)
     }
 

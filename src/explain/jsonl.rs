@@ -1,7 +1,6 @@
 //! One JSON object a line, with errors that read `file:line: expected …, found …`.
 
 use std::fmt::Display;
-use std::io::BufRead;
 use std::path::Path;
 
 use crate::error::{Error, Kind, Result};
@@ -24,29 +23,10 @@ pub(super) fn syntax(path: &Path, first: usize, error: &serde_json::Error) -> Er
 
 /// Calls `take` with the number (from 1) and the text of every line of `path` that is not blank.
 pub(super) fn for_each_line(path: &Path, mut take: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
-    let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
-    let mut reader = std::io::BufReader::new(file);
-    let mut bytes = Vec::new();
-    for number in 1.. {
-        bytes.clear();
-        let mut limited = std::io::Read::take(&mut reader, LONGEST_LINE + 1);
-        let n_read = limited.read_until(b'\n', &mut bytes).map_err(|e| Error::io("read", path, e))?;
-        if n_read == 0 {
-            break;
-        }
-        if bytes.len() as u64 > LONGEST_LINE {
-            return Err(wrong(
-                path,
-                number,
-                format_args!("expected a line of at most {LONGEST_LINE} bytes, found more"),
-            ));
-        }
-        let text = std::str::from_utf8(&bytes).map_err(|e| {
+    crate::file::for_each_line(path, LONGEST_LINE, |number, bytes| {
+        let text = std::str::from_utf8(bytes).map_err(|e| {
             wrong(path, number, format_args!("expected UTF-8, found other bytes at byte {}", e.valid_up_to()))
         })?;
-        if !text.trim().is_empty() {
-            take(number, text)?;
-        }
-    }
-    Ok(())
+        if text.trim().is_empty() { Ok(()) } else { take(number, text) }
+    })
 }

@@ -30,6 +30,8 @@ pub const SUPERFICIAL_LENGTH: usize = 4;
 
 const KIND: &str = "tiller.vocabulary";
 const VERSION: u32 = 1;
+/// A word takes some fifty bytes: this is a million of them.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// Calls `found` with the place in `text` and the normal form of every word, from left to right.
 pub fn scan(text: &str, mut found: impl FnMut(Range<usize>, &str)) {
@@ -222,7 +224,7 @@ impl Vocabulary {
     /// [`Io`](crate::Kind::Io); [`Format`](crate::Kind::Format) names the line or the rank, what was expected and what
     /// was found.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+        let bytes = crate::file::read(path, MAX_BYTES)?;
         Self::parse(path, &bytes)
     }
 

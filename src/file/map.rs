@@ -11,7 +11,6 @@
 //! of our own. A caller who edits a file in place while it is open may see torn numbers and, if it gets shorter, a
 //! signal: the same contract as llama.cpp's.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,14 +29,7 @@ impl Map {
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io) if the file is missing, unreadable, or not a regular file.
     pub fn open(path: &Path) -> Result<Arc<Self>> {
-        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-        let meta = file.metadata().map_err(|e| Error::io("read the size of", path, e))?;
-        if !meta.is_file() {
-            let found = if meta.is_dir() { "a directory" } else { "a device or pipe" };
-            let source =
-                std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("expected a file, found {found}"));
-            return Err(Error::io("open", path, source));
-        }
+        let file = super::open(path)?;
         // SAFETY: the map is read-only and private; that nobody truncates the file under it is the contract with the
         // caller that this module's documentation states.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;

@@ -3,7 +3,9 @@
 //! | module | owns |
 //! |---|---|
 //! | [`map`](Map) | the only memory map of the library |
+//! | `input` | files that are read: regular ones, of a limited size: [`open`], [`read_text`] |
 //! | [`atomic`](write_atomic) | files that appear whole or not at all |
+//! | [`Lock`] | one writer at a time |
 //! | [`gguf`] | the container of models, dictionaries and control vectors: checked reader, streaming writer |
 //! | [`safetensors`] | the container of activations and of other people's dictionaries |
 //! | [`npy`] | NumPy's arrays, alone and in archives: checked reader, streaming writer |
@@ -19,6 +21,8 @@ compile_error!("tiller reads little-endian files in place and has not been writt
 mod allowance;
 mod atomic;
 pub mod gguf;
+mod input;
+mod lock;
 mod map;
 pub mod npy;
 pub mod safetensors;
@@ -29,7 +33,9 @@ mod torch;
 mod view;
 mod zip;
 
-pub use atomic::write_atomic;
+pub use atomic::{check_writable, write_atomic, write_atomic_by_name};
+pub use input::{for_each_line, open, read, read_text, read_text_if_there, reserve, zeros};
+pub use lock::Lock;
 pub use map::Map;
 pub use sink::Sink;
 pub use tensors::{Tensors, UNNAMED};

@@ -176,15 +176,8 @@ impl Plan {
     /// [`Kind::Io`]; [`Kind::Format`] with file, line, column, the key's path, what was expected and what was found;
     /// [`Kind::Unsupported`] for a version that this library does not know.
     pub fn open(path: &Path) -> Result<Self> {
-        let size = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?.len();
-        if size > MAX_BYTES {
-            return Err(Error::format(path, format!("a plan has at most {MAX_BYTES} bytes, found {size}")));
-        }
-        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-        let text = std::str::from_utf8(&bytes).map_err(|e| {
-            Error::format(path, format!("expected UTF-8 text, found other bytes at {}", e.valid_up_to()))
-        })?;
-        Self::parse(text, &path.display().to_string(), Some(path.to_path_buf()))
+        let text = crate::file::read_text(path, MAX_BYTES)?;
+        Self::parse(&text, &path.display().to_string(), Some(path.to_path_buf()))
     }
 
     /// Reads and checks a plan from JSON text. Paths in it are relative to the working directory.

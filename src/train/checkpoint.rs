@@ -77,13 +77,14 @@ pub(super) fn save(path: &Path, state: &State, options: &Options, rows: &str) ->
 /// [`Kind::Format`](crate::Kind::Format) if the file is no checkpoint or is damaged;
 /// [`Kind::Mismatch`](crate::Kind::Mismatch) if it belongs to a run with other options or other rows.
 pub(super) fn load(path: &Path, d: usize, options: &Options, rows: &str) -> Result<Option<State>> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io("read", path, e)),
-    };
+    if !path.try_exists().map_err(|e| Error::io("read", path, e))? {
+        return Ok(None);
+    }
+    // Mapped, so that what a file claims to hold takes no memory before it is known to be this run's.
+    let map = crate::file::Map::open(path)?;
+    let bytes = map.bytes();
     let malformed = |e: safetensors::SafeTensorError| Error::format(path, format!("not a whole safetensors file: {e}"));
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(malformed)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(malformed)?;
     let metadata = header.metadata().clone().unwrap_or_default();
     let field = |key: &str| metadata.get(key).map_or("", String::as_str);
     if field("format") != FORMAT {
@@ -98,7 +99,7 @@ pub(super) fn load(path: &Path, d: usize, options: &Options, rows: &str) -> Resu
         )));
     }
     let step = field("step").parse().map_err(|_| Error::format(path, "metadata step: expected a number"))?;
-    let file = File { path, tensors: SafeTensors::deserialize(&bytes).map_err(malformed)? };
+    let file = File { path, tensors: SafeTensors::deserialize(bytes).map_err(malformed)? };
     let n = options.n_features;
     let scalars = file.numbers::<f32>("scale, limit", Dtype::F32, &[2])?;
     let extras = options.variant.extras(options);

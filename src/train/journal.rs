@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 
 use super::metrics::Metrics;
 use crate::error::{Error, Result};
-use crate::file::write_atomic;
+use crate::file::{for_each_line, write_atomic};
+
+/// A line has some three hundred bytes.
+const MAX_LINE_BYTES: u64 = 1 << 16;
 
 /// The metrics of a run, being written.
 pub struct Journal {
@@ -29,11 +32,11 @@ impl Journal {
     /// [`Kind::Io`](crate::Kind::Io).
     pub fn push(&mut self, metrics: &Metrics) -> Result<()> {
         if self.file.is_none() {
-            let before = read(&self.path)?;
-            let kept = before.iter().filter(|(step, _)| *step < metrics.step);
-            let kept: String = kept.flat_map(|(_, line)| [line.as_str(), "\n"]).collect();
             write_atomic(&self.path, |out| {
-                out.write_all(kept.as_bytes()).map_err(|e| Error::io("write", &self.path, e))
+                for_each_step(&self.path, |step, line| match step < metrics.step {
+                    true => writeln!(out, "{line}").map_err(|e| Error::io("write", &self.path, e)),
+                    false => Ok(()),
+                })
             })?;
             let file = File::options().append(true).open(&self.path);
             self.file = Some(file.map_err(|e| Error::io("open", &self.path, e))?);
@@ -45,16 +48,17 @@ impl Journal {
     }
 }
 
-/// The whole lines of a journal, with their steps; none if there is no file.
-fn read(path: &Path) -> Result<Vec<(u64, String)>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io("read", path, e)),
-    };
+/// Calls `take` with the step and the text of every whole line of a journal; of none if there is no file, or a device.
+fn for_each_step(path: &Path, mut take: impl FnMut(u64, &str) -> Result<()>) -> Result<()> {
+    if !path.is_file() {
+        return Ok(());
+    }
     let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?.get("step")?.as_u64();
-    // A run that was killed may leave half a line.
-    Ok(text.lines().filter_map(|line| Some((step(line)?, line.to_owned()))).collect())
+    for_each_line(path, MAX_LINE_BYTES, |_, line| {
+        // A run that was killed may leave half a line.
+        let line = std::str::from_utf8(line).unwrap_or_default().trim_end();
+        step(line).map_or(Ok(()), |step| take(step, line))
+    })
 }
 
 #[cfg(test)]
@@ -88,7 +92,12 @@ mod tests {
         File::options().append(true).open(&path).unwrap().write_all(b"{\"step\":5,\"st").unwrap();
         let mut journal = Journal::new(&path);
         (3..=6).for_each(|step| journal.push(&metrics(step)).unwrap());
-        let steps: Vec<u64> = read(&path).unwrap().iter().map(|line| line.0).collect();
+        let mut steps = Vec::new();
+        for_each_step(&path, |step, _| {
+            steps.push(step);
+            Ok(())
+        })
+        .unwrap();
         assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(r#""held_out":{"rows":9,"l0":4.0,"fvu":0.5}"#), "{text}");

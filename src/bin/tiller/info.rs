@@ -118,7 +118,7 @@ fn look(path: &Path) -> Result<Facts> {
         return directory(path);
     }
     let mut start = [0; 4096];
-    let mut file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let mut file = tiller::file::open(path)?;
     let n = file.read(&mut start).map_err(|e| Error::io("read", path, e))?;
     let start = start.get(..n).unwrap_or_default();
     if start.starts_with(b"GGUF") {

@@ -6,11 +6,13 @@ use std::path::Path;
 use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 use serde_json::Value;
-use tiller::file::write_atomic;
+use tiller::file::{for_each_line, write_atomic};
 use tiller::{Error, Result};
 
 /// Width and height of a panel, in units of the SVG.
 const SIZE: (u32, u32) = (720, 190);
+/// A line of metrics has some three hundred bytes.
+const MAX_LINE_BYTES: u64 = 1 << 16;
 /// Points of a curve, at most.
 const POINTS: usize = 400;
 const COLOURS: [RGBColor; 4] =
@@ -48,9 +50,12 @@ pub(crate) fn draw(path: &Path, panels: Vec<Panel>) -> Result<()> {
 /// # Errors
 /// As [`draw`]; [`Kind::Format`](tiller::Kind::Format) if there is no step in it.
 pub(crate) fn metrics(jsonl: &Path, svg: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(jsonl).map_err(|e| Error::io("read", jsonl, e))?;
-    // A run that was killed may leave half a line.
-    let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let mut lines: Vec<Value> = Vec::new();
+    for_each_line(jsonl, MAX_LINE_BYTES, |_, line| {
+        // A run that was killed may leave half a line.
+        lines.extend(serde_json::from_slice::<Value>(line).ok());
+        Ok(())
+    })?;
     let curve = |(name, pointer): &(&str, &str)| {
         let point = |line: &Value| Some((line["rows"].as_f64()?, line.pointer(pointer)?.as_f64()?));
         ((*name).to_owned(), lines.iter().filter_map(point).collect::<Vec<_>>())

@@ -102,11 +102,7 @@ const MAX_SIZE: usize = u32::MAX as usize;
 const MAX_LAYERS: usize = 1 << 16;
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let size = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?.len();
-    if size > MAX_BYTES {
-        return Err(Error::format(path, format!("expected at most {MAX_BYTES} bytes, found {size}")));
-    }
-    std::fs::read(path).map_err(|e| Error::io("read", path, e))
+    crate::file::read(path, MAX_BYTES)
 }
 
 /// Enough of a value for a message.

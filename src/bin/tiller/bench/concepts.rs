@@ -30,6 +30,9 @@ use tiller::{Error, Result};
 use super::{Args, Line, Lines, median, model_name};
 use crate::open::{self, Rank};
 
+/// A suite has some dozen concepts.
+const MAX_SUITE_BYTES: u64 = 16 << 20;
+
 /// What stays the same over concepts.
 struct Bench<'a> {
     args: &'a Args,
@@ -70,7 +73,7 @@ pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
 fn suite(args: &Args) -> Result<Suite> {
     let mut suite = match &args.suite {
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+            let text = tiller::file::read_text(path, MAX_SUITE_BYTES)?;
             Suite::from_json(&text, &path.display().to_string())?
         }
         None => Suite::built_in()?,

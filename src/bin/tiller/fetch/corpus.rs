@@ -27,6 +27,8 @@ use tiller::{Error, Kind, Result};
 const RECIPE: u32 = 1;
 /// One document in so many is for validation.
 const VALIDATION: usize = 100;
+/// A manifest has some kilobytes.
+const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 
 /// One document.
 pub(super) enum Document {
@@ -217,7 +219,7 @@ fn write(gathered: Vec<(&'static str, Document)>, folder: &Path) -> Result<Vec<W
 
 /// The manifest in `folder`, if the text is there, whole, of this recipe and with every source.
 fn present(folder: &Path) -> Result<Option<Manifest>> {
-    let Ok(text) = fs::read(folder.join("manifest.json")) else { return Ok(None) };
+    let Ok(text) = tiller::file::read(&folder.join("manifest.json"), MAX_MANIFEST_BYTES) else { return Ok(None) };
     // A manifest of another version, or one that somebody edited, means: make it again.
     let Ok(manifest) = serde_json::from_slice::<Manifest>(&text) else { return Ok(None) };
     if manifest.recipe != RECIPE || !manifest.skipped.is_empty() || manifest.files.len() != 3 {

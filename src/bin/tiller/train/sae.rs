@@ -17,6 +17,9 @@ use crate::open::{self, Machine};
 use crate::output::Out;
 use crate::plot;
 
+/// A recipe has some forty numbers.
+const MAX_RECIPE_BYTES: u64 = 1 << 20;
+
 /// A sparse dictionary
 #[derive(Clap)]
 pub(crate) struct Args {
@@ -274,7 +277,7 @@ fn marked(path: &Path, mark: &str) -> PathBuf {
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let mut options = match &args.recipe {
         Some(path) => {
-            let json = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+            let json = tiller::file::read_text(path, MAX_RECIPE_BYTES)?;
             Options::from_json(&json).map_err(|e| e.context(path.display()))?
         }
         None => Options::of(args.variant.map_or_else(Variant::default, Which::variant)),

@@ -13,6 +13,9 @@ use tiller::{Error, Result};
 use crate::open::Machine;
 use crate::output::Out;
 
+/// Pairs of texts: each is run through a model by itself, so more would take weeks.
+const MAX_PAIRS_BYTES: u64 = 256 << 20;
+
 /// Opened rows.
 pub(crate) enum Source {
     Shards(Vec<Activations>),
@@ -159,7 +162,7 @@ fn texts(path: &Path) -> Result<(Vec<Document>, Vec<Document>)> {
         positive: String,
         negative: String,
     }
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    let text = tiller::file::read_text(path, MAX_PAIRS_BYTES)?;
     let json = path.extension().is_some_and(|e| e == "jsonl");
     let (mut up, mut down) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
