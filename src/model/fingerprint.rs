@@ -64,34 +64,36 @@ impl Kinship {
     }
 }
 
-/// The fingerprint of a model file.
-pub(super) fn fingerprint(gguf: &Gguf, architecture: &str, n_layer: usize, d_model: usize) -> String {
-    let mut tensors: Vec<&Tensor> = gguf.tensors().iter().collect();
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+/// The fingerprint of a model in one file or several; cutting it into parts changes nothing.
+pub(super) fn fingerprint(parts: &[Gguf], architecture: &str, n_layer: usize, d_model: usize) -> String {
+    let mut tensors: Vec<(&Gguf, &Tensor)> = super::parts::tensors(parts).collect();
+    tensors.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
 
     let mut build = Sha256::new();
     put(&mut build, architecture.as_bytes());
     build.update((n_layer as u64).to_le_bytes());
     build.update((d_model as u64).to_le_bytes());
     // The bytes of an array of strings have every length in them, so they cannot be read in two ways.
-    put(&mut build, gguf.opt_array("tokenizer.ggml.tokens").ok().flatten().map_or(&[], |a| a.raw()));
+    let texts = parts.first().and_then(|first| first.opt_array("tokenizer.ggml.tokens").ok().flatten());
+    put(&mut build, texts.map_or(&[], |a| a.raw()));
 
     let mut checkpoint = Sha256::new();
     // `rope_freqs` and the like are constants that some converters add.
-    for t in tensors.iter().filter(|t| t.kind == GgmlType::F32 && t.shape.len() == 1 && !t.name.starts_with("rope_")) {
+    let kept = |t: &Tensor| t.kind == GgmlType::F32 && t.shape.len() == 1 && !t.name.starts_with("rope_");
+    for (part, t) in tensors.iter().filter(|(_, t)| kept(t)) {
         put(&mut checkpoint, t.name.as_bytes());
-        put(&mut checkpoint, sample(gguf.data(t)));
+        put(&mut checkpoint, sample(part.data(t)));
     }
 
     let mut file = Sha256::new();
-    for t in &tensors {
+    for (part, t) in &tensors {
         put(&mut file, t.name.as_bytes());
         file.update(t.kind.id().to_le_bytes());
         file.update((t.shape.len() as u64).to_le_bytes());
         for &d in &t.shape {
             file.update((d as u64).to_le_bytes());
         }
-        put(&mut file, sample(gguf.data(t)));
+        put(&mut file, sample(part.data(t)));
     }
     format!("{}{}{}", hex(build, PART), hex(checkpoint, PART), hex(file, 2 * PART))
 }

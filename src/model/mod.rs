@@ -6,6 +6,7 @@
 //! large vocabulary; rows are decoded when asked for.
 
 mod fingerprint;
+mod parts;
 mod vocabulary;
 
 use std::path::Path;
@@ -20,7 +21,8 @@ use crate::file::gguf::{Gguf, Tensor};
 /// An open model file.
 #[derive(Debug)]
 pub struct Model {
-    gguf: Gguf,
+    /// The file; of a model in several, all of them in order.
+    parts: Vec<Gguf>,
     architecture: String,
     n_layer: usize,
     d_model: usize,
@@ -38,12 +40,14 @@ enum Norm {
 }
 
 impl Model {
-    /// Opens the model at `path`.
+    /// Opens the model at `path`. The first part of a model in several files stands for the whole.
     ///
     /// # Errors
-    /// As [`Gguf::open`], and [`Kind::Format`](crate::Kind::Format) if the file is no language model.
+    /// As [`Gguf::open`], [`Kind::Format`](crate::Kind::Format) if the file is no language model or a part is not what it
+    /// should be, [`Kind::Io`](crate::Kind::Io) if one is missing, [`Kind::Argument`](crate::Kind::Argument) for a part
+    /// that is not the first.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::from_gguf(Gguf::open(path)?)
+        Self::from_parts(parts::open(path)?)
     }
 
     /// Reads the model from a GGUF file that is open already.
@@ -51,6 +55,11 @@ impl Model {
     /// # Errors
     /// [`Kind::Format`](crate::Kind::Format) if the file is no language model.
     pub fn from_gguf(gguf: Gguf) -> Result<Self> {
+        Self::from_parts(vec![gguf])
+    }
+
+    fn from_parts(parts: Vec<Gguf>) -> Result<Self> {
+        let gguf = &parts[0];
         let architecture = gguf.str("general.architecture")?.to_owned();
         if let Some(what) = no_model(&architecture) {
             let what =
@@ -74,41 +83,50 @@ impl Model {
             (None, Some(eps)) => Norm::Layer(eps),
             (rms, _) => Norm::Rms(rms.unwrap_or(DEFAULT_EPS)),
         };
-        let vocabulary = Vocabulary::read(&gguf)?;
+        let vocabulary = Vocabulary::read(gguf)?;
         let fingerprint = OnceLock::new();
-        let model = Self { gguf, architecture, n_layer, d_model, context_length, norm, vocabulary, fingerprint };
+        let model = Self { parts, architecture, n_layer, d_model, context_length, norm, vocabulary, fingerprint };
         model.check()?;
         Ok(model)
     }
 
     /// Refuses an unembedding or a final norm whose shape contradicts the keys.
     fn check(&self) -> Result<()> {
-        if let Some(t) = self.unembedding() {
+        if let Some((_, t)) = self.unembedding() {
             let n = if self.vocabulary.is_empty() { t.n_rows() } else { self.vocabulary.len() };
             if t.shape != [self.d_model, n] {
                 let (name, found) = (&t.name, &t.shape);
                 let what = format_args!("tensor \"{name}\": expected shape [{}, {n}], found {found:?}", self.d_model);
-                return Err(Error::format(self.gguf.path(), what));
+                return Err(Error::format(self.path(), what));
             }
         }
-        match self.gguf.opt_tensor(OUTPUT_NORM) {
-            Some(t) if t.shape != [self.d_model] => {
+        match self.tensor(OUTPUT_NORM) {
+            Some((_, t)) if t.shape != [self.d_model] => {
                 let found = &t.shape;
                 let what = format_args!("tensor \"{OUTPUT_NORM}\": expected shape [{}], found {found:?}", self.d_model);
-                Err(Error::format(self.gguf.path(), what))
+                Err(Error::format(self.path(), what))
             }
             _ => Ok(()),
         }
     }
 
-    /// The file: all its keys and tensors.
+    /// The file with its keys and tensors; of a model in several, the first, which has all the keys.
     pub fn gguf(&self) -> &Gguf {
-        &self.gguf
+        &self.parts[0]
+    }
+
+    /// The files of the model, in order: one, or its parts.
+    pub fn parts(&self) -> &[Gguf] {
+        &self.parts
+    }
+
+    fn tensor(&self, name: &str) -> Option<(&Gguf, &Tensor)> {
+        parts::tensor(&self.parts, name)
     }
 
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
-        self.gguf.path()
+        self.gguf().path()
     }
 
     /// The architecture: `llama`, `gemma3`, `qwen2`, …
@@ -118,7 +136,7 @@ impl Model {
 
     /// The model's name, or the file's where it has none.
     pub fn name(&self) -> &str {
-        let named = self.gguf.get("general.name").and_then(|v| v.as_str()).filter(|name| !name.is_empty());
+        let named = self.gguf().get("general.name").and_then(|v| v.as_str()).filter(|name| !name.is_empty());
         named.or_else(|| self.path().file_stem()?.to_str()).unwrap_or("unnamed")
     }
 
@@ -135,7 +153,7 @@ impl Model {
     /// Number of tokens in the vocabulary; where the file holds no texts, rows of the unembedding.
     pub fn n_vocab(&self) -> usize {
         match self.vocabulary.len() {
-            0 => self.unembedding().map_or(0, Tensor::n_rows),
+            0 => self.unembedding().map_or(0, |(_, t)| t.n_rows()),
             n => n,
         }
     }
@@ -145,14 +163,36 @@ impl Model {
         self.context_length
     }
 
+    /// Positions that the model has learned, one vector each (GPT-2, BERT), and cannot read beyond; none where positions
+    /// are computed.
+    pub fn learned_positions(&self) -> Option<usize> {
+        self.tensor("position_embd.weight").map(|(_, t)| t.n_rows())
+    }
+
+    /// Whether the file says that attention looks both ways: such a model writes no text.
+    ///
+    /// # Errors
+    /// [`Kind::Format`](crate::Kind::Format) if the key is no bool.
+    pub fn is_encoder(&self) -> Result<bool> {
+        Ok(self.gguf().opt_bool(&format!("{}.attention.causal", self.architecture))? == Some(false))
+    }
+
+    /// Whether the model was trained to make one vector of a text (an embedding model), not to go on with it.
+    ///
+    /// # Errors
+    /// [`Kind::Format`](crate::Kind::Format) if the key is no integer.
+    pub fn is_pooled(&self) -> Result<bool> {
+        Ok(self.gguf().opt_u32(&format!("{}.pooling_type", self.architecture))?.is_some_and(|kind| kind != 0))
+    }
+
     /// The name of the quantization, such as `Q4_K_M`; where the file doesn't say, the type that most of its bytes have.
     pub fn quantization(&self) -> &str {
-        let stored = self.gguf.opt_u32("general.file_type").ok().flatten();
+        let stored = self.gguf().opt_u32("general.file_type").ok().flatten();
         if let Some(name) = stored.and_then(|n| FILE_TYPES.iter().find(|(id, _)| *id == n)) {
             return name.1;
         }
         let mut bytes: Vec<(usize, &str)> = Vec::new();
-        for t in self.gguf.tensors() {
+        for (_, t) in parts::tensors(&self.parts) {
             match bytes.iter_mut().find(|(_, name)| *name == t.kind.name()) {
                 Some((n, _)) => *n = n.saturating_add(t.n_bytes),
                 None => bytes.push((t.n_bytes, t.kind.name())),
@@ -193,11 +233,11 @@ impl Model {
 
     /// Whether the unembedding is the embedding: there is no `output.weight`.
     pub fn tied_unembedding(&self) -> bool {
-        self.gguf.opt_tensor(OUTPUT).is_none()
+        self.tensor(OUTPUT).is_none()
     }
 
-    fn unembedding(&self) -> Option<&Tensor> {
-        self.gguf.opt_tensor(OUTPUT).or_else(|| self.gguf.opt_tensor(EMBEDDING))
+    fn unembedding(&self) -> Option<(&Gguf, &Tensor)> {
+        self.tensor(OUTPUT).or_else(|| self.tensor(EMBEDDING))
     }
 
     /// The weight of the norm in front of the unembedding, `[d_model]`, as the graph multiplies by it. (Gemma's checkpoints
@@ -206,9 +246,11 @@ impl Model {
     /// # Errors
     /// [`Kind::Format`](crate::Kind::Format) if the file has no such tensor.
     pub fn output_norm(&self) -> Result<Vec<f32>> {
-        let t = self.gguf.tensor(OUTPUT_NORM)?;
+        let Some((file, t)) = self.tensor(OUTPUT_NORM) else {
+            return Err(Error::format(self.path(), format_args!("expected a tensor \"{OUTPUT_NORM}\", found none")));
+        };
         let mut weight = vec![0.0; self.d_model];
-        t.kind.dequantize(self.gguf.data(t), &mut weight).map_err(|e| self.in_tensor(e, t))?;
+        t.kind.dequantize(file.data(t), &mut weight).map_err(|e| self.in_tensor(e, t))?;
         Ok(weight)
     }
 
@@ -232,14 +274,14 @@ impl Model {
     /// [`Kind::Unsupported`](crate::Kind::Unsupported) for a type that this build cannot decode,
     /// [`Kind::Format`](crate::Kind::Format) if the file has no unembedding.
     pub fn unembedding_row(&self, id: i32, row: &mut [f32]) -> Result<()> {
-        let Some(t) = self.unembedding() else {
+        let Some((file, t)) = self.unembedding() else {
             let what = format_args!("expected a tensor \"{OUTPUT}\" or \"{EMBEDDING}\", found neither");
             return Err(Error::format(self.path(), what));
         };
         if row.len() != self.d_model {
             return Err(Error::argument(format!("row: expected {} elements, found {}", self.d_model, row.len())));
         }
-        let Some(bytes) = usize::try_from(id).ok().and_then(|i| self.gguf.row(t, i)) else {
+        let Some(bytes) = usize::try_from(id).ok().and_then(|i| file.row(t, i)) else {
             let last = t.n_rows().saturating_sub(1);
             return Err(Error::argument(format!("token: expected a number from 0 to {last}, found {id}")));
         };
@@ -255,7 +297,7 @@ impl Model {
     /// alone), the rest the file (a sample of every tensor). Computed once, in some milliseconds.
     pub fn fingerprint(&self) -> &str {
         self.fingerprint
-            .get_or_init(|| fingerprint::fingerprint(&self.gguf, &self.architecture, self.n_layer, self.d_model))
+            .get_or_init(|| fingerprint::fingerprint(&self.parts, &self.architecture, self.n_layer, self.d_model))
     }
 }
 

@@ -168,7 +168,8 @@ fn directory(path: &Path) -> Result<Facts> {
 }
 
 fn gguf(path: &Path) -> Result<Facts> {
-    let file = Gguf::open(path)?;
+    // A part of a model is no whole file; the model says what is wrong with any other.
+    let Ok(file) = Gguf::open(path) else { return model(path) };
     match file.str("general.architecture")? {
         "sae" => dictionary(path),
         "controlvector" => {
@@ -178,14 +179,14 @@ fn gguf(path: &Path) -> Result<Facts> {
             facts.add("width", file.tensors().first().map(|t| t.row_len()));
             Ok(facts)
         }
-        _ => model(path, file),
+        _ => model(path),
     }
 }
 
-fn model(path: &Path, file: Gguf) -> Result<Facts> {
-    let n_bytes = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?.len();
-    let n_tensors = file.tensors().len();
-    let model = Model::from_gguf(file)?;
+fn model(path: &Path) -> Result<Facts> {
+    let model = Model::open(path)?;
+    let n_bytes: usize = model.parts().iter().map(|part| part.map().bytes().len()).sum();
+    let n_tensors: usize = model.parts().iter().map(|part| part.tensors().len()).sum();
     let mut facts = Facts::new("model");
     facts.add("name", model.name());
     facts.add("architecture", model.architecture());
@@ -199,6 +200,7 @@ fn model(path: &Path, file: Gguf) -> Result<Facts> {
     let token = |id: Option<i32>| id.and_then(|id| Some(format!("{id} {}", model.token_text(id)?)));
     facts.add("bos", token(model.bos()));
     facts.add("eos", token(model.eos()));
+    facts.add("files", (model.parts().len() > 1).then_some(model.parts().len()));
     facts.add("tensors", n_tensors);
     facts.add("bytes", n_bytes);
     facts.add("fingerprint", model.fingerprint());

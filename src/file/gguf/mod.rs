@@ -89,7 +89,14 @@ impl Gguf {
     /// # Errors
     /// As [`Gguf::open`].
     pub fn from_map(map: Arc<Map>) -> Result<Self> {
-        let header = read::header(&map)?;
+        let header = read::header(&map, true)?;
+        Ok(Self { map, header })
+    }
+
+    /// As [`Gguf::open`], but also opens one part of a model in several files.
+    pub(crate) fn open_part(path: &Path) -> Result<Self> {
+        let map = Map::open(path)?;
+        let header = read::header(&map, false)?;
         Ok(Self { map, header })
     }
 

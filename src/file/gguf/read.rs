@@ -56,8 +56,8 @@ pub(super) struct Header {
 /// Things in the order of the file, and where each name is among them.
 type Indexed<T> = (Vec<T>, HashMap<String, usize>);
 
-/// Reads and checks the header of `map`.
-pub(super) fn header(map: &Arc<Map>) -> Result<Header> {
+/// Reads and checks the header of `map`; `whole` refuses one part of a model in several files.
+pub(super) fn header(map: &Arc<Map>, whole: bool) -> Result<Header> {
     let mut cursor = Cursor { map, at: 0 };
     let version = cursor.version()?;
     let n_tensors = cursor.count("the number of tensors", MAX_TENSORS)?;
@@ -66,7 +66,9 @@ pub(super) fn header(map: &Arc<Map>) -> Result<Header> {
     let (keys, key_index) = cursor.keys(n_keys)?;
     let find = |name: &str| key_index.get(name).and_then(|&i| keys.get(i)).map(|(_, value)| value);
     let alignment = cursor.alignment(find("general.alignment"))?;
-    cursor.refuse_splits(find("split.count"))?;
+    if whole {
+        cursor.refuse_splits(find("split.count"))?;
+    }
     cursor.fits(n_tensors, MIN_TENSOR_BYTES, "tensors")?;
     let (tensors, tensor_index) = cursor.tensors(n_tensors, alignment)?;
     Ok(Header { version, alignment, keys, key_index, tensors, tensor_index })
