@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use ggml_sys as sys;
 
-use super::Engine;
+use super::{Engine, guard};
 use crate::error::{Error, Result};
 use crate::plan::RowMeta;
 
@@ -128,7 +128,7 @@ impl Engine {
             let row = RowMeta { position: self.position(position)?, sequence: generation.sequence, generated: true };
             self.decode(&mut [last], &[row], &mut [1])?;
         }
-        let token = generation.sampler.sample(self, -1);
+        let token = generation.sampler.sample(self, -1)?;
         let before = generation.accept(token, &self.token_bytes(token, false), self.is_end(token));
         Ok(Some(generation.text.get(before..).unwrap_or_default()))
     }
@@ -188,10 +188,15 @@ impl Engine {
         if !(options.top_p > 0.0 && options.top_p <= 1.0) {
             return Err(Error::argument(format!("top_p is {}, expected more than 0 and at most 1", options.top_p)));
         }
+        if self.pooled {
+            let path = self.path().display();
+            let what = format!("{path}: expected a model that writes text, found an embedding model (pooling_type)");
+            return Err(Error::unsupported(what).hinted("take a model that generates text"));
+        }
         if prompts.iter().any(Vec::is_empty) {
             return Err(Error::argument("the prompt has no tokens"));
         }
-        self.forget();
+        self.forget()?;
         self.epoch += 1;
         let mut generations = Vec::with_capacity(prompts.len());
         for (sequence, prompt) in (0_i32..).zip(prompts) {
@@ -208,7 +213,7 @@ impl Engine {
             };
             self.read(prompt, sequence)?;
             if first && generation.stop.is_none() {
-                let token = generation.sampler.sample(self, -1);
+                let token = generation.sampler.sample(self, -1)?;
                 generation.accept(token, &self.token_bytes(token, false), self.is_end(token));
             }
             generations.push(generation);
@@ -246,7 +251,7 @@ impl Engine {
         let n = tokens.len();
         self.decode(&mut tokens, &meta, &mut vec![1; n])?;
         for (i, g) in (0_i32..).zip(generations.iter_mut().filter(|g| g.stop.is_none())) {
-            let token = g.sampler.sample(self, i);
+            let token = g.sampler.sample(self, i)?;
             g.accept(token, &self.token_bytes(token, false), self.is_end(token));
         }
         Ok(())
@@ -260,11 +265,13 @@ impl Engine {
     }
 
     pub(super) fn position(&self, position: usize) -> Result<i32> {
-        i32::try_from(position).ok().filter(|_| position < self.options.context).ok_or_else(|| {
-            Error::argument(format!(
-                "the text passes the context of {} tokens; open the model with a larger one",
-                self.options.context
-            ))
+        i32::try_from(position).ok().filter(|_| position < self.positions).ok_or_else(|| {
+            let (context, positions) = (self.options.context, self.positions);
+            Error::argument(if positions < context {
+                format!("the text passes the {positions} positions that the model has learned")
+            } else {
+                format!("the text passes the context of {context} tokens; open the model with a larger one")
+            })
         })
     }
 }
@@ -277,27 +284,29 @@ unsafe impl Send for Sampler {}
 
 impl Sampler {
     fn new(options: &Generate, seed: u32) -> Result<Self> {
+        let (temperature, top_p) = (options.temperature, options.top_p);
         // SAFETY: plain constructors; the chain owns what is added to it.
-        let chain = unsafe {
+        let chain = guard::make(|| unsafe {
             let chain = sys::llama_sampler_chain_init(sys::llama_sampler_chain_default_params());
             if !chain.is_null() {
-                if options.temperature > 0.0 {
-                    sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_top_p(options.top_p, 1));
-                    sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_temp(options.temperature));
-                    sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_dist(seed));
+                if temperature > 0.0 {
+                    guard::llama_sampler_chain_add(chain, sys::llama_sampler_init_top_p(top_p, 1));
+                    guard::llama_sampler_chain_add(chain, sys::llama_sampler_init_temp(temperature));
+                    guard::llama_sampler_chain_add(chain, sys::llama_sampler_init_dist(seed));
                 } else {
-                    sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_greedy());
+                    guard::llama_sampler_chain_add(chain, sys::llama_sampler_init_greedy());
                 }
             }
             chain
-        };
-        NonNull::new(chain).map(Self).ok_or_else(|| Error::unsupported("llama.cpp cannot make a sampler"))
+        });
+        chain.map(Self).map_err(|fault| Error::unsupported(format!("llama.cpp cannot make a sampler: {fault}")))
     }
 
     /// Draws from the logits of the `i`-th output of the last batch; −1 is the last one.
-    fn sample(&mut self, engine: &Engine, i: i32) -> i32 {
+    fn sample(&mut self, engine: &Engine, i: i32) -> Result<i32> {
+        let (sampler, context) = (self.0.as_ptr(), engine.context.as_ptr());
         // SAFETY: the last batch asked for these logits; both objects live.
-        unsafe { sys::llama_sampler_sample(self.0.as_ptr(), engine.context.as_ptr(), i) }
+        engine.ask("drawing a token", || unsafe { guard::llama_sampler_sample(sampler, context, i) })
     }
 }
 

@@ -107,7 +107,7 @@ impl Engine {
         let done = writers.first().map_or(0, |(_, writer)| writer.meta().documents_done);
         let before = writers.first().map_or(0, |(_, writer)| writer.meta().n_rows);
         let points: Vec<HookPoint> = writers.iter().map(|(point, _)| *point).collect();
-        let window = options.window.min(self.room());
+        let window = options.window.min(self.longest());
         let all_outputs = last + 1 == self.n_layer();
         self.hook_mut().capture(points.iter().copied())?;
         self.hook_mut().stop_after((options.early_stop && !all_outputs).then_some(last));
@@ -223,8 +223,8 @@ impl Engine {
         let point = point.into();
         let layer = point.layer();
         let n = tokens.len();
-        if n == 0 || n > self.options().batch.min(self.options().context) {
-            let most = self.options().batch.min(self.options().context);
+        let most = self.longest();
+        if n == 0 || n > most {
             return Err(Error::argument(format!("{n} tokens, expected 1 to {most}: one batch")));
         }
         if layer >= self.n_layer() {
@@ -237,7 +237,7 @@ impl Engine {
         batch.push(tokens)?;
         self.hook_mut().capture([point])?;
         self.hook_mut().stop_after(Some(layer));
-        self.forget();
+        self.forget()?;
         self.epoch += 1;
         let mut logits = vec![i8::from(layer + 1 == self.n_layer()); n];
         logits[n - 1] = 1;
@@ -256,7 +256,7 @@ impl Engine {
         if n == 0 {
             return Ok(0);
         }
-        self.forget();
+        self.forget()?;
         self.epoch += 1;
         // The graph needs one output at least; rows of the last block are outputs.
         let outputs = points.iter().any(|point| point.layer() + 1 == self.n_layer());

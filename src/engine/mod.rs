@@ -5,10 +5,12 @@
 
 mod documents;
 mod generate;
+mod guard;
 mod harvest;
 mod host;
 mod last_rows;
 mod log;
+mod options;
 mod quantize;
 mod score;
 mod stream;
@@ -16,15 +18,17 @@ mod text;
 mod threads;
 
 use std::ffi::{CString, c_void};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ggml_sys as sys;
 
 pub use documents::{Document, documents};
 pub use generate::{Generate, Generation, Stop};
 pub use harvest::{Harvest, Harvested};
+pub use options::Options;
 pub use quantize::{convert, packer, requantize};
 pub use score::Score;
 pub use stream::Streamed;
@@ -32,32 +36,10 @@ pub use text::Message;
 
 use crate::error::{Error, Kind, Result};
 use crate::hook::{Hook, Report, Tensor};
+use crate::model::Model;
 use crate::plan::{Compiled, RowMeta};
+use options::Fitted;
 use threads::Threads;
-
-/// How a model is opened and run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Threads for computing; 0 takes as many as the machine has.
-    pub threads: usize,
-    /// Tokens that the context holds, over all sequences; 0 takes what the model was trained with, at most 4,096.
-    pub context: usize,
-    /// Tokens computed at once when text is read.
-    pub batch: usize,
-    /// Sequences that may run side by side.
-    pub sequences: usize,
-    /// Layers that go to a GPU, if this build has one.
-    pub gpu_layers: usize,
-    /// Whether the hook is installed; without it nothing can be steered through the callback or harvested. Off only to
-    /// measure what the hook costs.
-    pub hook: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { threads: 0, context: 0, batch: 512, sequences: 1, gpu_layers: 0, hook: true }
-    }
-}
 
 /// A model that runs, with the lever attached.
 ///
@@ -67,86 +49,82 @@ pub struct Engine {
     model: NonNull<sys::llama_model>,
     /// Boxed, because llama.cpp holds its address. Reached through the pointer only.
     hook: NonNull<Hook>,
-    threads: Threads,
+    threads: ManuallyDrop<Threads>,
     path: PathBuf,
     options: Options,
+    /// Positions that a sequence may have.
+    positions: usize,
+    /// The model was trained to make one vector of a text.
+    pooled: bool,
     /// Counts what was read into the cache; a generation of an earlier reading has ended.
     epoch: u64,
     plan: Option<Arc<Compiled>>,
+    notes: Vec<String>,
+    /// The process that opened it: its threads are not in a forked child.
+    process: u32,
+    /// Why llama.cpp gave up; what it worked on is neither used nor freed after that.
+    broken: OnceLock<String>,
 }
 
 // SAFETY: llama.cpp's objects have no thread affinity, and nothing else holds these pointers.
 unsafe impl Send for Engine {}
 
 impl Engine {
-    /// Opens the model file at `path`.
+    /// Opens the model file at `path`; of a model in several files, the first.
+    ///
+    /// # Errors
+    /// As [`Model::open`]; [`Kind::Argument`] for options that do not fit the model, [`Kind::Unsupported`] for encoders,
+    /// and with llama.cpp's reason where it cannot load the model or make a context.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        crate::file::open(path)?;
-        log::capture();
-        let mut options = options.clone();
-        if options.threads == 0 {
-            options.threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let file = Model::open(path)?;
+        if file.is_encoder()? {
+            return Err(options::no_decoder(&file));
         }
-        let name = c_path(path)?;
-        let threads = Threads::start(options.threads)?;
-        // SAFETY: plain defaults.
-        let mut params = unsafe { sys::llama_model_default_params() };
-        params.n_gpu_layers = i32::try_from(options.gpu_layers).unwrap_or(i32::MAX);
-        // SAFETY: the name is NUL-terminated and outlives the call.
-        let model = unsafe { sys::llama_model_load_from_file(name.as_ptr(), params) };
-        let model = NonNull::new(model)
-            .ok_or_else(|| Error::format(path, format_args!("llama.cpp cannot load the model: {}", log::last())))?;
-        if options.context == 0 {
-            // SAFETY: the model is loaded.
-            let trained = unsafe { sys::llama_model_n_ctx_train(model.as_ptr()) };
-            options.context = usize::try_from(trained).unwrap_or(0).clamp(256, 4096);
-        }
-        // SAFETY: the pointer comes from a box and is freed as one in `drop`.
-        let hook = unsafe { NonNull::new_unchecked(Box::into_raw(Box::new(Hook::new(host::table())))) };
-        // SAFETY: made above; nothing else holds it yet.
-        unsafe { &mut *hook.as_ptr() }.set_architecture(&architecture(model));
-        let context = match Self::context(model, hook, &options) {
+        let Fitted { options, positions, notes } = options.fit(&file)?;
+        let threads = ManuallyDrop::new(Threads::start(options.threads)?);
+        let model = load(path, &options)?;
+        let mut hook = Box::new(Hook::new(host::table()));
+        hook.set_architecture(file.architecture());
+        let hook = NonNull::from(Box::leak(hook));
+        let params = context_params(&options, hook);
+        // SAFETY: the model is loaded; the hook outlives the context.
+        let made = guard::make(|| unsafe { guard::llama_init_from_model(model.as_ptr(), params) });
+        let context = match made {
             Ok(context) => context,
-            Err(error) => {
-                // SAFETY: nothing holds either pointer any more.
-                unsafe {
-                    drop(Box::from_raw(hook.as_ptr()));
-                    sys::llama_model_free(model.as_ptr());
+            Err(fault) => {
+                drop(ManuallyDrop::into_inner(threads));
+                if !fault.assertion {
+                    // SAFETY: each was made once; nothing holds either any more.
+                    unsafe {
+                        drop(Box::from_raw(hook.as_ptr()));
+                        sys::llama_model_free(model.as_ptr());
+                    }
                 }
-                return Err(error.context(path.display()));
+                let path = path.display();
+                return Err(Error::unsupported(format!("{path}: llama.cpp cannot make a context: {fault}")));
             }
         };
         threads.attach(context);
-        Ok(Self { context, model, hook, threads, path: path.to_owned(), options, epoch: 0, plan: None })
-    }
-
-    fn context(
-        model: NonNull<sys::llama_model>,
-        hook: NonNull<Hook>,
-        options: &Options,
-    ) -> Result<NonNull<sys::llama_context>> {
-        let number = |n: usize, what: &str| {
-            u32::try_from(n).map_err(|_| Error::argument(format!("{what} is {n}, at most {} is possible", u32::MAX)))
+        let engine = Self {
+            context,
+            model,
+            hook,
+            threads,
+            path: path.to_owned(),
+            options,
+            positions,
+            pooled: file.is_pooled()?,
+            epoch: 0,
+            plan: None,
+            notes,
+            process: std::process::id(),
+            broken: OnceLock::new(),
         };
-        // SAFETY: plain defaults.
-        let mut params = unsafe { sys::llama_context_default_params() };
-        params.n_ctx = number(options.context, "context")?;
-        params.n_batch = number(options.batch.clamp(1, options.context), "batch")?;
-        params.n_ubatch = params.n_batch;
-        params.n_seq_max = number(options.sequences.max(1), "sequences")?;
-        params.n_threads = i32::try_from(options.threads).unwrap_or(i32::MAX);
-        params.n_threads_batch = params.n_threads;
-        // One cell pool for all sequences: batches are then split in order, and rows stay where they were announced.
-        params.kv_unified = true;
-        params.no_perf = true;
-        if options.hook {
-            params.cb_eval = Some(eval);
-            params.cb_eval_user_data = hook.as_ptr().cast();
-        }
-        // SAFETY: the model is loaded; the hook outlives the context.
-        let context = unsafe { sys::llama_init_from_model(model.as_ptr(), params) };
-        NonNull::new(context)
-            .ok_or_else(|| Error::unsupported(format!("llama.cpp cannot make a context: {}", log::last())))
+        // SAFETY: both live.
+        let decodes = unsafe {
+            !sys::llama_model_has_encoder(engine.model.as_ptr()) && !sys::llama_get_memory(context.as_ptr()).is_null()
+        };
+        if decodes { Ok(engine) } else { Err(options::no_decoder(&file)) }
     }
 
     /// The file that the model came from.
@@ -157,6 +135,18 @@ impl Engine {
     /// The options in force, with the defaults filled in.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// What was not done as asked, or may surprise: fewer threads, no GPU, a context longer than the model was trained
+    /// with. One line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Tokens of the longest window that is read at once: a batch, the context, and no more than the model has learned
+    /// positions, where it learned them (GPT-2).
+    pub fn longest(&self) -> usize {
+        self.room().min(self.positions)
     }
 
     /// Number of blocks.
@@ -209,11 +199,11 @@ impl Engine {
             // The graph adds at every layer between the two, so they enclose no more than they must.
             let (first, last) = vector.and_then(|vector| vector.layers()).unwrap_or((1, self.n_layer()));
             let (width, first, last) = (self.d_model() as i32, first as i32, last as i32);
+            let (context, len) = (self.context.as_ptr(), data.len());
             // SAFETY: llama.cpp copies the floats; there are (n_layer − 1) · d_model of them, or none.
-            let status =
-                unsafe { sys::llama_set_adapter_cvec(self.context.as_ptr(), pointer, data.len(), width, first, last) };
-            if status != 0 {
-                return Err(Error::unsupported(format!("llama.cpp refuses the control vector: {}", log::last())));
+            let set = || unsafe { guard::llama_set_adapter_cvec(context, pointer, len, width, first, last) };
+            if self.change("setting a control vector", set)? != 0 {
+                return Err(Error::unsupported(format!("llama.cpp refuses the control vector: {}", log::reason())));
             }
         }
         self.hook_mut().set_plan(plan.clone())?;
@@ -240,7 +230,43 @@ impl Engine {
     /// Has the engine's threads sleep at once. They do so by themselves some milliseconds after a decode, and the next one
     /// wakes them; for programs that compute with another engine in between.
     pub fn rest(&mut self) {
-        self.threads.rest();
+        if self.usable().is_ok() {
+            self.threads.rest();
+        }
+    }
+
+    /// Runs `body`, which asks llama.cpp, as [`guard::call`] does; `doing` says in an error what it was for. What was thrown
+    /// leaves the engine usable, a failed assertion does not.
+    fn ask<R: Copy>(&self, doing: &str, body: impl FnOnce() -> R) -> Result<R> {
+        self.call(doing, false, body)
+    }
+
+    /// As [`Engine::ask`], where `body` changes the context: a fault of any kind leaves it half changed.
+    fn change<R: Copy>(&mut self, doing: &str, body: impl FnOnce() -> R) -> Result<R> {
+        self.call(doing, true, body)
+    }
+
+    fn call<R: Copy>(&self, doing: &str, changes: bool, body: impl FnOnce() -> R) -> Result<R> {
+        self.usable()?;
+        guard::call(body).map_err(|fault| {
+            let what = format!("llama.cpp failed while {doing}: {fault}");
+            if changes || fault.assertion {
+                let _ = self.broken.set(what.clone());
+            }
+            Error::unsupported(format!("{}: {what}", self.path.display()))
+        })
+    }
+
+    fn usable(&self) -> Result<()> {
+        let why = if self.process != std::process::id() {
+            "it was opened by another process, whose threads are not in a forked child"
+        } else if let Some(why) = self.broken.get() {
+            why
+        } else {
+            return Ok(());
+        };
+        let what = format!("{}: this engine can only be freed: {why}", self.path.display());
+        Err(Error::unsupported(what).hinted("open the model anew"))
     }
 
     fn vocab(&self) -> *const sys::llama_vocab {
@@ -249,14 +275,18 @@ impl Engine {
     }
 
     /// Forgets every sequence.
-    fn forget(&mut self) {
+    fn forget(&mut self) -> Result<()> {
+        let context = self.context.as_ptr();
         // SAFETY: the context lives.
-        unsafe { sys::llama_memory_clear(sys::llama_get_memory(self.context.as_ptr()), false) }
+        self.change("emptying its cache", || unsafe {
+            guard::llama_memory_clear(sys::llama_get_memory(context), false);
+        })
     }
 
     /// Runs one batch; `logits` says which tokens want them.
     fn decode(&mut self, tokens: &mut [i32], meta: &[RowMeta], logits: &mut [i8]) -> Result<()> {
         debug_assert!(tokens.len() == meta.len() && tokens.len() == logits.len());
+        self.usable()?;
         self.hook_mut().announce(meta);
         let mut positions: Vec<i32> = meta.iter().map(|row| row.position).collect();
         let mut sequences: Vec<i32> = meta.iter().map(|row| row.sequence).collect();
@@ -271,25 +301,26 @@ impl Engine {
             seq_id: lists.as_mut_ptr(),
             logits: logits.as_mut_ptr(),
         };
+        let context = self.context.as_ptr();
         // SAFETY: every array of the batch has `n_tokens` entries and outlives the call; the hook is not borrowed.
-        let status = unsafe { sys::llama_decode(self.context.as_ptr(), batch) };
-        match status {
+        match self.change("computing", || unsafe { guard::llama_decode(context, batch) })? {
             0 => Ok(()),
             1 => Err(Error::argument(format!(
                 "the context of {} tokens is full; open the model with a larger one",
                 self.options.context
             ))),
-            _ => Err(Error::new(
+            status => Err(Error::new(
                 Kind::Numeric,
-                format!("llama.cpp could not compute (status {status}): {}", log::last()),
+                format!("llama.cpp could not compute (status {status}): {}", log::reason()),
             )),
         }
     }
 
     /// The logits of the `i`-th token of the last batch.
     fn logits(&self, i: usize) -> Result<&[f32]> {
+        let context = self.context.as_ptr();
         // SAFETY: the context lives; llama.cpp returns NULL for a token without logits.
-        let logits = unsafe { sys::llama_get_logits_ith(self.context.as_ptr(), i as i32) };
+        let logits = self.ask("reading logits", || unsafe { guard::llama_get_logits_ith(context, i as i32) })?;
         if logits.is_null() {
             return Err(Error::argument(format!("token {i} of the batch has no logits")));
         }
@@ -298,25 +329,52 @@ impl Engine {
     }
 }
 
-/// `general.architecture`; empty if the model does not say.
-fn architecture(model: NonNull<sys::llama_model>) -> String {
-    let mut text = [0_u8; 64];
-    // SAFETY: the model is loaded; the key is NUL-terminated; at most `text.len()` bytes are written, a NUL among them.
-    unsafe {
-        let key = c"general.architecture".as_ptr();
-        sys::llama_model_meta_val_str(model.as_ptr(), key, text.as_mut_ptr().cast(), text.len())
-    };
-    let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(text).into_owned()
+/// Has llama.cpp load the model at `path`.
+fn load(path: &Path, options: &Options) -> Result<NonNull<sys::llama_model>> {
+    let name = c_path(path)?;
+    // SAFETY: plain defaults.
+    let mut params = unsafe { sys::llama_model_default_params() };
+    params.n_gpu_layers = i32::try_from(options.gpu_layers).unwrap_or(i32::MAX);
+    let name = name.as_ptr();
+    // SAFETY: the name is NUL-terminated and outlives the call.
+    guard::make(|| unsafe { guard::llama_model_load_from_file(name, params) }).map_err(|fault| {
+        Error::format(path, format_args!("llama.cpp cannot load the model: {fault}"))
+            .hinted("the file may be damaged, or newer than the llama.cpp of this build")
+    })
+}
+
+/// llama.cpp's parameters of a context; `options` are fitted, so every number has room.
+fn context_params(options: &Options, hook: NonNull<Hook>) -> sys::llama_context_params {
+    // SAFETY: plain defaults.
+    let mut params = unsafe { sys::llama_context_default_params() };
+    params.n_ctx = options.context as u32;
+    params.n_batch = options.batch as u32;
+    params.n_ubatch = params.n_batch;
+    params.n_seq_max = options.sequences as u32;
+    params.n_threads = options.threads as i32;
+    params.n_threads_batch = params.n_threads;
+    // One cell pool for all sequences: batches are then split in order, and rows stay where they were announced.
+    params.kv_unified = true;
+    params.no_perf = true;
+    if options.hook {
+        params.cb_eval = Some(eval);
+        params.cb_eval_user_data = hook.as_ptr().cast();
+    }
+    params
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        // What llama.cpp gave up on is in an unknown state, and a forked child would wait for threads that it has not.
+        if self.usable().is_err() {
+            return;
+        }
         // SAFETY: each was made once and is freed once, the context before what it points to.
         unsafe {
             sys::llama_free(self.context.as_ptr());
             drop(Box::from_raw(self.hook.as_ptr()));
             sys::llama_model_free(self.model.as_ptr());
+            ManuallyDrop::drop(&mut self.threads);
         }
     }
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use ggml_sys as sys;
 
-use super::{c_path, log};
+use super::c_path;
+use super::guard::{self, Fault};
 use crate::dictionary::{Dictionary, Loss};
 use crate::error::{Error, Result};
 use crate::file::gguf::GgmlType;
@@ -26,7 +27,6 @@ pub fn requantize(from: &Path, to: &Path, kind: &str, threads: usize) -> Result<
         "Q2_K" => sys::LLAMA_FTYPE_MOSTLY_Q2_K,
         other => return Err(Error::argument(format!("unknown model type \"{other}\""))),
     };
-    log::capture();
     let mut name = to.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     let part = to.with_file_name(name);
@@ -36,11 +36,12 @@ pub fn requantize(from: &Path, to: &Path, kind: &str, threads: usize) -> Result<
     params.ftype = ftype;
     params.allow_requantize = true;
     params.nthread = i32::try_from(threads).unwrap_or(0);
+    let (source, target) = (source.as_ptr(), target.as_ptr());
     // SAFETY: both names are NUL-terminated and outlive the call.
-    let status = unsafe { sys::llama_model_quantize(source.as_ptr(), target.as_ptr(), &raw const params) };
-    if status != 0 {
+    let quantized = guard::call(|| unsafe { guard::llama_model_quantize(source, target, &raw const params) });
+    if let Err(fault) = quantized.and_then(|status| if status == 0 { Ok(()) } else { Err(Fault::logged()) }) {
         let _ = std::fs::remove_file(&part);
-        return Err(Error::format(from, format_args!("llama.cpp cannot requantize to {kind}: {}", log::last())));
+        return Err(Error::format(from, format_args!("llama.cpp cannot requantize to {kind}: {fault}")));
     }
     std::fs::rename(&part, to).map_err(|e| Error::io("write", to, e))
 }
@@ -92,11 +93,10 @@ pub fn packer(kind: GgmlType) -> Result<impl FnMut(&mut [f32], &mut Vec<u8>) -> 
         let out = bytes.get_mut(start..).unwrap_or_default();
         // SAFETY: one row of `row.len()` floats in, `size` bytes out, as ggml's table has it for the type; quantizers that
         // need an importance matrix were refused above.
-        let written = unsafe {
-            let width = row.len() as i64;
-            let (from, to) = (row.as_ptr(), out.as_mut_ptr().cast());
-            sys::ggml_quantize_chunk(kind.id(), from, to, 0, 1, width, std::ptr::null())
-        };
+        let (id, width, from, to) = (kind.id(), row.len() as i64, row.as_ptr(), out.as_mut_ptr().cast());
+        let written =
+            guard::call(|| unsafe { guard::ggml_quantize_chunk(id, from, to, 0, 1, width, std::ptr::null()) })
+                .map_err(|fault| Error::unsupported(format!("{}: ggml cannot pack a row: {fault}", kind.label())))?;
         if written != size {
             let what = format!("{}: expected {size} bytes of a row, ggml wrote {written}", kind.label());
             return Err(Error::unsupported(what));

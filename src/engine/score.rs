@@ -33,7 +33,7 @@ impl Engine {
     /// The first token of each window is given, not scored. The plan in force applies.
     pub fn perplexity(&mut self, text: &str, window: usize) -> Result<Score> {
         let tokens = self.tokenize(text, true)?;
-        let window = if window == 0 { self.options.context } else { window.min(self.options.context) };
+        let window = if window == 0 { self.positions } else { window.min(self.positions) };
         if tokens.len() < 2 || window < 2 {
             return Err(Error::argument("a perplexity needs at least two tokens"));
         }
@@ -56,7 +56,7 @@ impl Engine {
         if from == 0 || from >= tokens.len() {
             return Err(Error::argument(format!("cannot score from token {from} of {}", tokens.len())));
         }
-        self.forget();
+        self.forget()?;
         self.epoch += 1;
         let size = self.options.batch.min(LOGITS / self.n_vocab().max(1)).max(1);
         let mut score = Score::default();
@@ -96,7 +96,7 @@ impl Engine {
         if let Some(long) = sequences.iter().find(|tokens| tokens.len() > size) {
             return Err(Error::argument(format!("a sequence of {} tokens, expected at most {size}", long.len())));
         }
-        self.forget();
+        self.forget()?;
         self.epoch += 1;
         let mut start = 0;
         while start < sequences.len() {

@@ -84,7 +84,7 @@ impl Engine {
         }
         let (held_out, documents) = documents.split_at(n_held_out);
         let (held_out, documents) = (held_out.to_vec(), documents.to_vec());
-        let window = options.window.min(self.room());
+        let window = options.window.min(self.longest());
         let Cut { lengths, firsts } =
             self.cut(&documents, window, options.max_tokens, part_rows, 2 * training.batch)?;
         if lengths.iter().sum::<usize>() < 2 {

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 
 use ggml_sys as sys;
 
-use super::Engine;
+use super::{Engine, guard};
 use crate::error::{Error, Result};
 
 /// One turn of a conversation.
@@ -36,11 +36,11 @@ impl Engine {
         let mut tokens = vec![0_i32; text.len() + 2];
         loop {
             let room = i32::try_from(tokens.len()).unwrap_or(i32::MAX);
+            let (vocab, bytes, found) = (self.vocab(), text.as_ptr().cast::<c_char>(), tokens.as_mut_ptr());
             // SAFETY: the pointers cover `length` bytes and `room` tokens.
-            let n = unsafe {
-                let text = text.as_ptr().cast::<c_char>();
-                sys::llama_tokenize(self.vocab(), text, length, tokens.as_mut_ptr(), room, special, special)
-            };
+            let n = self.ask("cutting a text into tokens", || unsafe {
+                guard::llama_tokenize(vocab, bytes, length, found, room, special, special)
+            })?;
             match usize::try_from(n) {
                 Ok(n) => {
                     tokens.truncate(n);
@@ -60,9 +60,12 @@ impl Engine {
         let mut bytes = vec![0_u8; 64];
         loop {
             let room = bytes.len() as i32;
+            let (vocab, piece) = (self.vocab(), bytes.as_mut_ptr().cast());
             // SAFETY: the token is in range and the buffer has `room` bytes.
-            let n =
-                unsafe { sys::llama_token_to_piece(self.vocab(), token, bytes.as_mut_ptr().cast(), room, 0, special) };
+            let n = self.ask("reading a token", || unsafe {
+                guard::llama_token_to_piece(vocab, token, piece, room, 0, special)
+            });
+            let Ok(n) = n else { return Vec::new() };
             match usize::try_from(n) {
                 Ok(n) => {
                     bytes.truncate(n);
@@ -98,11 +101,11 @@ impl Engine {
         loop {
             let room =
                 i32::try_from(bytes.len()).map_err(|_| Error::argument("the conversation is over 2 GiB long"))?;
+            let (first, count, out) = (turns.as_ptr(), turns.len(), bytes.as_mut_ptr().cast());
             // SAFETY: every string is NUL-terminated and outlives the call; the buffer has `room` bytes.
-            let n = unsafe {
-                let out = bytes.as_mut_ptr().cast();
-                sys::llama_chat_apply_template(template, turns.as_ptr(), turns.len(), answer, out, room)
-            };
+            let n = self.ask("writing a conversation", || unsafe {
+                guard::llama_chat_apply_template(template, first, count, answer, out, room)
+            })?;
             let Ok(n) = usize::try_from(n) else {
                 // SAFETY: the template is a NUL-terminated string of the model.
                 let start: String = unsafe { CStr::from_ptr(template) }.to_string_lossy().chars().take(60).collect();

@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 
 use ggml_sys as sys;
 
+use super::guard;
 use crate::error::{Error, Result};
 
 /// Threads that wait for graphs; at most one context computes with them at a time.
@@ -24,10 +25,10 @@ impl Threads {
         let number = i32::try_from(n).ok().filter(|_| (1..=most).contains(&n));
         params.n_threads = number.ok_or_else(|| Error::argument(format!("threads is {n}, expected 1 to {most}")))?;
         params.poll = POLL;
-        // SAFETY: the parameters are read only.
-        NonNull::new(unsafe { sys::ggml_threadpool_new(&raw mut params) })
+        // SAFETY: the parameters are read only. Where a thread does not start, the pool and those that did are leaked.
+        guard::make(|| unsafe { guard::ggml_threadpool_new(&raw mut params) })
             .map(Self)
-            .ok_or_else(|| Error::unsupported(format!("ggml cannot start {n} threads")))
+            .map_err(|fault| Error::unsupported(format!("ggml cannot start {n} threads: {fault}")))
     }
 
     /// Hands them to `context`, which must be freed before they are.

@@ -208,7 +208,7 @@ fn neighbours(engine: &mut Engine, windows: &[Vec<i32>], point: HookPoint) -> Re
 
 /// Windows of the text, up to the wanted number of tokens.
 pub(super) fn windows(engine: &Engine, text: &[Document], options: &Options) -> Result<Vec<Vec<i32>>> {
-    let longest = options.window.min(engine.options().batch).min(engine.options().context);
+    let longest = options.window.min(engine.longest());
     let (mut windows, mut n_tokens) = (Vec::new(), 0);
     for document in text {
         for window in engine.document_tokens(document)?.chunks(longest.max(2)).filter(|w| w.len() > 1) {

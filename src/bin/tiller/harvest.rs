@@ -76,12 +76,13 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         gpu_layers: args.machine.gpu_layers,
         context: batch,
         batch,
-        sequences: 64,
+        sequences: batch.min(64),
         ..Options::default()
     };
     let copy = args.run_as.as_ref().map(|kind| open::requantized(&args.model, kind, None, args.machine.threads, out));
     let copy = copy.transpose()?;
     let mut engine = Engine::open(copy.as_deref().unwrap_or(&args.model), &options)?;
+    open::notes(&engine, out);
     let harvest = Harvest {
         layers: args.layer.clone(),
         site: args.hook,

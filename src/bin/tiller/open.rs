@@ -39,6 +39,11 @@ impl Machine {
     }
 }
 
+/// Says what of the options is not in force, or may surprise.
+pub(crate) fn notes(engine: &Engine, out: &Out) {
+    engine.notes().iter().for_each(|note| out.note(format!("note: {note}")));
+}
+
 /// A copy of a model with weights of another type, made once and kept in `directory`, or in the cache folder of fetch.
 pub(crate) fn requantized(
     model: &Path,

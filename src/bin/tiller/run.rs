@@ -72,6 +72,7 @@ struct Lever {
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let mut engine = args.machine.engine(&args.model, 0, trial::SEQUENCES)?;
+    open::notes(&engine, out);
     let lever = lever(args, &mut engine, out)?;
     let generate = Generate {
         max_tokens: args.max_tokens,

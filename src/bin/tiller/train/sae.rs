@@ -309,6 +309,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let (n_rows, made) = match &args.streaming.model {
         Some(model) => {
             let mut engine = args.streaming.engine(model, &args.machine, out)?;
+            open::notes(&engine, out);
             let text = documents(&args.streaming.text)?;
             let streamed = args.streaming.streamed(model, args.layer.unwrap_or_default());
             let mut stream = engine.stream(&text, &streamed, &options, &mut |step| bar.step(step))?;
