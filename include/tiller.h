@@ -3,12 +3,19 @@
  * Made from src/capi by `TILLER_BLESS=1 cargo test --test header`; do not edit.
  *
  * Errors     Every call that can fail returns a tiller_status and takes `tiller_error **err` last. `err` may be
- *            NULL. On failure `*err` owns a new error; on success it is not written. Nothing is printed, nothing
- *            aborts, and no call looks at the environment.
+ *            NULL. On failure `*err` owns a new error; on success it is not written. Nothing is printed, and this
+ *            library does not look at the environment (its llama.cpp does: GGML_* and LLAMA_*).
+ * Aborts     What a call can still die of: memory that runs out in this library; a file that is made shorter while
+ *            it is open, because files are mapped (SIGBUS); with the engine, an assertion that fails on one of
+ *            ggml's own threads, or a crash in llama.cpp. What llama.cpp throws, and assertions that fail on the
+ *            calling thread, come back as errors. A model file is checked before llama.cpp sees it; beyond these
+ *            checks it is trusted.
  * Ownership  A `T **out` that a call fills is yours, on success only; free it with the `_free` of its type. Every
  *            other pointer is borrowed for the call. Frees may come in any order, and take NULL.
  * Threads    `const T *` may be used from several threads at once; `T *` by one at a time. There is no global
- *            state, and no thread outlives the call that started it.
+ *            state, and no thread outlives the call that started it but an engine's, which end with it.
+ * Forks      A child may use everything but its parent's engines: their threads are not there, so their calls fail.
+ *            It may free them, and open its own.
  * Texts      UTF-8, NUL-terminated. Paths are bytes on Unix, UTF-8 on Windows.
  * Options    An option struct starts with `uint32_t size`: set it to sizeof, and everything else to zero or to
  *            what you want; zero means the default. NULL means that everything is default. A struct only grows.

@@ -172,3 +172,63 @@ fn shorter(text: &str) -> String {
         _ => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asks ggml to pack a row from its second number on, on which it asserts, in C.
+    fn assertion() -> Result<usize, Fault> {
+        let (from, mut to) = ([0.5_f32; 64], [0_u8; 128]);
+        let (from, to) = (from.as_ptr(), to.as_mut_ptr().cast());
+        // SAFETY: room for more than a row; ggml looks at the start first.
+        call(|| unsafe { ggml_quantize_chunk(sys::GGML_TYPE_Q8_0, from, to, 1, 1, 32, std::ptr::null()) })
+    }
+
+    /// Passes more turns than a vector of C++ may have.
+    fn exception() -> Result<i32, Fault> {
+        let (template, none) = (c"chatml".as_ptr(), std::ptr::null());
+        // SAFETY: no turn is read, as there is no room for their addresses.
+        call(|| unsafe { llama_chat_apply_template(template, none, usize::MAX, false, std::ptr::null_mut(), 0) })
+    }
+
+    #[test]
+    fn what_llama_throws_and_asserts_comes_back() {
+        for _ in 0..3 {
+            let fault = assertion().unwrap_err();
+            assert!(fault.assertion && fault.what.starts_with("ggml.c:"), "{fault:?}");
+            assert!(fault.what.ends_with("GGML_ASSERT(start % type_traits[type].blck_size == 0) failed"), "{fault:?}");
+            let fault = exception().unwrap_err();
+            assert!(!fault.assertion && fault.what.contains("vector"), "{fault:?}");
+            assert_eq!(call(|| 7).unwrap(), 7);
+        }
+        // The callback is the process's, what it throws the thread's.
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(|| assertion().unwrap_err().assertion)).collect();
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+    }
+
+    #[test]
+    fn functions_that_can_fail_are_called_under_one_name() {
+        let declared: Vec<&str> = include_str!("guard.rs")
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("pub(super) fn ")?.split('(').next())
+            .filter(|name| name.starts_with("llama_") || name.starts_with("ggml_"))
+            .collect();
+        assert!(declared.len() > 10, "{declared:?}");
+        let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine");
+        for file in std::fs::read_dir(sources).unwrap() {
+            let path = file.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            for name in &declared {
+                assert!(!text.contains(&format!("sys::{name}(")), "{}: sys::{name}", path.display());
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_is_shortened_to_its_file() {
+        assert_eq!(shorter("/a/b/ggml.c:12: GGML_ASSERT(x) failed"), "ggml.c:12: GGML_ASSERT(x) failed");
+        assert_eq!(shorter("key not found: /a/b"), "key not found: /a/b");
+        assert_eq!(shorter("out of memory"), "out of memory");
+    }
+}

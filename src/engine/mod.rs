@@ -2,6 +2,11 @@
 //!
 //! An [`Engine`] is a model, a context and a [`Hook`] in one: it generates, scores and harvests, with or without a plan.
 //! It is the second way into the library; an app that has its own llama.cpp uses the [`Hook`] alone.
+//!
+//! What llama.cpp throws or asserts on the calling thread comes back as an error ([`guard`] says how, and what still ends
+//! the process). After a failed assertion, or a failure in the middle of a change, an engine can only be freed; what
+//! llama.cpp worked on is then left as it is. The same holds in a forked child, which lacks the engine's threads. A model
+//! file is checked before llama.cpp sees it; beyond these checks it is trusted.
 
 mod documents;
 mod generate;

@@ -91,12 +91,12 @@ pub fn packer(kind: GgmlType) -> Result<impl FnMut(&mut [f32], &mut Vec<u8>) -> 
         let start = bytes.len();
         bytes.resize(start + size, 0);
         let out = bytes.get_mut(start..).unwrap_or_default();
+        let (id, width, from, to) = (kind.id(), row.len() as i64, row.as_ptr(), out.as_mut_ptr().cast());
         // SAFETY: one row of `row.len()` floats in, `size` bytes out, as ggml's table has it for the type; quantizers that
         // need an importance matrix were refused above.
-        let (id, width, from, to) = (kind.id(), row.len() as i64, row.as_ptr(), out.as_mut_ptr().cast());
-        let written =
-            guard::call(|| unsafe { guard::ggml_quantize_chunk(id, from, to, 0, 1, width, std::ptr::null()) })
-                .map_err(|fault| Error::unsupported(format!("{}: ggml cannot pack a row: {fault}", kind.label())))?;
+        let pack = || unsafe { guard::ggml_quantize_chunk(id, from, to, 0, 1, width, std::ptr::null()) };
+        let written = guard::call(pack)
+            .map_err(|fault| Error::unsupported(format!("{}: ggml cannot pack a row: {fault}", kind.label())))?;
         if written != size {
             let what = format!("{}: expected {size} bytes of a row, ggml wrote {written}", kind.label());
             return Err(Error::unsupported(what));
