@@ -76,6 +76,11 @@ typedef struct tiller_error tiller_error;
 // Borrowed: valid until `error` is freed.
 TILLER_API const char *tiller_error_message(const tiller_error *error);
 
+// What to do about it: one line, no final period. NULL where there is no more to say than the message does.
+//
+// Borrowed: valid until `error` is freed.
+TILLER_API const char *tiller_error_hint(const tiller_error *error);
+
 // The status that came with `error`. TILLER_OK if `error` is NULL.
 TILLER_API tiller_status tiller_error_status(const tiller_error *error);
 

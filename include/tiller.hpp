@@ -22,11 +22,15 @@ namespace tiller {
 // A failed call: what() is the message, status() is for branching.
 class error : public std::runtime_error {
 public:
-    error(tiller_status status, const std::string &message) : std::runtime_error(message), status_(status) {}
+    error(tiller_status status, const std::string &message, const std::string &hint)
+        : std::runtime_error(message), status_(status), hint_(hint) {}
     tiller_status status() const noexcept { return status_; }
+    // What to do about it; "" where the message says all.
+    const std::string &hint() const noexcept { return hint_; }
 
 private:
     tiller_status status_;
+    std::string hint_;
 };
 
 namespace detail {
@@ -50,7 +54,8 @@ void call(F &&f) {
     const tiller_status status = f(&err);
     if (status == TILLER_OK) return;
     const owned<tiller_error, tiller_error_free> held(err);
-    throw error(tiller_error_status(err), tiller_error_message(err));
+    const char *hint = tiller_error_hint(err);
+    throw error(tiller_error_status(err), tiller_error_message(err), hint ? hint : "");
 }
 
 // Calls `f(out, err)`, which makes a handle.

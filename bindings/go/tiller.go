@@ -38,6 +38,7 @@ const (
 type Error struct {
 	Status  Status
 	Message string
+	Hint    string // what to do about it; "" where the message says all
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -48,7 +49,7 @@ func check(status C.tiller_status, err *C.tiller_error) error {
 		return nil
 	}
 	defer C.tiller_error_free(err)
-	return &Error{Status(C.tiller_error_status(err)), C.GoString(C.tiller_error_message(err))}
+	return &Error{Status(C.tiller_error_status(err)), C.GoString(C.tiller_error_message(err)), C.GoString(C.tiller_error_hint(err))}
 }
 
 // Version is the version of the library that runs.

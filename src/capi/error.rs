@@ -1,4 +1,4 @@
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char};
 
 use crate::error::{Error, Kind};
 
@@ -33,6 +33,7 @@ pub enum tiller_status {
 pub struct tiller_error {
     pub(super) status: tiller_status,
     message: CString,
+    hint: Option<CString>,
 }
 
 impl From<Error> for tiller_error {
@@ -47,7 +48,8 @@ impl From<Error> for tiller_error {
             Kind::Cancelled => tiller_status::TILLER_E_CANCELLED,
             Kind::Panic => tiller_status::TILLER_E_PANIC,
         };
-        Self { status, message: super::text::c_string(error.message()) }
+        let hint = error.hint().map(super::text::c_string);
+        Self { status, message: super::text::c_string(error.message()), hint }
     }
 }
 
@@ -58,6 +60,14 @@ impl From<Error> for tiller_error {
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_error_message(error: Option<&tiller_error>) -> *const c_char {
     error.map_or(c"no error".as_ptr(), |e| e.message.as_ptr())
+}
+
+/// What to do about it: one line, no final period. NULL where there is no more to say than the message does.
+///
+/// Borrowed: valid until `error` is freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_error_hint(error: Option<&tiller_error>) -> *const c_char {
+    error.and_then(|e| e.hint.as_deref()).map_or(std::ptr::null(), CStr::as_ptr)
 }
 
 /// The status that came with `error`. TILLER_OK if `error` is NULL.

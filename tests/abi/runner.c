@@ -972,6 +972,7 @@ static int null_is_safe(void) {
     CHECK(tiller_dictionary_encode(NULL, NULL, 0, NULL, 0, NULL) == TILLER_E_ARGUMENT);
     CHECK(tiller_dictionary_n_features(NULL) == 0 && tiller_model_n_layer(NULL) == 0);
     CHECK(strcmp(tiller_error_message(NULL), "no error") == 0 && tiller_error_status(NULL) == TILLER_OK);
+    CHECK(tiller_error_hint(NULL) == NULL);
     tiller_error *e = (tiller_error *) &failures;
     CHECK(tiller_dictionary_open("/nowhere", &d, &e) == TILLER_E_IO && e != (tiller_error *) &failures);
     tiller_error_free(e);
