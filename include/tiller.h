@@ -518,7 +518,7 @@ TILLER_API void tiller_slice_free(tiller_slice *slice);
 // Thread safety: immutable; may be used from several threads at once.
 typedef struct tiller_model tiller_model;
 
-// Opens a GGUF model.
+// Opens a GGUF model; of a model in several files, the first.
 //
 // On success `*out` owns a new object; free it with tiller_model_free().
 TILLER_API tiller_status tiller_model_open(const char *file, tiller_model **out, tiller_error **err);
@@ -1996,13 +1996,13 @@ typedef struct tiller_generation tiller_generation;
 typedef struct {
     // sizeof(tiller_engine_options).
     uint32_t size;
-    // Threads for computing; 0 takes as many as the machine has.
+    // Threads for computing; 0 takes as many as there are processors for this process, and more are not started.
     uint32_t threads;
     // Tokens that the context holds, over all sequences; 0 takes what the model was trained with, at most 4,096.
     uint32_t context;
-    // Tokens computed at once when text is read; 0 means 512.
+    // Tokens computed at once when text is read; 0 means 512. No less than there are sequences.
     uint32_t batch;
-    // Sequences that may run side by side; 0 means 1.
+    // Sequences that may run side by side; 0 means 1. No more than the context has tokens.
     uint32_t sequences;
     // Layers that go to a GPU, if this build has one.
     uint32_t gpu_layers;
@@ -2077,7 +2077,7 @@ typedef struct {
     const char *counts_as;
 } tiller_harvest;
 
-// Opens a GGUF model.
+// Opens a GGUF model; of a model in several files, the first.
 //
 // On success `*out` owns a new engine; free it with tiller_engine_free().
 TILLER_API

@@ -19,13 +19,13 @@ use crate::error::{Error, Result};
 pub struct tiller_engine_options {
     /// sizeof(tiller_engine_options).
     pub size: u32,
-    /// Threads for computing; 0 takes as many as the machine has.
+    /// Threads for computing; 0 takes as many as there are processors for this process, and more are not started.
     pub threads: u32,
     /// Tokens that the context holds, over all sequences; 0 takes what the model was trained with, at most 4,096.
     pub context: u32,
-    /// Tokens computed at once when text is read; 0 means 512.
+    /// Tokens computed at once when text is read; 0 means 512. No less than there are sequences.
     pub batch: u32,
-    /// Sequences that may run side by side; 0 means 1.
+    /// Sequences that may run side by side; 0 means 1. No more than the context has tokens.
     pub sequences: u32,
     /// Layers that go to a GPU, if this build has one.
     pub gpu_layers: u32,
@@ -46,7 +46,7 @@ unsafe impl Options for tiller_engine_options {
 /// Thread safety: one thread at a time; it may move between threads.
 pub struct tiller_engine(pub(super) Engine);
 
-/// Opens a GGUF model.
+/// Opens a GGUF model; of a model in several files, the first.
 ///
 /// On success `*out` owns a new engine; free it with tiller_engine_free().
 #[unsafe(no_mangle)]

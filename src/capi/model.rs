@@ -19,7 +19,7 @@ pub struct tiller_model {
     quantization: CString,
 }
 
-/// Opens a GGUF model.
+/// Opens a GGUF model; of a model in several files, the first.
 ///
 /// On success `*out` owns a new object; free it with tiller_model_free().
 #[unsafe(no_mangle)]

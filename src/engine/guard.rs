@@ -9,6 +9,9 @@
 //! declared once more here and are called under these names alone: in one unit of code, a second declaration as plain `C`
 //! would have LLVM take them for functions that never throw.
 //!
+//! An assertion that fails in the middle of a graph leaves ggml's other threads waiting awake for the one that left, until
+//! the process ends.
+//!
 //! What still ends the process: an assertion that fails on one of ggml's own threads, in a destructor, or inside the
 //! hook's callback; a signal such as SIGSEGV; and an allocation of Rust that fails.
 

@@ -400,3 +400,52 @@ fn c_path(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_encoded_bytes())
         .map_err(|_| Error::argument(format!("{}: the path holds a NUL byte", path.display())))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::c_char;
+
+    use super::*;
+
+    #[test]
+    fn an_engine_that_llama_gave_up_on_says_so() {
+        let Some(dir) = std::env::var_os("TILLER_TEST_MODELS") else {
+            eprintln!("SKIPPED: set TILLER_TEST_MODELS to the directory of the models");
+            return;
+        };
+        let path = Path::new(&dir).join("SmolLM2-135M-Instruct.Q4_1.gguf");
+        let options = Options { threads: 1, context: 64, batch: 64, ..Options::default() };
+        let open = || Engine::open(&path, &options).unwrap();
+        let (none, nowhere) = (std::ptr::null::<f32>(), std::ptr::null_mut::<c_char>());
+        // SAFETY: it fails before it reads or writes: ggml asserts where the row starts, C++ has no vector so long.
+        let assertion =
+            || unsafe { guard::ggml_quantize_chunk(sys::GGML_TYPE_Q8_0, none, nowhere.cast(), 1, 1, 32, none) };
+        // SAFETY: as above.
+        let exception = || unsafe {
+            guard::llama_chat_apply_template(c"chatml".as_ptr(), none.cast(), usize::MAX, false, nowhere, 0)
+        };
+        let broken = |engine: &mut Engine, why: &str| {
+            let generate = Generate { max_tokens: 2, ..Generate::default() };
+            let errors = [
+                engine.tokenize("a", true).err(),
+                engine.forget().err(),
+                engine.generate("a", &generate, &mut |_| true).err(),
+            ];
+            for error in errors.into_iter().flatten() {
+                assert!(error.message().contains("can only be freed: llama.cpp failed while"), "{error}");
+                assert!(error.message().contains(why), "{error}");
+            }
+            assert!(engine.usable().is_err());
+            engine.rest();
+        };
+        let mut engine = open();
+        assert!(engine.ask("asking", exception).unwrap_err().message().contains("vector"));
+        assert!(engine.usable().is_ok(), "nothing has changed");
+        let error = engine.ask("asking", assertion).unwrap_err();
+        assert!(error.kind() == Kind::Unsupported && error.message().contains("GGML_ASSERT"), "{error}");
+        broken(&mut engine, "GGML_ASSERT");
+        let mut engine = open();
+        engine.change("changing", exception).unwrap_err();
+        broken(&mut engine, "vector");
+    }
+}

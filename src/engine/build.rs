@@ -1,7 +1,7 @@
 //! Compiles the C++ file that stops llama.cpp's exceptions; see src/engine/guard.rs. Without the engine: nothing.
 
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=src/engine/build.rs");
     #[cfg(feature = "engine")]
     {
         println!("cargo:rerun-if-changed=src/engine/guard.cpp");
