@@ -53,7 +53,7 @@ const WORDS: &str = r#"{"kind":"tiller.vocabulary","version":1,"words":["#;
 #[test]
 fn vocabulary_missing() {
     let error = Vocabulary::load(Path::new("no/such/file")).unwrap_err();
-    assert_says(&error, Kind::Io, &["cannot read"]);
+    assert_says(&error, Kind::Io, &["cannot open"]);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn vocabulary_cut_short() {
 #[test]
 fn vocabulary_not_utf8() {
     let bytes = [WORDS.as_bytes(), b"\n{\"rank\":0,\"word\":\"\xff\xfe\",\"count\":1}]}"].concat();
-    vocabulary_says(bytes, &[":2:", "unicode"]);
+    vocabulary_says(bytes, &[":2:", "expected UTF-8"]);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn explanations_header_not_first() {
 
 #[test]
 fn explanations_line_cut_short() {
-    explanations_say(after_header("\n{\"feature\":1,\"wor"), &[":3:", "column", "EOF"]);
+    explanations_say(after_header("\n{\"feature\":1,\"wor"), &[":3:17:", "EOF"]);
 }
 
 #[test]

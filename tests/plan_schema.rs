@@ -382,7 +382,7 @@ fn files_that_cannot_be_read_say_so() {
     std::fs::write(&path, [b'{', 0xff, b'}']).unwrap();
     let error = Plan::open(&path).unwrap_err();
     assert_eq!(error.kind(), Kind::Format);
-    assert_says(error.message(), &["none.json: expected UTF-8 text", "at 1"]);
+    assert_says(error.message(), &["none.json:1: expected UTF-8, found 0xff at byte 2"]);
     std::fs::File::create(&path).unwrap().set_len(65 << 20).unwrap();
     assert_says(Plan::open(&path).unwrap_err().message(), &["at most", "found 68157440"]);
 }

@@ -9,7 +9,7 @@ use super::Job;
 use crate::engine::{Document, Engine, Generate, Message};
 use crate::error::{Error, Kind, Result};
 use crate::eval::trial;
-use crate::file::{for_each_line, write_atomic};
+use crate::file::{json, text, write_atomic};
 use crate::num::rng;
 use crate::progress::{Progress, Step};
 
@@ -19,8 +19,10 @@ const PIECE: usize = 4000;
 const HELD_OUT: usize = 50;
 /// Tokens of a sample.
 const SAMPLE: usize = 256;
-/// A line of what the model wrote: a sample has some kilobytes.
-const MAX_LINE_BYTES: u64 = 1 << 20;
+/// Bytes of a line of samples, at most: a sample has some kilobytes.
+const MAX_LINE: u64 = 1 << 20;
+/// What helps when the samples are damaged.
+const HINT: &str = "remove the file: the model writes its samples anew";
 /// Share of the time in which the model writes, if it has to.
 const WRITE_UNTIL: f64 = 0.3;
 
@@ -83,12 +85,13 @@ impl Job<'_> {
     fn samples(&self, progress: &mut Progress<'_>) -> Result<Vec<Document>> {
         let path = self.work.join("samples.jsonl");
         if path.exists() {
-            let mut all = Vec::new();
-            for_each_line(&path, MAX_LINE_BYTES, |_, line| {
-                all.push(serde_json::from_slice(line).map(Document::Text).map_err(|e| Error::format(&path, e))?);
+            let mut samples = Vec::new();
+            text::for_each_line(&path, MAX_LINE, |number, line| {
+                let sample = serde_json::from_str(line).map(Document::Text);
+                samples.push(sample.map_err(|e| json::error(&e, line, path.display(), number, HINT))?);
                 Ok(())
             })?;
-            return Ok(all);
+            return Ok(samples);
         }
         let options = crate::engine::Options {
             context: trial::SEQUENCES * (SAMPLE + 32),

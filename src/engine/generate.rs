@@ -107,10 +107,14 @@ fn complete(bytes: &[u8], all: bool) -> Option<(String, usize)> {
 }
 
 impl Engine {
-    /// Reads `prompt` into an empty cache and gets ready to generate. Any generation under way ends.
+    /// Reads `prompt`, special tokens included, into an empty cache and gets ready to generate. Any generation under way ends.
     pub fn begin(&mut self, prompt: &str, options: &Generate) -> Result<Generation> {
-        let tokens = self.tokenize(prompt, true)?;
-        let mut generations = self.begin_many(std::slice::from_ref(&tokens), options, false)?;
+        self.begin_tokens(&self.tokenize(prompt, true)?, options)
+    }
+
+    /// As [`begin`](Self::begin), from tokens: [`chat_tokens`](Self::chat_tokens) makes those of a conversation.
+    pub fn begin_tokens(&mut self, prompt: &[i32], options: &Generate) -> Result<Generation> {
+        let mut generations = self.begin_many(&[prompt.to_vec()], options, false)?;
         generations.pop().ok_or_else(|| Error::argument("the prompt is empty"))
     }
 
@@ -140,7 +144,17 @@ impl Engine {
         options: &Generate,
         on_text: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Generation> {
-        let mut generation = self.begin(prompt, options)?;
+        self.generate_tokens(&self.tokenize(prompt, true)?, options, on_text)
+    }
+
+    /// As [`generate`](Self::generate), from tokens.
+    pub fn generate_tokens(
+        &mut self,
+        prompt: &[i32],
+        options: &Generate,
+        on_text: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Generation> {
+        let mut generation = self.begin_tokens(prompt, options)?;
         while let Some(piece) = self.step(&mut generation)? {
             if !piece.is_empty() && !on_text(piece) {
                 generation.stop.get_or_insert(Stop::Caller);
@@ -153,9 +167,14 @@ impl Engine {
     /// room for. All get the same plan.
     pub fn generate_many(&mut self, prompts: &[String], options: &Generate) -> Result<Vec<Generation>> {
         let tokens: Vec<Vec<i32>> = prompts.iter().map(|prompt| self.tokenize(prompt, true)).collect::<Result<_>>()?;
-        let mut all = Vec::with_capacity(tokens.len());
-        while all.len() < tokens.len() {
-            let wave = self.wave(tokens.get(all.len()..).unwrap_or_default(), options.max_tokens);
+        self.generate_many_tokens(&tokens, options)
+    }
+
+    /// As [`generate_many`](Self::generate_many), from tokens.
+    pub fn generate_many_tokens(&mut self, prompts: &[Vec<i32>], options: &Generate) -> Result<Vec<Generation>> {
+        let mut all = Vec::with_capacity(prompts.len());
+        while all.len() < prompts.len() {
+            let wave = self.wave(prompts.get(all.len()..).unwrap_or_default(), options.max_tokens);
             let shifted = Generate { seed: options.seed.wrapping_add(all.len() as u32), ..options.clone() };
             let mut generations = self.begin_many(wave, &shifted, true)?;
             while generations.iter().any(|g| g.stop.is_none()) {

@@ -146,6 +146,12 @@ impl Engine {
         self.hook_mut().capture_nothing();
         self.hook_mut().stop_after(None);
         let (n_tokens, documents, complete) = worked?;
+        if before + n_tokens == 0 {
+            let none = format!("the text gives no rows: none of {} documents has two tokens or more", text.len());
+            return Err(
+                Error::argument(none).hinted("the files may be empty, or hold another kind of text than was meant")
+            );
+        }
         let mut n_rows = 0;
         for (_, writer) in writers {
             n_rows = writer.finish(documents, complete)?.n_rows;

@@ -30,7 +30,7 @@ use std::sync::{Arc, OnceLock};
 
 use ggml_sys as sys;
 
-pub use documents::{Document, documents};
+pub use documents::{Document, documents, pairs};
 pub use generate::{Generate, Generation, Stop};
 pub use harvest::{Harvest, Harvested};
 pub use options::Options;

@@ -30,9 +30,10 @@ impl Score {
 
 impl Engine {
     /// Perplexity of `text`, read in windows of at most `window` tokens (0: the whole context), each from an empty cache.
-    /// The first token of each window is given, not scored. The plan in force applies.
+    /// The first token of each window is given, not scored. The plan in force applies. The text is data: see
+    /// [`tokenize`](Self::tokenize).
     pub fn perplexity(&mut self, text: &str, window: usize) -> Result<Score> {
-        let tokens = self.tokenize(text, true)?;
+        let tokens = self.text_tokens(text)?;
         let window = if window == 0 { self.positions } else { window.min(self.positions) };
         if tokens.len() < 2 || window < 2 {
             return Err(Error::argument("a perplexity needs at least two tokens"));

@@ -68,7 +68,7 @@ pub fn wanted(words: &str, matches: &[Match]) -> Vec<String> {
     asked.chain(explained.filter(|word| word.len() > 3)).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Continues every prompt under `plan`, then has the unsteered model judge what was written. No plan is in force
+/// Continues every prompt, given as tokens, under `plan`, then has the unsteered model judge what was written. No plan is in force
 /// afterwards.
 ///
 /// # Errors
@@ -76,11 +76,11 @@ pub fn wanted(words: &str, matches: &[Match]) -> Vec<String> {
 pub fn write(
     engine: &mut Engine,
     plan: Option<&Arc<Compiled>>,
-    prompts: &[String],
+    prompts: &[Vec<i32>],
     generate: &Generate,
 ) -> Result<Vec<Continuation>> {
     engine.set_plan(plan.cloned())?;
-    let written = engine.generate_many(prompts, generate);
+    let written = engine.generate_many_tokens(prompts, generate);
     let hooked = engine.finish();
     engine.set_plan(None)?;
     let (written, report) = (written?, hooked?);
@@ -98,7 +98,8 @@ pub fn write(
 
 /// A model compared with its unsteered self on the same prompts.
 pub struct Comparison {
-    prompts: Vec<String>,
+    /// Tokens of each.
+    prompts: Vec<Vec<i32>>,
     drafts: Vec<Generate>,
     unsteered: Vec<Continuation>,
 }
@@ -109,6 +110,7 @@ impl Comparison {
     /// # Errors
     /// See [`write`].
     pub fn new(engine: &mut Engine, prompts: Vec<String>, drafts: &[Generate]) -> Result<Self> {
+        let prompts = prompts.iter().map(|prompt| engine.tokenize(prompt, true)).collect::<Result<_>>()?;
         let mut all = Self { prompts, drafts: drafts.to_vec(), unsteered: Vec::new() };
         all.unsteered = all.texts(engine, None)?;
         Ok(all)

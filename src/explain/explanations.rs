@@ -17,14 +17,18 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::jsonl::{for_each_line, syntax, wrong};
 use crate::error::{Error, Result};
-use crate::file::write_atomic;
+use crate::file::text::{for_each_line, wrong};
+use crate::file::{json, write_atomic};
 
 const KIND: &str = "tiller.explanations";
 const VERSION: u32 = 1;
 /// More words a feature than this are a damaged file.
 const MOST_WORDS: usize = 10_000;
+/// The longest line that is read, in bytes.
+pub(super) const LONGEST_LINE: u64 = 1 << 22;
+/// What helps against every mistake in explanations.
+const HINT: &str = "`tiller explain` writes such files; the section \"Files\" of the README has every key";
 
 /// How words were found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -283,9 +287,10 @@ impl Explanations {
     pub fn load(path: &Path) -> Result<Self> {
         let mut all = Self { header: Header::new(Estimator::Data), list: Vec::new(), places: HashMap::new() };
         let mut first = true;
-        for_each_line(path, |number, text| {
+        for_each_line(path, LONGEST_LINE, |number, text| {
             if std::mem::take(&mut first) && has_kind(text) {
-                let header: Header = serde_json::from_str(text).map_err(|e| syntax(path, number, &e))?;
+                let header: Header =
+                    serde_json::from_str(text).map_err(|e| json::error(&e, text, path.display(), number, HINT))?;
                 if header.version != VERSION {
                     return Err(wrong(
                         path,
@@ -296,8 +301,9 @@ impl Explanations {
                 all.header = header;
                 return Ok(());
             }
-            let explanation: Explanation = serde_json::from_str(text).map_err(|e| syntax(path, number, &e))?;
-            all.push(explanation).map_err(|what| wrong(path, number, what))
+            let explanation: Explanation =
+                serde_json::from_str(text).map_err(|e| json::error(&e, text, path.display(), number, HINT))?;
+            all.push(explanation).map_err(|what| wrong(path, number, what).hinted(HINT))
         })?;
         if all.list.is_empty() {
             return Err(Error::format(

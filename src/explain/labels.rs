@@ -6,10 +6,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::explanations::Explanations;
-use super::jsonl::{for_each_line, syntax, wrong};
+use super::explanations::{Explanations, LONGEST_LINE};
 use crate::error::{Error, Result};
-use crate::file::write_atomic;
+use crate::file::text::{for_each_line, wrong};
+use crate::file::{json, write_atomic};
+
+/// What helps against every mistake in labels.
+const HINT: &str =
+    "a label is {\"feature\": number, \"label\": \"text\"} on a line of its own, for a feature that is explained";
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,19 +47,20 @@ impl Explanations {
     pub fn load_labels(&mut self, path: &Path) -> Result<usize> {
         let mut lines: Vec<Line> = Vec::new();
         let mut seen = HashSet::new();
-        for_each_line(path, |number, text| {
-            let line: Line = serde_json::from_str(text).map_err(|e| syntax(path, number, &e))?;
+        for_each_line(path, LONGEST_LINE, |number, text| {
+            let line: Line =
+                serde_json::from_str(text).map_err(|e| json::error(&e, text, path.display(), number, HINT))?;
             let feature = line.feature;
             if self.get(feature).is_none() {
                 let what = format!("feature: expected one that has an explanation, found {feature}");
-                return Err(wrong(path, number, what));
+                return Err(wrong(path, number, what).hinted(HINT));
             }
             if !seen.insert(feature) {
                 let what = format!("feature: expected each feature once, found {feature} again");
-                return Err(wrong(path, number, what));
+                return Err(wrong(path, number, what).hinted(HINT));
             }
             if line.label.trim().is_empty() {
-                return Err(wrong(path, number, format!("label: expected text, found {:?}", line.label)));
+                return Err(wrong(path, number, format!("label: expected text, found {:?}", line.label)).hinted(HINT));
             }
             lines.push(line);
             Ok(())

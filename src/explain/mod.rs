@@ -19,7 +19,7 @@ pub mod counted;
 mod explanations;
 mod find;
 pub mod harvested;
-mod jsonl;
+
 mod labels;
 pub mod lens;
 pub mod quality;

@@ -15,7 +15,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::file::write_atomic;
+use crate::file::{json, read_text, write_atomic};
 
 /// The number of words that [`Vocabulary::from_texts`] is usually asked for.
 pub const DEFAULT_WORDS: usize = 5_000;
@@ -32,6 +32,9 @@ const KIND: &str = "tiller.vocabulary";
 const VERSION: u32 = 1;
 /// A word takes some fifty bytes: this is a million of them.
 const MAX_BYTES: u64 = 64 << 20;
+/// What helps against every mistake in a vocabulary.
+const HINT: &str =
+    "make the vocabulary anew: `tiller explain` without --vocabulary counts the words of the harvested text";
 
 /// Calls `found` with the place in `text` and the normal form of every word, from left to right.
 pub fn scan(text: &str, mut found: impl FnMut(Range<usize>, &str)) {
@@ -224,12 +227,11 @@ impl Vocabulary {
     /// [`Io`](crate::Kind::Io); [`Format`](crate::Kind::Format) names the line or the rank, what was expected and what
     /// was found.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = crate::file::read(path, MAX_BYTES)?;
-        Self::parse(path, &bytes)
+        Self::parse(path, &read_text(path, MAX_BYTES)?).map_err(|e| if e.hint().is_none() { e.hinted(HINT) } else { e })
     }
 
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let file: Document = serde_json::from_slice(bytes).map_err(|e| super::jsonl::syntax(path, 1, &e))?;
+    fn parse(path: &Path, text: &str) -> Result<Self> {
+        let file: Document = serde_json::from_str(text).map_err(|e| json::error(&e, text, path.display(), 1, HINT))?;
         if file.kind != KIND {
             return Err(Error::format(path, format_args!("kind: expected {KIND:?}, found {:?}", file.kind)));
         }

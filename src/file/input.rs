@@ -23,7 +23,10 @@ pub fn open(path: &Path) -> Result<File> {
                 std::io::ErrorKind::InvalidInput,
                 format!("expected a file, found {}", name_of(&meta)),
             );
-            let hint = "name a regular file; write what a pipe or /dev/stdin brings to one first";
+            let hint = match meta.is_dir() {
+                true => "name the files in it, such as DIRECTORY/*.txt",
+                false => "name a regular file; write what a pipe or /dev/stdin brings to one first",
+            };
             Err(Error::io("open", path, found).hinted(hint))
         }
     };
@@ -56,25 +59,14 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     }
 }
 
-/// The text of the regular file at `path`, at most `limit` bytes of UTF-8.
+/// [`read_text`](super::read_text), or `None` if there is no file.
 ///
 /// # Errors
-/// As [`read`]; [`Kind::Format`](crate::Kind::Format) names the first byte that is no UTF-8.
-pub fn read_text(path: &Path, limit: u64) -> Result<String> {
-    String::from_utf8(read(path, limit)?).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        Error::format(path, format_args!("expected UTF-8 text, found other bytes at byte {at}"))
-    })
-}
-
-/// [`read_text`], or `None` if there is no file.
-///
-/// # Errors
-/// As [`read_text`].
+/// As [`read_text`](super::read_text).
 pub fn read_text_if_there(path: &Path, limit: u64) -> Result<Option<String>> {
     match std::fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        _ => read_text(path, limit).map(Some),
+        _ => super::read_text(path, limit).map(Some),
     }
 }
 
@@ -93,8 +85,8 @@ pub fn for_each_line(path: &Path, limit: u64, mut take: impl FnMut(usize, &[u8])
             break;
         }
         if line.len() as u64 > limit {
-            let what = format_args!("line {number}: expected at most {limit} bytes, found more");
-            return Err(Error::format(path, what));
+            let what = format_args!("expected a line of at most {limit} bytes, found more");
+            return Err(super::text::wrong(path, number, what).hinted("every record stands on a line of its own"));
         }
         take(number, &line)?;
     }
@@ -186,18 +178,17 @@ mod tests {
         };
         for_each_line(&path, 6, &mut take).unwrap();
         let error = for_each_line(&path, 5, &mut take).unwrap_err();
-        assert!(error.message().contains("line 2: expected at most 5 bytes"), "{error}");
+        assert!(error.message().contains(":2: expected a line of at most 5 bytes"), "{error}");
         assert_eq!(lines, [(1, 4), (2, 6), (1, 4)]);
     }
 
     #[test]
-    fn text_is_utf8_and_may_be_missing() {
+    fn text_may_be_missing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         assert_eq!(read_text_if_there(&path, 9).unwrap(), None);
-        std::fs::write(&path, b"caf\xe9").unwrap();
-        let error = read_text(&path, 9).unwrap_err();
-        assert!(error.kind() == Kind::Format && error.message().contains("at byte 3"), "{error}");
+        std::fs::write(&path, "text").unwrap();
+        assert_eq!(read_text_if_there(&path, 9).unwrap().as_deref(), Some("text"));
     }
 
     #[test]

@@ -11,6 +11,8 @@
 //! | [`npy`] | NumPy's arrays, alone and in archives: checked reader, streaming writer |
 //! | `zip` | the directory of an archive, whose entries are used where they lie |
 //! | `torch` | torch's pickles and storages; nothing in a pickle is run |
+//! | `text` | text files: whole or line by line, anything else refused by name |
+//! | `json` | where a JSON text is wrong, with the path of the key |
 //! | [`tensors`](Tensors) | named arrays, whichever of these containers they come in |
 //!
 //! Readers look at headers only; tensor data stays in the map until somebody asks for its bytes.
@@ -22,6 +24,7 @@ mod allowance;
 mod atomic;
 pub mod gguf;
 mod input;
+pub(crate) mod json;
 mod lock;
 mod map;
 pub mod npy;
@@ -29,14 +32,16 @@ pub mod safetensors;
 mod sink;
 mod source;
 mod tensors;
+pub(crate) mod text;
 mod torch;
 mod view;
 mod zip;
 
 pub use atomic::{check_writable, write_atomic, write_atomic_by_name};
-pub use input::{for_each_line, open, read, read_text, read_text_if_there, reserve, zeros};
+pub use input::{for_each_line, open, read, read_text_if_there, reserve, zeros};
 pub use lock::Lock;
 pub use map::Map;
 pub use sink::Sink;
 pub use tensors::{Tensors, UNNAMED};
+pub use text::read_text;
 pub use view::{Dtype, View};

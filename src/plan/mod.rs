@@ -127,6 +127,8 @@ pub const VERSION: u32 = 1;
 
 /// Largest plan file that is read: a thousand inline vectors of width 4,096 fit.
 const MAX_BYTES: u64 = 64 << 20;
+/// What helps against every mistake in a plan.
+const HINT: &str = "the section \"Files\" of the README has every key of a plan, with examples";
 
 /// What to do to the residual stream: a list of rules. See the [module](self) for the schema.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -190,8 +192,9 @@ impl Plan {
 
     fn parse(text: &str, name: &str, source: Option<PathBuf>) -> Result<Self> {
         json::check_version(text, name)?;
-        let mut plan: Self = serde_json::from_str(text).map_err(|e| json::error(&e, text, name))?;
-        check::plan(&plan).map_err(|e| Error::new(Kind::Format, format!("{name}: {}", e.message())))?;
+        let mut plan: Self =
+            serde_json::from_str(text).map_err(|e| crate::file::json::error(&e, text, name, 1, HINT))?;
+        check::plan(&plan).map_err(|e| Error::new(Kind::Format, format!("{name}: {}", e.message())).hinted(HINT))?;
         plan.source = source;
         Ok(plan)
     }

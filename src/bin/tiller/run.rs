@@ -22,11 +22,11 @@ use crate::plan::named_dictionary;
 pub(crate) struct Args {
     /// The model
     model: PathBuf,
-    /// What the model goes on from
+    /// What the model goes on from; control tokens such as <|im_start|> are read as such
     #[arg(long, value_name = "TEXT", required_unless_present = "prompts")]
     prompt: Option<String>,
     /// Go on from every document of these files, side by side, and write documents, a line of JSON each: a "text" with its
-    /// continuation, "messages" up to the last user's with an answer
+    /// continuation, "messages" up to the last user's with an answer. Control tokens that are spelled in them stay text
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = ["prompt", "compare", "chat"])]
     prompts: Vec<PathBuf>,
     /// A dictionary: FILE, or NAME=FILE if the plan names several
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// How strongly, in the unit; auto searches the strength that speaks most of the words and stays fluent
     #[arg(long, default_value = "auto", value_name = "S|auto", allow_negative_numbers = true)]
     strength: String,
-    /// Write the prompt as a user's message in the model's chat template
+    /// Write the prompt as a user's message in the model's chat template, where all of it is text
     #[arg(long)]
     chat: bool,
     /// Show the text without and with the plan, side by side
@@ -85,7 +85,8 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         engine.set_plan(lever.map(|lever| lever.compiled))?;
         return many(&mut engine, &documents(&args.prompts)?, &generate, out);
     };
-    let prompt = if args.chat { engine.chat(&[Message::user(prompt)], true)? } else { prompt.clone() };
+    let prompt =
+        if args.chat { engine.chat_tokens(&[Message::user(prompt)], true)? } else { engine.tokenize(prompt, true)? };
     if args.compare {
         return compare(args, &mut engine, &prompt, &generate, lever.as_ref(), out);
     }
@@ -112,12 +113,8 @@ fn many(engine: &mut Engine, documents: &[Document], generate: &Generate, out: &
             return Err(Error::cancelled());
         }
         let asked: Vec<Document> = wave.iter().map(asked).collect();
-        let prompt = |document: &Document| match document {
-            Document::Text(text) => Ok(text.clone()),
-            Document::Chat(messages) => engine.chat(messages, true),
-        };
-        let prompts = asked.iter().map(prompt).collect::<Result<Vec<_>>>()?;
-        let generations = engine.generate_many(&prompts, &generate)?;
+        let prompts = asked.iter().map(|document| engine.prompt_tokens(document)).collect::<Result<Vec<_>>>()?;
+        let generations = engine.generate_many_tokens(&prompts, &generate)?;
         for (document, generation) in asked.into_iter().zip(&generations) {
             out.object(&match document {
                 Document::Text(text) => json!({"text": text + generation.text()}),
@@ -149,9 +146,9 @@ fn asked(document: &Document) -> Document {
 }
 
 /// Generates; streams to standard output if `show`.
-fn write(engine: &mut Engine, prompt: &str, generate: &Generate, show: bool, out: &Out) -> Result<String> {
+fn write(engine: &mut Engine, prompt: &[i32], generate: &Generate, show: bool, out: &Out) -> Result<String> {
     let mut failed = Ok(());
-    let generation = engine.generate(prompt, generate, &mut |piece| {
+    let generation = engine.generate_tokens(prompt, generate, &mut |piece| {
         if show {
             failed = out.text(piece);
         }
@@ -225,13 +222,13 @@ impl Lever {
 fn compare(
     args: &Args,
     engine: &mut Engine,
-    prompt: &str,
+    prompt: &[i32],
     generate: &Generate,
     lever: Option<&Lever>,
     out: &Out,
 ) -> Result<()> {
     let Some(lever) = lever else { return Err(Error::argument("--compare needs --words or --plan")) };
-    let one = [prompt.to_owned()];
+    let one = [prompt.to_vec()];
     let without = trial::write(engine, None, &one, generate)?.remove(0);
     let with = trial::write(engine, Some(&lever.compiled), &one, generate)?.remove(0);
     let perplexity = |c: &tiller::eval::concepts::Continuation| (c.nll / c.n_tokens.max(1) as f64).exp();

@@ -1,10 +1,10 @@
 //! Where rows come from: harvested directories, files of others, or pairs of texts that a model reads.
 
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tiller::activations::Activations;
 use tiller::dictionary::Info;
-use tiller::engine::Document;
+use tiller::engine::pairs;
 use tiller::hook_point::HookPoint;
 use tiller::model::Model;
 use tiller::train::{Rows, Table};
@@ -12,9 +12,6 @@ use tiller::{Error, Result};
 
 use crate::open::Machine;
 use crate::output::Out;
-
-/// Pairs of texts: each is run through a model by itself, so more would take weeks.
-const MAX_PAIRS_BYTES: u64 = 256 << 20;
 
 /// Opened rows.
 pub(crate) enum Source {
@@ -123,7 +120,7 @@ impl Kinds {
         if self.layer.is_empty() {
             return Err(Error::argument("--pairs needs --layer"));
         }
-        let (up, down) = texts(file)?;
+        let (up, down) = pairs(file)?;
         let model = Model::open(path)?;
         let mut engine = machine.engine(path, 2048, 1)?;
         let mut bar = out.bar("read", "texts");
@@ -153,34 +150,4 @@ pub(crate) fn collect(rows: &Rows<'_>) -> Result<Vec<f32>> {
         rows.read(i, row)?;
     }
     Ok(all)
-}
-
-/// Positive and negative texts.
-fn texts(path: &Path) -> Result<(Vec<Document>, Vec<Document>)> {
-    #[derive(serde::Deserialize)]
-    struct Line {
-        positive: String,
-        negative: String,
-    }
-    let text = tiller::file::read_text(path, MAX_PAIRS_BYTES)?;
-    let json = path.extension().is_some_and(|e| e == "jsonl");
-    let (mut up, mut down) = (Vec::new(), Vec::new());
-    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let wrong = |what: String| Error::format(path, format!("line {number}: {what}"));
-        let (positive, negative) = if json {
-            let line: Line = serde_json::from_str(line).map_err(|e| wrong(e.to_string()))?;
-            (line.positive, line.negative)
-        } else {
-            let Some((a, b)) = line.split_once('\t') else {
-                return Err(wrong(format!("expected two texts with a tab between, found \"{line}\"")));
-            };
-            (a.to_owned(), b.to_owned())
-        };
-        up.push(Document::Text(positive));
-        down.push(Document::Text(negative));
-    }
-    if up.is_empty() {
-        return Err(Error::format(path, "expected pairs of texts, found none"));
-    }
-    Ok((up, down))
 }
