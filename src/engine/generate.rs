@@ -295,6 +295,31 @@ impl Engine {
     }
 }
 
+/// Refuses NaN, logits without a finite largest one, and logits that are all the same: what is left of a row that a norm
+/// could not square. −∞ alone is fine: some models forbid tokens so.
+fn check_logits(logits: &[f32]) -> Result<()> {
+    if let [first, _, ..] = logits
+        && logits.iter().all(|v| v == first)
+    {
+        return Err(Error::numeric(format!("the model's logits are all {first}: no token is likelier than another")));
+    }
+    // 0 · v is 0 for all finite v: one pass in lanes, as most logits need no second look.
+    let (chunks, rest) = logits.as_chunks::<8>();
+    let mut lanes = [0f32; 8];
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, v)| *lane += 0.0 * v);
+    }
+    if lanes.iter().sum::<f32>() + rest.iter().map(|v| 0.0 * v).sum::<f32>() == 0.0 {
+        return Ok(());
+    }
+    let largest = logits.iter().fold(f32::NEG_INFINITY, |m, &v| if v.is_nan() || v > m { v } else { m });
+    if largest.is_finite() && !logits.iter().any(|v| v.is_nan()) {
+        return Ok(());
+    }
+    let n = logits.iter().filter(|v| !v.is_finite()).count();
+    Err(Error::numeric(format!("the model's logits are not finite: {n} of {} are NaN or infinite", logits.len())))
+}
+
 /// llama.cpp's own sampler chain, so that a program on its own llama.cpp draws the same tokens for the same seed.
 struct Sampler(NonNull<sys::llama_sampler>);
 
@@ -322,7 +347,14 @@ impl Sampler {
     }
 
     /// Draws from the logits of the `i`-th output of the last batch; −1 is the last one.
+    ///
+    /// # Errors
+    /// [`Numeric`](crate::Kind::Numeric) for logits of which no token can be the likeliest.
     fn sample(&mut self, engine: &Engine, i: i32) -> Result<i32> {
+        check_logits(engine.logits(i)?).map_err(|e| match engine.plan {
+            Some(_) => e.hinted("the plan in force is too strong for this model: give it a smaller strength"),
+            None => e.hinted("the model computes no numbers without any plan: its file may be damaged"),
+        })?;
         let (sampler, context) = (self.0.as_ptr(), engine.context.as_ptr());
         // SAFETY: the last batch asked for these logits; both objects live.
         engine.ask("drawing a token", || unsafe { guard::llama_sampler_sample(sampler, context, i) })
@@ -333,5 +365,25 @@ impl Drop for Sampler {
     fn drop(&mut self) {
         // SAFETY: made once, freed once.
         unsafe { sys::llama_sampler_free(self.0.as_ptr()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logits_need_a_finite_largest_one() {
+        let mut logits: Vec<f32> = (0..37).map(|i| i as f32 / 37.0).collect();
+        assert!(check_logits(&logits).is_ok());
+        assert!(check_logits(&[0.0; 37]).is_err());
+        for at in [0, 8, 31, 36] {
+            for (value, fine) in [(f32::NEG_INFINITY, true), (f32::INFINITY, false), (f32::NAN, false), (3e38, true)] {
+                logits[at] = value;
+                assert_eq!(check_logits(&logits).is_ok(), fine, "{value} at {at}");
+            }
+            logits[at] = 0.5;
+        }
+        assert!(check_logits(&[f32::NEG_INFINITY; 20]).is_err());
     }
 }

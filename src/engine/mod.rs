@@ -321,11 +321,11 @@ impl Engine {
         }
     }
 
-    /// The logits of the `i`-th token of the last batch.
-    fn logits(&self, i: usize) -> Result<&[f32]> {
+    /// The logits of the `i`-th token of the last batch; −1 is the last one that has logits.
+    fn logits(&self, i: i32) -> Result<&[f32]> {
         let context = self.context.as_ptr();
         // SAFETY: the context lives; llama.cpp returns NULL for a token without logits.
-        let logits = self.ask("reading logits", || unsafe { guard::llama_get_logits_ith(context, i as i32) })?;
+        let logits = self.ask("reading logits", || unsafe { guard::llama_get_logits_ith(context, i) })?;
         if logits.is_null() {
             return Err(Error::argument(format!("token {i} of the batch has no logits")));
         }

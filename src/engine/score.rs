@@ -71,7 +71,7 @@ impl Engine {
             let mut wanted: Vec<i8> = (0..chunk.len()).map(|i| i8::from(predicts(i))).collect();
             self.decode(&mut chunk.to_vec(), &meta, &mut wanted)?;
             for i in (0..chunk.len()).filter(|&i| predicts(i)) {
-                let logits = self.logits(i)?;
+                let logits = self.logits(i as i32)?;
                 let next = tokens.get(start + i + 1).copied().unwrap_or(-1);
                 score.nll += f64::from(nll(logits, next)?);
                 score.n_tokens += 1;
@@ -114,7 +114,7 @@ impl Engine {
                 self.decode(&mut tokens, &meta, &mut vec![1; n])?;
             }
             for (i, row) in meta.iter().enumerate() {
-                each(row.sequence as usize, row.position as usize, self.logits(i)?);
+                each(row.sequence as usize, row.position as usize, self.logits(i as i32)?);
             }
             start = end;
         }

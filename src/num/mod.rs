@@ -28,6 +28,8 @@ pub use q8_0::{Q8_0_BYTES, Q8_0_LEN, quantize_q8_0};
 pub use row::{Coding, Row, axpy, axpy_bf16, axpy_f16, axpy_q8_0, axpy8, dot, dot_bf16, dot_f16, dot_q8_0, dot8};
 pub use top_k::top_k;
 
+use crate::error::{Error, Result};
+
 /// A random number generator that gives the same numbers for the same seed on every machine.
 pub fn rng(seed: u64) -> rand_xoshiro::Xoshiro256PlusPlus {
     rand_xoshiro::rand_core::SeedableRng::seed_from_u64(seed)
@@ -46,10 +48,39 @@ pub fn norm(x: &[f32]) -> f32 {
     (lanes.iter().sum::<f64>() + rest).sqrt() as f32
 }
 
+/// Refuses rows `[n, width]` that hold NaN or an infinity: codes of such a row would look like those of a row in which
+/// nothing fires. `first` is the number of the first row.
+///
+/// # Errors
+/// [`Kind::Numeric`](crate::Kind::Numeric) naming the row and the place in it.
+pub fn check_finite(rows: &[f32], width: usize, first: usize) -> Result<()> {
+    let Some(at) = rows.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    let (row, column) = (first + at / width.max(1), at % width.max(1));
+    let error = Error::numeric(format!("row {row}, column {column}: expected a finite number, found {}", rows[at]));
+    Err(error.hinted("look where the rows come from: a damaged model, a plan that is too strong, a division by zero"))
+}
+
+/// Whether a row is one that a model can compute with: its norm squares the row in f32.
+pub(crate) fn is_bearable(norm: f32) -> bool {
+    (norm * norm).is_finite()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use rand::Rng;
+
+    #[test]
+    fn rows_that_are_not_finite_are_named() {
+        let mut rows = vec![0.5; 12];
+        assert!(check_finite(&rows, 4, 7).is_ok() && check_finite(&[], 4, 7).is_ok());
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            rows[6] = value;
+            let error = check_finite(&rows, 4, 7).unwrap_err();
+            assert_eq!(error.kind(), crate::Kind::Numeric);
+            assert_eq!(error.message(), format!("row 8, column 2: expected a finite number, found {value}"));
+        }
+    }
 
     #[test]
     fn norm_of_known_rows() {

@@ -8,7 +8,7 @@ use super::encoder::Encoder;
 use super::rule::Phase;
 use crate::dictionary::{Dictionary, Undo};
 use crate::hook_point::HookPoint;
-use crate::num::{axpy, axpy8, norm};
+use crate::num::{axpy, axpy8, is_bearable, norm};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ impl std::ops::AddAssign for Edited {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// A rule's edit had a NaN or an infinity.
+    /// A rule's edit had a NaN or an infinity, or made the row too long for a model's norm, which squares it.
     NotFinite {
         /// Index of the rule in the plan.
         rule: usize,
@@ -78,7 +78,7 @@ impl fmt::Display for Fault {
         match self {
             Fault::NotFinite { rule, point, row } => write!(
                 f,
-                "rules[{rule}]: the edit at {point}, sequence {}, position {} is not finite; the row was left as the model wrote it",
+                "rules[{rule}]: the edit at {point}, sequence {}, position {} is not finite, or too large for a model to square; the row was left as the model wrote it",
                 row.sequence, row.position
             ),
             Fault::Shape { expected, found } => {
@@ -414,7 +414,7 @@ impl PointOps {
             let row = &mut block[r * d..][..d];
             let after = norm(row);
             let ratio = if preserve { before / after } else { 1.0 };
-            if after.is_finite() && ratio.is_finite() {
+            if is_bearable(after) && ratio.is_finite() {
                 if preserve {
                     row.iter_mut().for_each(|v| *v *= ratio);
                 }

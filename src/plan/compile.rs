@@ -11,7 +11,7 @@ use super::{Plan, digest, propagate};
 use crate::dictionary::{Dictionary, Normalization};
 use crate::error::{Error, Result};
 use crate::hook_point::HookPoint;
-use crate::num::{axpy, norm};
+use crate::num::{axpy, is_bearable, norm};
 use crate::train::temporal::Temporal;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -461,13 +461,15 @@ pub(super) fn length(direction: &[f32], what: &str) -> Result<f32> {
     }
 }
 
+/// What is added to rows, or strengths: each finite, and together no longer than a model's norm can square.
 pub(super) fn finite(values: Vec<f32>) -> Result<Vec<f32>> {
-    match values.iter().find(|v| !v.is_finite()) {
-        None => Ok(values),
-        Some(v) => {
-            Err(Error::numeric(format!("strength.value: it is out of range for 32-bit numbers here (gives {v})")))
-        }
-    }
+    let wrong = match values.iter().find(|v| !v.is_finite()) {
+        None if is_bearable(norm(&values)) => return Ok(values),
+        None => format!("a length of {:e}, which a model cannot square", norm(&values)),
+        Some(v) => v.to_string(),
+    };
+    let error = Error::numeric(format!("strength.value: it is out of range for 32-bit numbers here (gives {wrong})"));
+    Err(error.hinted("give a smaller strength; `tiller run --strength auto` finds one that keeps the text fluent"))
 }
 
 fn position(p: u32) -> i32 {

@@ -10,7 +10,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::file::gguf::{GgmlType, Gguf, Tensor, Writer};
-use crate::num::axpy;
+use crate::num::{axpy, is_bearable, norm};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -44,7 +44,8 @@ impl ControlVector {
     /// Adds to the direction of a layer.
     ///
     /// # Errors
-    /// [`Kind::Argument`] for layer 0, another width, or numbers that are not finite.
+    /// [`Kind::Argument`] for layer 0, another width, or numbers that are not finite; [`Kind::Numeric`] for a sum that is too
+    /// long for a model's norm, which squares it.
     pub fn add(&mut self, layer: usize, direction: &[f32]) -> Result<()> {
         if layer == 0 {
             return Err(Error::argument("layer: a control vector acts on layers from 1, found 0"));
@@ -58,8 +59,15 @@ impl ControlVector {
         if let Some(i) = direction.iter().position(|v| !v.is_finite()) {
             return Err(Error::argument(format!("direction of layer {layer}: number {i} is {}", direction[i])));
         }
-        axpy(1.0, direction, self.directions.entry(layer).or_insert_with(|| vec![0.0; direction.len()]));
-        Ok(())
+        let sum = self.directions.entry(layer).or_insert_with(|| vec![0.0; direction.len()]);
+        axpy(1.0, direction, sum);
+        match norm(sum) {
+            length if is_bearable(length) => Ok(()),
+            length => {
+                let what = format!("direction of layer {layer}: a length of {length:e}, which a model cannot square");
+                Err(Error::numeric(what).hinted("give a smaller strength"))
+            }
+        }
     }
 
     /// First and last layer with a direction: `il_start` and `il_end` of `llama_set_adapter_cvec`.

@@ -224,6 +224,32 @@ fn strengths_that_overflow_are_refused() {
 }
 
 #[test]
+fn strengths_beyond_what_a_norm_squares_are_refused() {
+    for (strength, fine) in [(1e18, true), (1e30, false)] {
+        for route in [Route::Auto, Route::Callback] {
+            let rule = Rule::vector(Vector::Values(vec![1.0; D]), Some(1), Strength::raw(strength));
+            match compile([rule], route) {
+                Ok(_) => assert!(fine, "{strength:e}"),
+                Err(error) => {
+                    assert!(!fine && error.kind() == Kind::Numeric, "{error}");
+                    let says =
+                        "rules[0]: strength.value: it is out of range for 32-bit numbers here (gives a length of";
+                    assert!(error.message().starts_with(says), "{error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn directions_that_are_too_long_together_are_refused() {
+    let rule = || Rule::vector(Vector::Values(vec![1.0; D]), Some(1), Strength::raw(2e18));
+    assert!(compile([rule()], Route::Auto).is_ok());
+    let error = compile([rule(), rule()], Route::Auto).unwrap_err();
+    assert!(error.kind() == Kind::Numeric && error.message().contains("which a model cannot square"), "{error}");
+}
+
+#[test]
 fn directions_without_length_have_no_relative_strength() {
     let rule = Rule::vector(Vector::Values(vec![0.0; D]), Some(1), Strength::norm(0.5));
     refused(compile([rule], Route::Auto), &["rules[0]: vector has length 0"]);

@@ -266,10 +266,10 @@ fn rows_do_not_depend_on_the_rows_beside_them() {
     }
 }
 
-/// A plan that adds a little, then a number near the largest float to the first element.
+/// A plan that adds a little, then a number to the first element whose square is near the largest float.
 fn overflowing() -> tiller::plan::Compiled {
     let mut far = vec![0.0; D];
-    far[0] = 2e38;
+    far[0] = 1e19;
     let plan = Plan::new([
         Rule::new(Op::Add, [3u32], Some(Strength::raw(1.0))),
         Rule::vector(tiller::plan::Vector::Values(far), Some(fixtures::LAYER), Strength::raw(1.0)),
@@ -281,13 +281,14 @@ fn overflowing() -> tiller::plan::Compiled {
 fn a_row_whose_edit_is_not_finite_is_put_back_and_reported() {
     let compiled = overflowing();
     let mut x = rows(10, 3);
-    x[D] = 2e38;
+    x[D] = 1e19;
     let before = x.clone();
     let mut scratch = Scratch::new();
     let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut x, &prompt(3), &mut scratch);
+    // 2e19 is a number, but a norm squares it.
     assert_eq!(counts, Edited { rows: 3, edited: 2, skipped: 0, failed: 1 });
     assert_eq!(x[D..2 * D], before[D..2 * D], "both rules' edits are undone");
-    assert_eq!((x[0], x[2 * D]), (2e38, 2e38));
+    assert_eq!((x[0], x[2 * D]), (1e19, 1e19));
     let fault = scratch.take_fault().unwrap();
     let row = RowMeta { position: 2, sequence: 0, generated: false };
     assert_eq!(fault, Fault::NotFinite { rule: 1, point: fixtures::LAYER.into(), row });
