@@ -7,6 +7,7 @@ use super::error::tiller_status;
 use super::guard::{ErrorOut, Out, guard, make};
 use super::progress::{reporter, tiller_progress};
 use crate::error::{Error, Result};
+use crate::num::check_finite;
 use crate::train::Rows;
 use crate::train::dense::{self, Coder, Objective, Regularizer, Sparsity};
 
@@ -222,6 +223,7 @@ pub unsafe extern "C" fn tiller_coder_encode(
         // SAFETY: the header requires `n_rows` floats.
         let rows = unsafe { slice(rows, n_rows, "rows") }?;
         let n = whole(rows.len(), coder.d_model(), "rows")?;
+        check_finite(rows, coder.d_model(), 0)?;
         expect_len(n_codes, n * coder.n_latents(), "codes")?;
         // SAFETY: the header requires `n_codes` writable floats.
         unsafe { slice_mut(codes, n_codes, "codes") }?.copy_from_slice(&coder.encode(rows, threads as usize));

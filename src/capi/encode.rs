@@ -4,6 +4,7 @@ use super::error::tiller_status;
 use super::guard::{ErrorOut, Out, guard, make};
 use crate::dictionary::{Dictionary, Slice};
 use crate::error::{Error, Result};
+use crate::num::check_finite;
 
 /// An active feature of a row.
 #[repr(C)]
@@ -31,6 +32,7 @@ pub unsafe extern "C" fn tiller_dictionary_encode(
         expect_len(n_activations, dictionary.n_features(), "activations")?;
         // SAFETY: the header requires so many floats, and that the arrays do not overlap.
         let (row, out) = unsafe { (slice(row, n_row, "row")?, slice_mut(activations, n_activations, "activations")?) };
+        check_finite(row, row.len(), 0)?;
         dictionary.encode(row, out);
         Ok(())
     })
@@ -63,7 +65,9 @@ pub unsafe extern "C" fn tiller_dictionary_encode_rows(
             return Err(Error::argument(format!("data holds {n_data} values; expected whole rows of {d_model}")));
         }
         // SAFETY: the header requires `n_data` floats.
-        let codes = dictionary.encode_batch(unsafe { slice(data, n_data, "data") }?, threads.max(1) as usize);
+        let rows = unsafe { slice(data, n_data, "data") }?;
+        check_finite(rows, d_model, 0)?;
+        let codes = dictionary.encode_batch(rows, threads.max(1) as usize);
         let entries = codes.entries().iter();
         let entries = entries.map(|&(feature, activation)| tiller_code { feature, activation }).collect();
         Ok(tiller_codes { offsets: codes.offsets().to_vec(), codes: entries })
@@ -236,6 +240,7 @@ pub unsafe extern "C" fn tiller_slice_encode(
         expect_len(n_activations, features.len(), "activations")?;
         // SAFETY: the header requires so many floats, and that the arrays do not overlap.
         let (row, out) = unsafe { (slice(row, n_row, "row")?, slice_mut(activations, n_activations, "activations")?) };
+        check_finite(row, row.len(), 0)?;
         features.encode(row, out);
         Ok(())
     })

@@ -13,6 +13,7 @@ use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
 use crate::file::safetensors::{Dtype, Writer};
 use crate::file::{Sink, Tensors, npy};
+use crate::num::check_finite;
 use crate::progress::{Progress, report};
 
 /// Rows computed at once.
@@ -158,6 +159,7 @@ fn write_dense(
     npy::write_with(out, Dtype::F32, &[n, n_features], move |sink: &mut Sink<'_>| {
         let mut dense = vec![0f32; n_features];
         rows.for_each_block(&mut |first, block| {
+            check_finite(block, dictionary.d_model(), first)?;
             let codes = dictionary.encode_batch(block, threads);
             *counted += codes.n_active();
             for row in codes.rows() {
@@ -186,6 +188,7 @@ fn write_sparse(
     let (n, n_features) = (rows.n_rows(), dictionary.n_features());
     let (mut ids, mut features, mut values) = (Vec::new(), Vec::new(), Vec::new());
     rows.for_each_block(&mut |first, block| {
+        check_finite(block, dictionary.d_model(), first)?;
         let codes = dictionary.encode_batch(block, threads);
         for (row, codes) in (first..).zip(codes.rows()) {
             let row = u32::try_from(row).map_err(|_| Error::unsupported("more than 2^32 rows: write .npy"))?;

@@ -17,7 +17,7 @@ use rand::Rng;
 
 use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
-use crate::num::{assign, rng};
+use crate::num::{assign, check_finite, rng};
 use crate::progress::{Progress, report, silent};
 use crate::train::dense::Coder;
 use crate::train::probe::{self, Probe};
@@ -221,7 +221,9 @@ fn check_width(concepts: &[Concept], d_model: usize) -> Result<()> {
             let found = other.rows.len() / other.labels.len().max(1);
             Err(Error::mismatch(format!("mpc: the rows of {} have width {found}; expected {d_model}", other.name)))
         }
-        None => Ok(()),
+        None => concepts.iter().try_for_each(|concept| {
+            check_finite(&concept.rows, d_model, 0).map_err(|e| e.context(format!("mpc: rows of {}", concept.name)))
+        }),
     }
 }
 

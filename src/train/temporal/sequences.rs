@@ -7,7 +7,7 @@ use crate::activations::Activations;
 use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
 use crate::model::Kinship;
-use crate::num;
+use crate::num::{self, check_finite};
 use crate::progress::{Progress, report};
 
 use super::model::Origin;
@@ -380,6 +380,7 @@ fn encode(
     all.offsets.push(0);
     let mut block = Vec::with_capacity(ENCODED * d);
     let mut flush = |block: &mut Vec<f32>, all: &mut Csr| {
+        check_finite(block, d, all.offsets.len() - 1)?;
         let codes = dictionary.encode_batch(block, threads);
         for row in codes.rows() {
             all.entries.extend_from_slice(row);
