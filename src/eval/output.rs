@@ -55,7 +55,7 @@ impl Default for Output {
 /// If explanations name fewer than `n`, features whose directions point at the words stand for election too.
 ///
 /// # Errors
-/// See [`Explanations::find`] and [`rank`].
+/// See [`Explanations::check`], [`Explanations::find`] and [`rank`].
 pub fn choose(
     engine: &mut Engine,
     dictionary: &Arc<Dictionary>,
@@ -65,6 +65,7 @@ pub fn choose(
     options: Option<&Output>,
     progress: &mut Progress<'_>,
 ) -> Result<Vec<Match>> {
+    explanations.check(dictionary)?;
     let Some(options) = options else { return explanations.find(words, n) };
     let mut found = explanations.find(words, candidates(n))?;
     if found.len() < n {

@@ -17,9 +17,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
 use crate::file::text::{for_each_line, wrong};
 use crate::file::{json, write_atomic};
+use crate::model::Kinship;
 
 const KIND: &str = "tiller.explanations";
 const VERSION: u32 = 1;
@@ -29,6 +31,9 @@ const MOST_WORDS: usize = 10_000;
 pub(super) const LONGEST_LINE: u64 = 1 << 22;
 /// What helps against every mistake in explanations.
 const HINT: &str = "`tiller explain` writes such files; the section \"Files\" of the README has every key";
+
+/// What helps against explanations of another dictionary.
+const HINT_OTHER: &str = "take the explanations that were made for this dictionary, or make them: `tiller explain`";
 
 /// How words were found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -244,6 +249,42 @@ impl Explanations {
         Ok(())
     }
 
+    /// Checks that they are those of `dictionary`: its size, layer and model. The answer is a doubt, where the header does not
+    /// tell.
+    ///
+    /// # Errors
+    /// [`Mismatch`](crate::Kind::Mismatch).
+    pub fn check(&self, dictionary: &Dictionary) -> Result<Option<String>> {
+        let (own, info) = (&self.header, dictionary.info());
+        self.check_size(dictionary.n_features()).map_err(|e| e.hinted(HINT_OTHER))?;
+        self.check_origin(info.layer, &info.model_name, &info.model_fingerprint)?;
+        let silent = own.n_features.is_none() && own.layer.is_none() && own.model_fingerprint.is_none();
+        Ok(silent.then(|| "the explanations do not say which dictionary they are of".to_owned()))
+    }
+
+    /// Checks that they are of this layer of this model. What either side does not tell, as an empty fingerprint, fits.
+    ///
+    /// # Errors
+    /// [`Mismatch`](crate::Kind::Mismatch).
+    pub fn check_origin(&self, layer: Option<usize>, model: &str, fingerprint: &str) -> Result<()> {
+        let own = &self.header;
+        if let (Some(of), Some(layer)) = (own.layer, layer)
+            && of as usize != layer
+        {
+            let what = format!("explanations of layer {of}, but the dictionary is of layer {layer}");
+            return Err(Error::mismatch(what).hinted(HINT_OTHER));
+        }
+        let of = own.model_fingerprint.as_deref().unwrap_or_default();
+        if !of.is_empty() && !fingerprint.is_empty() && Kinship::of(of, fingerprint) < Kinship::Sibling {
+            let name = own.model.as_deref().unwrap_or("another model");
+            let what = format!(
+                "explanations of {name:?} (fingerprint {of}), but the dictionary is of {model:?} (fingerprint {fingerprint})"
+            );
+            return Err(Error::mismatch(what).hinted(HINT_OTHER));
+        }
+        Ok(())
+    }
+
     /// Checks that they fit a dictionary of `n_features`.
     ///
     /// # Errors
@@ -372,6 +413,21 @@ mod tests {
         let all = Explanations::new(header.clone(), vec![]).unwrap();
         assert_eq!(all.check_size(9).unwrap_err().kind(), crate::Kind::Mismatch);
         assert!(Explanations::new(header, vec![explanation(8, &[])]).is_err());
+    }
+
+    #[test]
+    fn explanations_of_another_layer_or_model_are_a_mismatch() {
+        let (own, other) = ("a".repeat(64), "b".repeat(64));
+        let mut header = Header::new(Estimator::Data);
+        (header.layer, header.model_fingerprint) = (Some(19), Some(own.clone()));
+        let all = Explanations::new(header, vec![explanation(7, &[])]).unwrap();
+        assert!(all.check_origin(Some(19), "m", &own).is_ok());
+        assert!(all.check_origin(None, "", "").is_ok(), "a dictionary that does not tell is not refused");
+        for (layer, fingerprint, part) in [(9, &own, "of layer 9"), (19, &other, "of \"m\" (fingerprint bbb")] {
+            let error = all.check_origin(Some(layer), "m", fingerprint).unwrap_err();
+            assert_eq!(error.kind(), crate::Kind::Mismatch);
+            assert!(error.message().contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -125,11 +125,13 @@ fn unit(text: &str) -> std::result::Result<Unit, String> {
 }
 
 impl Wish {
-    /// The features that mean the words, best first: by their explanations alone, or by what they make `judge` say.
+    /// The features of `dictionary`, the file at `path`, that mean the words, best first: by their explanations alone, or by
+    /// what they make `judge` say.
     pub(crate) fn choose(
         &self,
         path: Option<&Path>,
-        judge: Option<(&mut Engine, &Arc<Dictionary>)>,
+        dictionary: Option<&Arc<Dictionary>>,
+        judge: Option<&mut Engine>,
         out: &Out,
     ) -> Result<Vec<Match>> {
         let path = match (&self.explanations, path) {
@@ -138,7 +140,13 @@ impl Wish {
             (None, None) => return Err(Error::argument("--words needs --explanations FILE")),
         };
         let (explanations, words) = (Explanations::load(&path)?, self.words.as_deref().unwrap_or_default());
-        match judge {
+        if let Some(dictionary) = dictionary {
+            let doubt = explanations.check(dictionary).map_err(|e| e.context(path.display()))?;
+            if let Some(doubt) = doubt {
+                out.note(format!("warning: {}: {doubt}", path.display()));
+            }
+        }
+        match judge.zip(dictionary) {
             Some((engine, dictionary)) if self.rank == Rank::Output => {
                 choose_by_output(engine, dictionary, &explanations, words, self.features, out)
             }

@@ -72,8 +72,7 @@ fn make(args: &Args, out: &Out) -> Result<()> {
         _ => None,
     };
     let mut engine = args.model.as_ref().map(|path| args.machine.engine(path, 0, trial::SEQUENCES)).transpose()?;
-    let judge = engine.as_mut().zip(dictionary.as_ref());
-    let matches = args.wish.choose(args.dictionary.as_deref(), judge, out)?;
+    let matches = args.wish.choose(args.dictionary.as_deref(), dictionary.as_ref(), engine.as_mut(), out)?;
     let plan = args.wish.plan(&matches, args.strength);
     plan.check()?;
     if let Some(dictionary) = dictionary {

@@ -37,6 +37,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let model = Temporal::open(&args.model)?;
     let explanations = args.explanations.as_deref().map(Explanations::load).transpose()?;
+    if let Some((explanations, path)) = explanations.as_ref().zip(args.explanations.as_ref()) {
+        let origin = model.origin();
+        let layer = origin.point.and_then(|point| point.resid_post());
+        let checked = explanations.check_origin(layer, &origin.model, &origin.model_fingerprint);
+        checked.map_err(|e| e.context(path.display()))?;
+    }
     let names = Names { model: &model, explanations: explanations.as_ref() };
     let latent = match args.feature {
         None => None,

@@ -186,8 +186,8 @@ fn lever(args: &Args, engine: &mut Engine, out: &Out) -> Result<Option<Lever>> {
     let [(_, path)] = args.dictionary.iter().map(|text| named_dictionary(text)).collect::<Vec<_>>()[..] else {
         return Err(Error::argument("--words needs one --dictionary FILE"));
     };
-    let judge = named.first().map(|(_, dictionary)| (&mut *engine, dictionary));
-    let matches = args.wish.choose(Some(path), judge, out)?;
+    let dictionary = named.first().map(|(_, dictionary)| dictionary);
+    let matches = args.wish.choose(Some(path), dictionary, Some(&mut *engine), out)?;
     let strength = if args.strength == "auto" {
         let wanted = trial::wanted(args.wish.words.as_deref().unwrap_or_default(), &matches);
         let mut bar = out.bar("strength", "trials");

@@ -98,7 +98,7 @@ fn suite(args: &Args) -> Result<Suite> {
 impl Bench<'_> {
     fn estimator(&mut self, file: &Path, suite: &Suite, lines: &mut Lines<'_>) -> Result<()> {
         let explanations = Explanations::load(file)?;
-        explanations.check_size(self.dictionary.n_features()).map_err(|e| e.context(file.display()))?;
+        explanations.check(&self.dictionary).map_err(|e| e.context(file.display()))?;
         let estimator = explanations.header().estimator.name();
         let mut ratios: [Vec<f64>; 3] = Default::default();
         for concept in &suite.concepts {
