@@ -23,10 +23,12 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::file::{Map, read_text, write_atomic};
+use crate::file::{Map, json, read_text, write_atomic};
 use crate::hook_point::HookPoint;
 
 const FORMAT: u32 = 1;
+/// What helps against every mistake in `meta.json`.
+const HINT: &str = "`tiller harvest` writes this file; harvest the rows again, or with the same version of tiller";
 /// A shard takes some twenty bytes of `meta.json`: this is a million of them.
 const MAX_META_BYTES: u64 = 32 << 20;
 /// The widest residual streams have some ten thousand numbers.
@@ -269,8 +271,8 @@ fn shard_path(directory: &Path, i: usize) -> PathBuf {
 fn read_meta(directory: &Path) -> Result<Meta> {
     let path = directory.join("meta.json");
     let text = read_text(&path, MAX_META_BYTES)?;
-    let meta: Meta = serde_json::from_str(&text).map_err(|e| Error::format(&path, e))?;
-    let wrong = |what: String| Err(Error::format(&path, what));
+    let meta: Meta = serde_json::from_str(&text).map_err(|e| json::error(&e, &text, path.display(), 1, HINT))?;
+    let wrong = |what: String| Err(Error::format(&path, what).hinted(HINT));
     if meta.format != FORMAT {
         return wrong(format!("format {}, expected {FORMAT}", meta.format));
     }

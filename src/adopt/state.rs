@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::activations::RowType;
 use crate::error::{Error, Result};
-use crate::file::{read_text_if_there, write_atomic};
+use crate::file::{json, read_text_if_there, write_atomic};
 
 /// The file's name.
 pub(super) const FILE: &str = "state.json";
 /// It has some kilobytes.
 const MAX_BYTES: u64 = 4 << 20;
+/// What helps against every mistake in it.
+const HINT: &str = "remove the file: the adoption starts anew, with the rows that are there";
 
 /// What must be the same when an adoption goes on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -131,7 +133,7 @@ impl State {
         let Some(text) = read_text_if_there(&path, MAX_BYTES)? else {
             return Ok(Self { settings, ..Self::default() });
         };
-        let state: Self = serde_json::from_str(&text).map_err(|e| Error::format(&path, e))?;
+        let state: Self = serde_json::from_str(&text).map_err(|e| json::error(&e, &text, path.display(), 1, HINT))?;
         if state.settings != settings {
             return Err(Error::mismatch(format!(
                 "{}: belongs to an adoption of another model, or with other options; take another directory",

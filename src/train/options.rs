@@ -151,7 +151,11 @@ impl Options {
     /// # Errors
     /// [`Kind::Argument`](crate::Kind::Argument) for malformed JSON, unknown names and values of another type.
     pub fn from_json(json: &str) -> Result<Self> {
-        let wrong = |e: &dyn std::fmt::Display| Error::argument(format!("train options: {e}"));
+        let wrong = |e: &dyn std::fmt::Display| {
+            let hint =
+                "a recipe is one JSON object; `tiller info` on a dictionary that tiller trained shows its recipe";
+            Error::argument(format!("train options: {e}")).hinted(hint)
+        };
         let given: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).map_err(|e| wrong(&e))?;
         let variant = match given.get("variant") {
             Some(name) => Variant::deserialize(name).map_err(|e| wrong(&e))?,

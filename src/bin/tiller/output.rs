@@ -153,7 +153,9 @@ pub(crate) fn fail(error: &Error) -> ExitCode {
             "check the path; `tiller fetch --help` says what can be downloaded"
         }
         (Kind::Io, _) => "check permissions and free disk space",
-        (Kind::Format, _) => "the file may be cut short or of another kind: fetch or write it again",
+        (Kind::Format, _) => {
+            "check that this is the file you meant and that it arrived whole; `tiller info FILE` says what it holds"
+        }
         (Kind::Unsupported, _) => "`tiller info FILE` shows what the file holds",
         (Kind::Mismatch, _) => "`tiller info` on both files shows which model, layer and width each belongs to",
         (Kind::Numeric, _) => "look for NaN or constant rows in the input, or lower the learning rate or strength",

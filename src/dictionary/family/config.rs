@@ -19,8 +19,15 @@ pub(super) struct Config {
 impl Config {
     /// The JSON object at `path`; keys are looked for at its top, then in its objects called `inner`.
     pub(super) fn read(path: &Path, inner: &[&str]) -> Result<Self> {
-        let top: Object<String, Value> = serde_json::from_slice(&bytes(path)?)
-            .map_err(|e| Error::format(path, format!("expected a JSON object: {e}")))?;
+        let top: Object<String, Value> = serde_json::from_slice(&bytes(path)?).map_err(|e| {
+            let error = Error::format(path, format!("expected a JSON object: {e}"));
+            error.hinted(match e.is_eof() {
+                true => "the file may be cut short: fetch it again",
+                false => {
+                    "fetch the dictionary's config again; a page of HTML or a pointer of Git LFS may lie in its place"
+                }
+            })
+        })?;
         let inner: Vec<_> = inner.iter().filter_map(|key| top.get(*key)?.as_object().cloned()).collect();
         Ok(Self { path: path.to_path_buf(), parts: std::iter::once(top).chain(inner).collect() })
     }

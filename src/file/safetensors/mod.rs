@@ -132,7 +132,7 @@ fn header_bytes(map: &Map) -> Result<&[u8]> {
     })?;
     rest.get(..header).ok_or_else(|| {
         let what = format_args!("header: expected {n} bytes, found {} before the end of the file", rest.len());
-        Error::format(path, what)
+        Error::format(path, what).hinted("the file is cut short: fetch or write it again")
     })
 }
 
