@@ -6,6 +6,7 @@
 //! large vocabulary; rows are decoded when asked for.
 
 mod fingerprint;
+pub mod limits;
 mod parts;
 mod vocabulary;
 
