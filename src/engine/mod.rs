@@ -78,10 +78,11 @@ impl Engine {
     /// Opens the model file at `path`; of a model in several files, the first.
     ///
     /// # Errors
-    /// As [`Model::open`]; [`Kind::Argument`] for options that do not fit the model, [`Kind::Unsupported`] for encoders,
+    /// As [`Model::open`] and [`Model::check_limits`]; [`Kind::Argument`] for options that do not fit the model, [`Kind::Unsupported`] for encoders,
     /// and with llama.cpp's reason where it cannot load the model or make a context.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
         let file = Model::open(path)?;
+        file.check_limits()?;
         if file.is_encoder()? {
             return Err(options::no_decoder(&file));
         }

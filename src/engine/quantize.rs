@@ -9,11 +9,12 @@ use super::guard::{self, Fault};
 use crate::dictionary::{Dictionary, Loss};
 use crate::error::{Error, Result};
 use crate::file::gguf::GgmlType;
+use crate::model::Model;
 
 /// Writes the model at `from` to `to` with other weights. `kind` is llama.cpp's name: `F32`, `F16`, `BF16`, `Q8_0`,
 /// `Q5_K_M`, `Q4_0`, `Q4_1`, `Q4_K_M`, `Q3_K_M`, `Q2_K`. Sources that are quantized already are dequantized first.
 pub fn requantize(from: &Path, to: &Path, kind: &str, threads: usize) -> Result<()> {
-    crate::file::open(from)?;
+    Model::open(from)?.check_limits()?;
     let ftype = match kind.to_ascii_uppercase().as_str() {
         "F32" => sys::LLAMA_FTYPE_ALL_F32,
         "F16" => sys::LLAMA_FTYPE_MOSTLY_F16,

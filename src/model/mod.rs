@@ -6,7 +6,7 @@
 //! large vocabulary; rows are decoded when asked for.
 
 mod fingerprint;
-pub mod limits;
+mod limits;
 mod parts;
 mod vocabulary;
 
@@ -89,6 +89,15 @@ impl Model {
         let model = Self { parts, architecture, n_layer, d_model, context_length, norm, vocabulary, fingerprint };
         model.check()?;
         Ok(model)
+    }
+
+    /// Refuses a model on which llama.cpp would end the process: it asserts on some keys of a file, divides by others and
+    /// sizes its memory by the rest. The limits are wide; a model that llama.cpp runs passes. 20 ms with a large vocabulary.
+    ///
+    /// # Errors
+    /// [`Kind::Format`](crate::Kind::Format) naming the key or tensor, what was expected and what was found.
+    pub fn check_limits(&self) -> Result<()> {
+        limits::check(self)
     }
 
     /// Refuses an unembedding or a final norm whose shape contradicts the keys.

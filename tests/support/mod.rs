@@ -3,6 +3,7 @@
 
 pub(crate) mod container;
 pub(crate) mod memory;
+pub(crate) mod mutate;
 pub(crate) mod tiny;
 
 use std::path::{Path, PathBuf};

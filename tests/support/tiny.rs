@@ -198,6 +198,16 @@ impl Tiny {
         path
     }
 
+    /// Gives token `id` another text.
+    pub(crate) fn set_token(&mut self, id: usize, text: &str) {
+        let key = self.keys.iter_mut().find(|k| k.name == "tokenizer.ggml.tokens").expect("tokens");
+        let length =
+            |bytes: &[u8], at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("a length")) as usize;
+        let at = (0..id).fold(12, |at, _| at + 8 + length(&key.bytes, at));
+        let end = at + 8 + length(&key.bytes, at);
+        key.bytes.splice(at..end, super::Raw::default().str(text).0);
+    }
+
     fn vocabulary(&mut self, model: &str, tokens: &[(String, f32, i32)]) -> u32 {
         self.set("tokenizer.ggml.model", model);
         self.set("tokenizer.ggml.tokens", Array::strings(tokens.iter().map(|t| &t.0)).expect("tokens"));

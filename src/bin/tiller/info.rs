@@ -43,29 +43,33 @@ pub(crate) struct Args {
     machine: Machine,
 }
 
-/// What was found: its kind, and names with values.
-struct Facts(Vec<(&'static str, Value)>);
+/// What was found: its kind, and names with values; for a model, why no engine opens it.
+struct Facts(Vec<(&'static str, Value)>, Option<Error>);
 
 impl Facts {
     fn new(kind: &str) -> Self {
-        Self(vec![("kind", json!(kind))])
+        Self(vec![("kind", json!(kind))], None)
     }
 
     fn add(&mut self, name: &'static str, value: impl Into<Value>) {
         self.0.push((name, value.into()));
     }
 
+    /// Shows them; the error of a model that no engine opens comes after.
     fn show(self, out: &Out) -> Result<()> {
-        let known = self.0.into_iter().filter(|(_, value)| !value.is_null() && value != "");
+        let Self(facts, refused) = self;
+        let known = facts.into_iter().filter(|(_, value)| !value.is_null() && value != "");
         if out.json() {
-            return out.object(&known.map(|(k, v)| (k.replace(' ', "_"), v)).collect::<Map<_, _>>());
+            out.object(&known.map(|(k, v)| (k.replace(' ', "_"), v)).collect::<Map<_, _>>())?;
+            return refused.map_or(Ok(()), Err);
         }
         let text = |value: Value| match value {
             Value::String(text) => text,
             Value::Array(list) => list.iter().map(|v| v.to_string().replace('"', "")).collect::<Vec<_>>().join(", "),
             other => other.to_string(),
         };
-        out.facts(&known.map(|(name, value)| (name, text(value))).collect::<Vec<_>>())
+        out.facts(&known.map(|(name, value)| (name, text(value))).collect::<Vec<_>>())?;
+        refused.map_or(Ok(()), Err)
     }
 }
 
@@ -204,6 +208,8 @@ fn model(path: &Path) -> Result<Facts> {
     facts.add("tensors", n_tensors);
     facts.add("bytes", n_bytes);
     facts.add("fingerprint", model.fingerprint());
+    facts.1 = model.check_limits().err();
+    facts.add("refused", facts.1.as_ref().map(|error| error.message().to_owned()));
     Ok(facts)
 }
 
