@@ -2199,7 +2199,8 @@ TILLER_API const int32_t *tiller_generation_tokens(const tiller_generation *gene
 // How many tokens the prompt had.
 TILLER_API size_t tiller_generation_n_prompt(const tiller_generation *generation);
 
-// Why it ended: 0 it goes on, 1 the model ended its answer, 2 `max_tokens` were generated, 3 you asked to stop.
+// Why it ended: 0 it goes on, 1 the model ended its answer, 2 `max_tokens` were generated, 3 you asked to stop, 4 the
+// context is full: open the engine with a larger one.
 TILLER_API
 uint32_t tiller_generation_stop(const tiller_generation *generation);
 

@@ -10,8 +10,9 @@
 //! | `positions` | `[n]` | I32 | its position in its window; rows at position 0 are attention sinks: leave them out of statistics |
 //! | `documents` | `[n_documents + 1]` | I64 | where each window starts in this shard, and the end |
 //!
-//! A shard is complete or absent (temp file, then rename), and `meta.json` counts the complete ones: a harvest that was
-//! killed goes on where it was.
+//! A shard is complete or absent (temp file, then rename), and `meta.json` counts the complete ones and says where in the
+//! text they end: a harvest that was killed goes on there. Rows of a harvest that was stopped and went on are to the bit those
+//! of one in a single run; only the shard at the stop is shorter.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -71,10 +72,17 @@ pub struct Meta {
     pub shards: Vec<u64>,
     /// Documents of the text that are done.
     pub documents_done: u64,
+    /// Windows of the next document that are done; 0 is not written.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub windows_done: u64,
     /// Identifies the text, so that a harvest is never resumed on another one.
     pub text: String,
     /// Whether the whole text was harvested.
     pub complete: bool,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Rows of one shard, mapped.
@@ -299,7 +307,8 @@ impl Writer {
     pub fn open(directory: &Path, meta: Meta, shard_rows: usize) -> Result<Self> {
         std::fs::create_dir_all(directory).map_err(|e| Error::io("create", directory, e))?;
         let path = directory.join("meta.json");
-        let fresh = Meta { format: FORMAT, n_rows: 0, shards: Vec::new(), documents_done: 0, complete: false, ..meta };
+        let fresh = Meta { format: FORMAT, n_rows: 0, shards: Vec::new(), complete: false, ..meta };
+        let fresh = Meta { documents_done: 0, windows_done: 0, ..fresh };
         let meta = if path.exists() {
             let found = read_meta(directory)?;
             let same = Meta { complete: false, ..found.clone() }
@@ -307,6 +316,7 @@ impl Writer {
                     n_rows: found.n_rows,
                     shards: found.shards.clone(),
                     documents_done: found.documents_done,
+                    windows_done: found.windows_done,
                     ..fresh.clone()
                 };
             if !same {
@@ -376,16 +386,17 @@ impl Writer {
         self.tokens.len() >= self.shard_rows
     }
 
-    /// Writes what is left; `complete`: the whole text is done.
-    pub fn finish(mut self, documents: u64, complete: bool) -> Result<Meta> {
-        self.flush(documents)?;
+    /// Writes what is left, as [`Writer::flush`]; `complete`: the whole text is done.
+    pub fn finish(mut self, documents: u64, windows: u64, complete: bool) -> Result<Meta> {
+        self.flush(documents, windows)?;
         self.meta.complete = complete;
         self.write_meta()?;
         Ok(self.meta)
     }
 
-    /// Writes the waiting rows as a shard and notes that `documents` documents of the text are done.
-    pub fn flush(&mut self, documents: u64) -> Result<()> {
+    /// Writes the waiting rows as a shard and notes that `documents` documents of the text are done, and `windows` windows of
+    /// the next one.
+    pub fn flush(&mut self, documents: u64, windows: u64) -> Result<()> {
         let n = self.tokens.len();
         if n > 0 {
             let dtype = match self.meta.dtype {
@@ -413,7 +424,7 @@ impl Writer {
             self.positions.clear();
             self.documents.truncate(1);
         }
-        self.meta.documents_done = documents;
+        (self.meta.documents_done, self.meta.windows_done) = (documents, windows);
         self.write_meta()
     }
 

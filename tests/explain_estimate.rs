@@ -75,6 +75,7 @@ fn rows(
         n_rows: 0,
         shards: vec![],
         documents_done: 0,
+        windows_done: 0,
         text: "text".into(),
         complete: false,
     };
@@ -98,11 +99,11 @@ fn rows(
             .collect();
         shards.window(&values, &tokens).unwrap();
         if shards.is_full() {
-            shards.flush(1).unwrap();
+            shards.flush(1, 0).unwrap();
         }
         n_rows += n;
     }
-    shards.finish(1, true).unwrap();
+    shards.finish(1, 0, true).unwrap();
     Activations::open(&path).unwrap()
 }
 

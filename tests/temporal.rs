@@ -29,6 +29,7 @@ fn harvest(directory: &Path, rows: &[f32]) -> Activations {
         n_rows: 0,
         shards: vec![],
         documents_done: 0,
+        windows_done: 0,
         text: "t".into(),
         complete: false,
     };
@@ -41,10 +42,10 @@ fn harvest(directory: &Path, rows: &[f32]) -> Activations {
         writer.window(&window, &tokens).unwrap();
         done += 1;
         if writer.is_full() {
-            writer.flush(done).unwrap();
+            writer.flush(done, 0).unwrap();
         }
     }
-    writer.finish(done, true).unwrap();
+    writer.finish(done, 0, true).unwrap();
     Activations::open(directory).unwrap()
 }
 

@@ -244,7 +244,7 @@ func (g *Generation) NPrompt() int {
 	return int(C.tiller_generation_n_prompt(g.h.c()))
 }
 
-// Stop says why it ended: 0 it goes on, 1 the model ended, 2 the length, 3 the caller.
+// Stop says why it ended: 0 it goes on, 1 the model ended, 2 the length, 3 the caller, 4 the context is full.
 func (g *Generation) Stop() int {
 	defer runtime.KeepAlive(g.h)
 	return int(C.tiller_generation_stop(g.h.c()))

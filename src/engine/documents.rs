@@ -40,27 +40,47 @@ pub enum Document {
 /// it names the file, the line and the key.
 pub fn documents(files: &[PathBuf]) -> Result<Vec<Document>> {
     let mut all = Vec::new();
+    each_document(files, &mut |_, _, document| {
+        all.push(document?);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// Takes a document, or why it is none, with its file and line.
+pub type Take<'t> = dyn FnMut(&Path, usize, Result<Document>) -> Result<()> + 't;
+
+/// Calls `take` with every document of text files, in order, as [`documents`] reads them: with its file, the line where it
+/// starts, from 1 (0: the whole file is the document), and the document or why it is none.
+///
+/// # Errors
+/// As [`documents`], but for lines of another shape; what `take` returns.
+pub fn each_document(files: &[PathBuf], take: &mut Take<'_>) -> Result<()> {
+    let mut none = true;
     for path in files {
+        let mut found = |line: usize, document: Result<Document>| {
+            none = false;
+            take(path, line, document)
+        };
         match extension(path).as_str() {
-            "jsonl" | "ndjson" => text::for_each_line(path, LONGEST_LINE, |number, line| {
-                all.push(document(line, path, number)?);
-                Ok(())
-            })?,
-            "json" => values(&read_text(path, LONGEST)?, path, &mut all)?,
+            "jsonl" | "ndjson" => {
+                text::for_each_line(path, LONGEST_LINE, |number, line| found(number, document(line, path, number)))?;
+            }
+            "json" => values(&read_text(path, LONGEST)?, path, &mut found)?,
             _ => {
                 let text = read_text(path, LONGEST)?;
                 if !text.trim().is_empty() {
-                    all.push(Document::Text(text));
+                    found(0, Ok(Document::Text(text)))?;
                 }
             }
         }
     }
     match files.first() {
-        Some(path) if all.is_empty() => {
+        Some(path) if none => {
             let error = Error::format(path, "expected text, found none");
             Err(error.hinted("the file is empty or holds nothing but blank lines"))
         }
-        _ => Ok(all),
+        _ => Ok(()),
     }
 }
 
@@ -108,14 +128,14 @@ fn extension(path: &Path) -> String {
 }
 
 /// Every document of a JSON text: one, a list, or one after another.
-fn values(text: &str, path: &Path, all: &mut Vec<Document>) -> Result<()> {
+fn values(text: &str, path: &Path, found: &mut dyn FnMut(usize, Result<Document>) -> Result<()>) -> Result<()> {
     let blank = |at: usize| at + text.get(at..).map_or(0, |rest| rest.len() - rest.trim_start().len());
     let line_of = |at: usize| 1 + text.bytes().take(at).filter(|&byte| byte == b'\n').count();
     let mut at = blank(0);
     let list = text.get(at..).is_some_and(|rest| rest.starts_with('['));
     let (mut counted, mut line) = (at, line_of(at));
     at = blank(at + usize::from(list));
-    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty() && !(list && rest.starts_with(']'))) {
+    while let Some(rest) = text.get(at..).filter(|rest| !(rest.is_empty() || list && rest.starts_with(']'))) {
         line += text.get(counted..at).map_or(0, |passed| passed.bytes().filter(|&byte| byte == b'\n').count());
         counted = at;
         let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<IgnoredAny>();
@@ -123,7 +143,7 @@ fn values(text: &str, path: &Path, all: &mut Vec<Document>) -> Result<()> {
             return Err(json::error(&e, rest, path.display(), line, SHAPES));
         }
         let end = at + stream.byte_offset();
-        all.push(document(text.get(at..end).unwrap_or_default(), path, line)?);
+        found(line, document(text.get(at..end).unwrap_or_default(), path, line))?;
         at = blank(end);
         if list && text.get(at..).is_some_and(|rest| rest.starts_with(',')) {
             at = blank(at + 1);

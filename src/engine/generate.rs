@@ -38,6 +38,20 @@ pub enum Stop {
     Length,
     /// The caller's function asked to stop.
     Caller,
+    /// The context is full: there is no room for another token.
+    Context,
+}
+
+impl Stop {
+    /// `end`, `length`, `caller` or `context`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::End => "end",
+            Self::Length => "length",
+            Self::Caller => "caller",
+            Self::Context => "context",
+        }
+    }
 }
 
 /// A generation under way: made by [`Engine::begin`], moved on by [`Engine::step`].
@@ -75,32 +89,54 @@ impl Generation {
         self.stop
     }
 
+    /// The token whose successor comes next, and its row; none before the first token. A generation without room for it
+    /// ends.
+    fn next(&mut self, positions: usize) -> Option<(i32, RowMeta)> {
+        let &last = self.tokens.last()?;
+        let position = self.prompt.len() + self.tokens.len() - 1;
+        match i32::try_from(position).ok().filter(|_| position < positions) {
+            Some(position) => Some((last, RowMeta { position, sequence: self.sequence, generated: true })),
+            None => {
+                self.end(Stop::Context);
+                None
+            }
+        }
+    }
+
+    /// Ends it; what there is of an incomplete character becomes U+FFFD.
+    fn end(&mut self, stop: Stop) {
+        if self.stop.is_none() {
+            self.stop = Some(stop);
+            self.text.push_str(&String::from_utf8_lossy(&std::mem::take(&mut self.partial)));
+        }
+    }
+
     /// Takes a token in; the text that it completes.
     fn accept(&mut self, token: i32, bytes: &[u8], end: bool) -> usize {
         let before = self.text.len();
         if end && !self.options.ignore_end {
-            self.stop = Some(Stop::End);
-        } else {
-            self.tokens.push(token);
-            self.partial.extend_from_slice(bytes);
-            if self.tokens.len() >= self.options.max_tokens {
-                self.stop = Some(Stop::Length);
-            }
+            self.end(Stop::End);
+            return before;
         }
-        while let Some((text, rest)) = complete(&self.partial, self.stop.is_some()) {
+        self.tokens.push(token);
+        self.partial.extend_from_slice(bytes);
+        while let Some((text, rest)) = complete(&self.partial) {
             self.text.push_str(&text);
             self.partial.drain(..rest);
+        }
+        if self.tokens.len() >= self.options.max_tokens {
+            self.end(Stop::Length);
         }
         before
     }
 }
 
-/// The complete characters in front of `bytes`, and how many bytes they are; `all` gives up waiting for the rest.
-fn complete(bytes: &[u8], all: bool) -> Option<(String, usize)> {
+/// The complete characters in front of `bytes`, and how many bytes they are.
+fn complete(bytes: &[u8]) -> Option<(String, usize)> {
     let (valid, broken) = match std::str::from_utf8(bytes) {
         Ok(_) => (bytes.len(), false),
-        // A byte that no continuation can save, or the end: becomes U+FFFD.
-        Err(e) => (e.valid_up_to(), e.error_len().is_some() || all),
+        // A byte that no continuation can save becomes U+FFFD.
+        Err(e) => (e.valid_up_to(), e.error_len().is_some()),
     };
     let taken = if valid == 0 && broken { 1 } else { valid };
     (taken > 0).then(|| (String::from_utf8_lossy(bytes.get(..taken).unwrap_or_default()).into_owned(), taken))
@@ -114,11 +150,13 @@ impl Engine {
 
     /// As [`begin`](Self::begin), from tokens: [`chat_tokens`](Self::chat_tokens) makes those of a conversation.
     pub fn begin_tokens(&mut self, prompt: &[i32], options: &Generate) -> Result<Generation> {
+        self.check_prompt(prompt, options.max_tokens).map_err(|e| e.context("the prompt"))?;
         let mut generations = self.begin_many(&[prompt.to_vec()], options, false)?;
         generations.pop().ok_or_else(|| Error::argument("the prompt is empty"))
     }
 
-    /// Generates one token; the text that it completes (it may be empty), or `None` when the generation has ended.
+    /// Generates one token; the text that it completes (it may be empty), or `None` when the generation has ended. It ends
+    /// with [`Stop::Context`], and keeps what was written, when the context has no room for another token.
     ///
     /// The plan may be changed between steps.
     pub fn step<'g>(&mut self, generation: &'g mut Generation) -> Result<Option<&'g str>> {
@@ -126,11 +164,17 @@ impl Engine {
             return Ok(None);
         }
         self.check_epoch(generation)?;
+        let before = generation.text.len();
         // The first token is sampled from the prompt's logits, each later one after its predecessor has been computed.
-        if let Some(&last) = generation.tokens.last() {
-            let position = generation.prompt.len() + generation.tokens.len() - 1;
-            let row = RowMeta { position: self.position(position)?, sequence: generation.sequence, generated: true };
-            self.decode(&mut [last], &[row], &mut [1])?;
+        if !generation.tokens.is_empty() {
+            let computed = match generation.next(self.positions) {
+                Some((last, row)) => self.try_decode(&mut [last], &[row], &mut [1])?,
+                None => false,
+            };
+            if !computed {
+                generation.end(Stop::Context);
+                return Ok(generation.text.get(before..).filter(|rest| !rest.is_empty()));
+            }
         }
         let token = generation.sampler.sample(self, -1)?;
         let before = generation.accept(token, &self.token_bytes(token, false), self.is_end(token));
@@ -164,28 +208,95 @@ impl Engine {
     }
 
     /// Generates a continuation of every prompt, as many side by side as the engine has sequences and its context has
-    /// room for. All get the same plan.
+    /// room for. All get the same plan. A generation for which the context has no room ends with [`Stop::Context`]; the
+    /// others go on.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::Kind::Argument), before anything is computed, for a prompt that is empty or longer than the
+    /// context.
     pub fn generate_many(&mut self, prompts: &[String], options: &Generate) -> Result<Vec<Generation>> {
         let tokens: Vec<Vec<i32>> = prompts.iter().map(|prompt| self.tokenize(prompt, true)).collect::<Result<_>>()?;
         self.generate_many_tokens(&tokens, options)
     }
 
     /// As [`generate_many`](Self::generate_many), from tokens.
+    ///
+    /// # Errors
+    /// See [`Engine::generate_many`].
     pub fn generate_many_tokens(&mut self, prompts: &[Vec<i32>], options: &Generate) -> Result<Vec<Generation>> {
+        self.generate_while(prompts, options, &mut || true)
+    }
+
+    /// As [`Engine::generate_many_tokens`]. `go_on` is asked before each step; when it says false, what is under way ends
+    /// with [`Stop::Caller`], and prompts that were not begun have no generation.
+    ///
+    /// # Errors
+    /// See [`Engine::generate_many`].
+    pub fn generate_while(
+        &mut self,
+        prompts: &[Vec<i32>],
+        options: &Generate,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Generation>> {
+        for (i, prompt) in prompts.iter().enumerate() {
+            self.check_prompt(prompt, options.max_tokens).map_err(|e| e.context(format!("prompt {}", i + 1)))?;
+        }
         let mut all = Vec::with_capacity(prompts.len());
-        while all.len() < prompts.len() {
+        while all.len() < prompts.len() && go_on() {
             let wave = self.wave(prompts.get(all.len()..).unwrap_or_default(), options.max_tokens);
             let shifted = Generate { seed: options.seed.wrapping_add(all.len() as u32), ..options.clone() };
             let mut generations = self.begin_many(wave, &shifted, true)?;
             while generations.iter().any(|g| g.stop.is_none()) {
-                self.step_many(&mut generations)?;
+                if go_on() {
+                    self.step_many(&mut generations)?;
+                } else {
+                    generations.iter_mut().for_each(|g| _ = g.stop.get_or_insert(Stop::Caller));
+                }
             }
             all.append(&mut generations);
         }
         Ok(all)
     }
 
-    /// As many of `prompts` as have a sequence each and room in the cache together; one at least.
+    /// Refuses a prompt that is empty or longer than the context. The error's advice leaves room for `more` tokens.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::Kind::Argument).
+    pub fn check_prompt(&self, prompt: &[i32], more: usize) -> Result<()> {
+        match prompt.len() {
+            0 => Err(Error::argument("the prompt has no tokens")),
+            n => self.check_room(n, more),
+        }
+    }
+
+    /// Refuses `n` tokens that the context has no room for, before any is computed.
+    pub(super) fn check_room(&self, n: usize, more: usize) -> Result<()> {
+        let (context, trained) = (self.options.context, self.trained_context());
+        if n <= self.positions {
+            return Ok(());
+        }
+        if self.positions < context {
+            let learned = self.positions;
+            return Err(Error::argument(format!("{n} tokens, but the model has learned {learned} positions"))
+                .hinted("shorten the text, or take a model for longer texts"));
+        }
+        let beyond = match trained {
+            1.. if n > trained => format!(", and the model was trained with {trained}"),
+            _ => String::new(),
+        };
+        let wanted = n.saturating_add(more);
+        Err(Error::argument(format!("{n} tokens, but the context holds {context}{beyond}"))
+            .hinted(format!("shorten the text, or give the model a context of {wanted} tokens: --context {wanted}")))
+    }
+
+    /// Tokens of a text that the model was trained with at most; 0 if it does not say.
+    pub fn trained_context(&self) -> usize {
+        // SAFETY: the model is loaded.
+        usize::try_from(unsafe { sys::llama_model_n_ctx_train(self.model.as_ptr()) }).unwrap_or(0)
+    }
+
+    /// As many of `prompts` as have a sequence each and room in the cache together, with what may follow; one at least,
+    /// which ends where the context does.
     fn wave<'p>(&self, prompts: &'p [Vec<i32>], max_tokens: usize) -> &'p [Vec<i32>] {
         let mut room = self.options.context;
         let fits = |prompt: &&Vec<i32>| {
@@ -198,8 +309,8 @@ impl Engine {
         prompts.get(..n.max(1)).unwrap_or_default()
     }
 
-    /// Reads prompts into an empty cache, one sequence each; `first` samples the first token of each while its logits are
-    /// there.
+    /// Reads prompts into an empty cache, one sequence each, up to one for which there is no cell left; `first` samples the
+    /// first token of each while its logits are there.
     fn begin_many(&mut self, prompts: &[Vec<i32>], options: &Generate, first: bool) -> Result<Vec<Generation>> {
         if !(options.temperature >= 0.0 && options.temperature.is_finite()) {
             return Err(Error::argument(format!("temperature is {}, expected 0 or more", options.temperature)));
@@ -211,9 +322,6 @@ impl Engine {
             let path = self.path().display();
             let what = format!("{path}: expected a model that writes text, found an embedding model (pooling_type)");
             return Err(Error::unsupported(what).hinted("take a model that generates text"));
-        }
-        if prompts.iter().any(Vec::is_empty) {
-            return Err(Error::argument("the prompt has no tokens"));
         }
         self.forget()?;
         self.epoch += 1;
@@ -230,7 +338,12 @@ impl Engine {
                 text: String::new(),
                 stop: (options.max_tokens == 0).then_some(Stop::Length),
             };
-            self.read(prompt, sequence)?;
+            if !self.read(prompt, sequence)? {
+                if generations.is_empty() {
+                    return Err(self.full());
+                }
+                break;
+            }
             if first && generation.stop.is_none() {
                 let token = generation.sampler.sample(self, -1)?;
                 generation.accept(token, &self.token_bytes(token, false), self.is_end(token));
@@ -240,8 +353,8 @@ impl Engine {
         Ok(generations)
     }
 
-    /// Reads `tokens` as `sequence`, leaving the logits of the last one.
-    fn read(&mut self, tokens: &[i32], sequence: i32) -> Result<()> {
+    /// Reads `tokens` as `sequence`, leaving the logits of the last one; whether the cache had cells for all.
+    fn read(&mut self, tokens: &[i32], sequence: i32) -> Result<bool> {
         let mut done = 0;
         for chunk in tokens.chunks(self.options.batch.max(1)) {
             let mut meta = Vec::with_capacity(chunk.len());
@@ -253,27 +366,48 @@ impl Engine {
             if let Some(last) = logits.last_mut() {
                 *last = i8::from(done == tokens.len());
             }
-            self.decode(&mut chunk.to_vec(), &meta, &mut logits)?;
+            if !self.try_decode(&mut chunk.to_vec(), &meta, &mut logits)? {
+                self.forget_sequence(sequence)?;
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// One token more for each generation that goes on.
+    /// One token more for each generation that goes on and has room.
     fn step_many(&mut self, generations: &mut [Generation]) -> Result<()> {
-        let (mut tokens, mut meta) = (Vec::new(), Vec::new());
-        for g in generations.iter().filter(|g| g.stop.is_none()) {
-            let Some(&last) = g.tokens.last() else { continue };
-            let position = self.position(g.prompt.len() + g.tokens.len() - 1)?;
-            tokens.push(last);
-            meta.push(RowMeta { position, sequence: g.sequence, generated: true });
+        let positions = self.positions;
+        loop {
+            let going = generations.iter_mut().filter(|g| g.stop.is_none());
+            let (mut tokens, meta): (Vec<i32>, Vec<RowMeta>) = going.filter_map(|g| g.next(positions)).unzip();
+            let n = tokens.len();
+            if n == 0 {
+                return Ok(());
+            }
+            if self.try_decode(&mut tokens, &meta, &mut vec![1; n])? {
+                break;
+            }
+            // Nothing was computed. The longest gives its cells to the others.
+            let going = generations.iter_mut().filter(|g| g.stop.is_none());
+            if let Some(longest) = going.max_by_key(|g| g.prompt.len() + g.tokens.len()) {
+                longest.end(Stop::Context);
+                let sequence = longest.sequence;
+                self.forget_sequence(sequence)?;
+            }
         }
-        let n = tokens.len();
-        self.decode(&mut tokens, &meta, &mut vec![1; n])?;
         for (i, g) in (0_i32..).zip(generations.iter_mut().filter(|g| g.stop.is_none())) {
             let token = g.sampler.sample(self, i)?;
             g.accept(token, &self.token_bytes(token, false), self.is_end(token));
         }
         Ok(())
+    }
+
+    /// Frees the cells of a sequence.
+    fn forget_sequence(&mut self, sequence: i32) -> Result<()> {
+        let context = self.context.as_ptr();
+        // SAFETY: the context lives; −1 stands for every position.
+        let forget = || unsafe { guard::llama_memory_seq_rm(sys::llama_get_memory(context), sequence, -1, -1) };
+        self.change("freeing a sequence", forget).map(drop)
     }
 
     fn check_epoch(&self, generation: &Generation) -> Result<()> {
@@ -284,14 +418,7 @@ impl Engine {
     }
 
     pub(super) fn position(&self, position: usize) -> Result<i32> {
-        i32::try_from(position).ok().filter(|_| position < self.positions).ok_or_else(|| {
-            let (context, positions) = (self.options.context, self.positions);
-            Error::argument(if positions < context {
-                format!("the text passes the {positions} positions that the model has learned")
-            } else {
-                format!("the text passes the context of {context} tokens; open the model with a larger one")
-            })
-        })
+        i32::try_from(position).ok().filter(|_| position < self.positions).ok_or_else(|| self.full())
     }
 }
 

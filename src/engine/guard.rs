@@ -36,6 +36,7 @@ unsafe extern "C-unwind" {
     pub(super) fn llama_decode(context: *mut sys::llama_context, batch: sys::llama_batch) -> i32;
     pub(super) fn llama_get_logits_ith(context: *mut sys::llama_context, i: i32) -> *mut f32;
     pub(super) fn llama_memory_clear(memory: sys::llama_memory_t, data: bool);
+    pub(super) fn llama_memory_seq_rm(memory: sys::llama_memory_t, sequence: i32, from: i32, to: i32) -> bool;
     pub(super) fn llama_set_adapter_cvec(
         context: *mut sys::llama_context,
         data: *const f32,

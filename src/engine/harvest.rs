@@ -25,9 +25,10 @@ pub struct Harvest {
     pub dtype: RowType,
     /// Longest window, in tokens; a longer document becomes several windows.
     pub window: usize,
-    /// Stop after this many tokens; 0 takes all the text.
+    /// Stop with the window that reaches this many tokens, also inside a document; 0 takes all the text. A later call with
+    /// more goes on there.
     pub max_tokens: u64,
-    /// Rows a shard.
+    /// Rows a shard holds at least; the last one, and one where a harvest was stopped, hold fewer.
     pub shard_rows: usize,
     /// Ends each graph after the last wanted layer. Off only to measure what that saves.
     pub early_stop: bool,
@@ -68,6 +69,57 @@ pub struct Harvested {
     pub seconds: f64,
 }
 
+/// A harvest under way. A place in the text is the number of a document, and of a window in it.
+struct Run {
+    writers: Vec<(HookPoint, Writer)>,
+    points: Vec<HookPoint>,
+    batch: Batch,
+    /// The document of each window of the batch.
+    of: Vec<u64>,
+    /// The first window that is not in the batch or computed.
+    next: (u64, u64),
+    /// The first window that is not computed.
+    computed: (u64, u64),
+    /// Whether the writers hold the rows up to there and no others.
+    whole: bool,
+    /// Tokens computed.
+    n_tokens: u64,
+}
+
+/// Where a writer goes on.
+fn place(writer: &Writer) -> (u64, u64) {
+    (writer.meta().documents_done, writer.meta().windows_done)
+}
+
+impl Run {
+    fn new(writers: Vec<(HookPoint, Writer)>) -> Self {
+        let points = writers.iter().map(|(point, _)| *point).collect();
+        let next = writers.first().map_or((0, 0), |(_, writer)| place(writer));
+        let (batch, of) = (Batch::default(), Vec::new());
+        Self { writers, points, batch, of, next, computed: next, whole: true, n_tokens: 0 }
+    }
+
+    /// Rows of a layer in complete shards.
+    fn rows(&self) -> u64 {
+        self.writers.first().map_or(0, |(_, writer)| writer.meta().n_rows)
+    }
+
+    fn push(&mut self, window: &[i32]) -> Result<()> {
+        self.batch.push(window)?;
+        self.of.push(self.next.0);
+        self.next.1 += 1;
+        Ok(())
+    }
+
+    /// Writes the rows that are computed. A shard ends where a batch does, so that a harvest that goes on after it computes
+    /// the same batches, and rows with the same bits, as one that was not stopped.
+    fn keep(&mut self) -> Result<()> {
+        let (documents, windows) = self.computed;
+        let writers = self.writers.iter_mut().take(if self.whole { usize::MAX } else { 0 });
+        writers.into_iter().try_for_each(|(_, writer)| writer.flush(documents, windows))
+    }
+}
+
 /// Windows that are computed together.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -82,7 +134,8 @@ pub(super) type Sink<'s> = &'s mut dyn FnMut(usize, &[f32], &[i32]) -> Result<()
 
 impl Engine {
     /// Harvests `text` into `directory`. What is there already (of the same text, model and layers) is kept and not
-    /// computed again.
+    /// computed again. When `progress` cancels, or a document cannot be read, the rows computed so far are written first: a
+    /// later call goes on there, and ends with the same rows to the bit as one that was not stopped.
     ///
     /// Progress counts tokens of this call; its total is [`Harvest::max_tokens`].
     pub fn harvest(
@@ -99,68 +152,100 @@ impl Engine {
                 self.n_layer() - 1
             )));
         }
-        if options.window < 2 {
-            return Err(Error::argument(format!("a window of {} tokens is too short", options.window)));
-        }
-        let mut writers = self.writers(text, directory, options)?;
+        let window = self.window(options)?;
         let started = std::time::Instant::now();
-        let done = writers.first().map_or(0, |(_, writer)| writer.meta().documents_done);
-        let before = writers.first().map_or(0, |(_, writer)| writer.meta().n_rows);
-        let points: Vec<HookPoint> = writers.iter().map(|(point, _)| *point).collect();
-        let window = options.window.min(self.longest());
+        let mut run = Run::new(self.writers(text, directory, options, window)?);
         let all_outputs = last + 1 == self.n_layer();
-        self.hook_mut().capture(points.iter().copied())?;
+        self.hook_mut().capture(run.points.iter().copied())?;
         self.hook_mut().stop_after((options.early_stop && !all_outputs).then_some(last));
-        let mut work = || -> Result<(u64, u64, bool)> {
-            let (mut batch, mut n_tokens, mut documents) = (Batch::default(), 0_u64, done);
-            let total = options.max_tokens.saturating_sub(before);
-            report(progress, 0, total, "")?;
-            for document in text.iter().skip(usize::try_from(done).unwrap_or(usize::MAX)) {
-                if options.max_tokens > 0 && before + n_tokens >= options.max_tokens {
-                    break;
-                }
-                let tokens = self.document_tokens(document)?;
-                for part in tokens.chunks(window).filter(|part| part.len() > 1) {
-                    if !self.fits(&batch, part) {
-                        n_tokens += self.harvest_batch(&mut batch, &points, &mut |i, rows, tokens| {
-                            writers[i].1.window(rows, tokens)
-                        })?;
-                        report(progress, n_tokens, total, "")?;
-                    }
-                    batch.push(part)?;
-                }
-                documents += 1;
-                // Shards end with a document, so that a resumed harvest starts with one.
-                if writers.iter().any(|(_, writer)| writer.is_full()) {
-                    n_tokens += self
-                        .harvest_batch(&mut batch, &points, &mut |i, rows, tokens| writers[i].1.window(rows, tokens))?;
-                    writers.iter_mut().try_for_each(|(_, writer)| writer.flush(documents))?;
-                }
-            }
-            n_tokens +=
-                self.harvest_batch(&mut batch, &points, &mut |i, rows, tokens| writers[i].1.window(rows, tokens))?;
-            progress(Step { done: n_tokens, total, note: "" }); // all is done: there is nothing left to cancel
-            Ok((n_tokens, documents, documents == text.len() as u64))
-        };
-        let worked = work();
+        let worked = self.windows(text, &mut run, window, options.max_tokens, progress);
         self.hook_mut().capture_nothing();
         self.hook_mut().stop_after(None);
-        let (n_tokens, documents, complete) = worked?;
-        if before + n_tokens == 0 {
+        if let Err(error) = worked {
+            run.keep()?;
+            return Err(error);
+        }
+        if run.rows() + run.n_tokens == 0 {
             let none = format!("the text gives no rows: none of {} documents has two tokens or more", text.len());
             return Err(
                 Error::argument(none).hinted("the files may be empty, or hold another kind of text than was meant")
             );
         }
+        let (documents, windows) = run.computed;
         let mut n_rows = 0;
-        for (_, writer) in writers {
-            n_rows = writer.finish(documents, complete)?.n_rows;
+        for (_, writer) in run.writers {
+            n_rows = writer.finish(documents, windows, documents == text.len() as u64)?.n_rows;
         }
-        Ok(Harvested { n_rows, n_tokens, seconds: started.elapsed().as_secs_f64() })
+        Ok(Harvested { n_rows, n_tokens: run.n_tokens, seconds: started.elapsed().as_secs_f64() })
+    }
+
+    /// Tokens of a window, which must not be longer than what is computed at once.
+    fn window(&self, options: &Harvest) -> Result<usize> {
+        let window = options.window.min(self.longest());
+        if window < 2 {
+            return Err(Error::argument(format!("a window of {window} tokens is too short")));
+        }
+        Ok(window)
+    }
+
+    /// Computes what is left of `text`, until its end or until there are `max_tokens` rows.
+    fn windows(
+        &mut self,
+        text: &[Document],
+        run: &mut Run,
+        window: usize,
+        max_tokens: u64,
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
+        let before = run.rows();
+        let total = max_tokens.saturating_sub(before);
+        report(progress, 0, total, "")?;
+        let mut taken = before;
+        'text: for document in text.iter().skip(usize::try_from(run.next.0).unwrap_or(usize::MAX)) {
+            let named = |e: Error| e.context(format!("document {}", run.next.0 + 1));
+            let tokens = self.document_tokens(document).map_err(named)?;
+            let parts = tokens.chunks(window).filter(|part| part.len() > 1);
+            for part in parts.skip(usize::try_from(run.next.1).unwrap_or(usize::MAX)) {
+                if max_tokens > 0 && taken >= max_tokens {
+                    break 'text;
+                }
+                if !self.fits(&run.batch, part) {
+                    self.compute(run)?;
+                    report(progress, run.n_tokens, total, "")?;
+                }
+                run.push(part)?;
+                taken += part.len() as u64;
+            }
+            run.next = (run.next.0 + 1, 0);
+        }
+        self.compute(run)?;
+        progress(Step { done: run.n_tokens, total, note: "" }); // all is done: there is nothing left to cancel
+        Ok(())
+    }
+
+    /// Computes the windows that wait, and writes a shard when it is full.
+    fn compute(&mut self, run: &mut Run) -> Result<()> {
+        run.whole = false;
+        let (mut window, of, writers) = (0, &run.of, &mut run.writers);
+        let mut take = |i: usize, rows: &[f32], tokens: &[i32]| {
+            let document = of[window % of.len()];
+            window += 1;
+            writers[i].1.window(rows, tokens).map_err(|e| e.context(format!("document {}", document + 1)))
+        };
+        run.n_tokens += self.harvest_batch(&mut run.batch, &run.points, &mut take)?;
+        run.of.clear();
+        (run.computed, run.whole) = (run.next, true);
+        if run.writers.iter().any(|(_, writer)| writer.is_full()) { run.keep() } else { Ok(()) }
     }
 
     /// One writer a layer.
-    fn writers(&self, text: &[Document], directory: &Path, options: &Harvest) -> Result<Vec<(HookPoint, Writer)>> {
+    fn writers(
+        &self,
+        text: &[Document],
+        directory: &Path,
+        options: &Harvest,
+        window: usize,
+    ) -> Result<Vec<(HookPoint, Writer)>> {
         let model = self.counted_as(options.counts_as.as_deref())?;
         let identity = identity(text);
         let mut layers = options.layers.clone();
@@ -177,10 +262,11 @@ impl Engine {
                 hook: options.site.name().into(),
                 d_model: self.d_model(),
                 dtype: options.dtype,
-                window: options.window,
+                window,
                 n_rows: 0,
                 shards: Vec::new(),
                 documents_done: 0,
+                windows_done: 0,
                 text: identity.clone(),
                 complete: false,
             };
@@ -188,7 +274,7 @@ impl Engine {
             writers.push((options.point(layer), Writer::open(&place, meta, options.shard_rows)?));
         }
         // A kill between two layers' shards leaves one layer ahead of another.
-        let done: Vec<u64> = writers.iter().map(|(_, writer)| writer.meta().documents_done).collect();
+        let done: Vec<(u64, u64)> = writers.iter().map(|(_, writer)| place(writer)).collect();
         if done.windows(2).any(|w| w[0] != w[1]) {
             return Err(Error::mismatch(format!(
                 "{}: the layers stand at different documents ({done:?}); harvest them again into an empty directory",
@@ -219,6 +305,19 @@ impl Engine {
         self.options().batch.min(self.options().context)
     }
 
+    /// Refuses `n` tokens that cannot be computed at once.
+    pub(super) fn check_batch(&self, n: usize) -> Result<()> {
+        if n > 0 && n <= self.longest() {
+            return Ok(());
+        }
+        let error = Error::argument(format!("{n} tokens, expected 1 to {}: one batch", self.longest()));
+        Err(if n == 0 {
+            error
+        } else {
+            error.hinted(format!("give the model a larger batch and context: --context {n}"))
+        })
+    }
+
     /// Whether a window has room beside those of a batch.
     pub(super) fn fits(&self, batch: &Batch, window: &[i32]) -> bool {
         batch.tokens.len() + window.len() <= self.room() && batch.ends.len() < self.options().sequences.max(1)
@@ -229,10 +328,7 @@ impl Engine {
         let point = point.into();
         let layer = point.layer();
         let n = tokens.len();
-        let most = self.longest();
-        if n == 0 || n > most {
-            return Err(Error::argument(format!("{n} tokens, expected 1 to {most}: one batch")));
-        }
+        self.check_batch(n)?;
         if layer >= self.n_layer() {
             return Err(Error::argument(format!(
                 "layer {layer} does not exist; the model has 0 to {}",

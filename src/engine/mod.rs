@@ -30,7 +30,7 @@ use std::sync::{Arc, OnceLock};
 
 use ggml_sys as sys;
 
-pub use documents::{Document, documents, pairs};
+pub use documents::{Document, Take, documents, each_document, pairs};
 pub use generate::{Generate, Generation, Stop};
 pub use harvest::{Harvest, Harvested};
 pub use options::Options;
@@ -291,6 +291,20 @@ impl Engine {
 
     /// Runs one batch; `logits` says which tokens want them.
     fn decode(&mut self, tokens: &mut [i32], meta: &[RowMeta], logits: &mut [i8]) -> Result<()> {
+        if self.try_decode(tokens, meta, logits)? { Ok(()) } else { Err(self.full()) }
+    }
+
+    fn full(&self) -> Error {
+        let (context, positions) = (self.options.context, self.positions);
+        if positions < context {
+            return Error::argument(format!("the text passes the {positions} positions that the model has learned"));
+        }
+        Error::argument(format!("the context of {context} tokens is full"))
+            .hinted("give the model a larger context: --context N")
+    }
+
+    /// As `decode`; false, with nothing computed, when the context has no room for the batch.
+    fn try_decode(&mut self, tokens: &mut [i32], meta: &[RowMeta], logits: &mut [i8]) -> Result<bool> {
         debug_assert!(tokens.len() == meta.len() && tokens.len() == logits.len());
         self.usable()?;
         self.hook_mut().announce(meta);
@@ -310,11 +324,8 @@ impl Engine {
         let context = self.context.as_ptr();
         // SAFETY: every array of the batch has `n_tokens` entries and outlives the call; the hook is not borrowed.
         match self.change("computing", || unsafe { guard::llama_decode(context, batch) })? {
-            0 => Ok(()),
-            1 => Err(Error::argument(format!(
-                "the context of {} tokens is full; open the model with a larger one",
-                self.options.context
-            ))),
+            0 => Ok(true),
+            1 => Ok(false),
             status => Err(Error::new(
                 Kind::Numeric,
                 format!("llama.cpp could not compute (status {status}): {}", log::reason()),

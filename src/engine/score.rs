@@ -57,11 +57,14 @@ impl Engine {
         if from == 0 || from >= tokens.len() {
             return Err(Error::argument(format!("cannot score from token {from} of {}", tokens.len())));
         }
+        // The last token is predicted and predicts nothing: it needs no room.
+        self.check_room(tokens.len() - 1, 0)?;
         self.forget()?;
         self.epoch += 1;
         let size = self.options.batch.min(LOGITS / self.n_vocab().max(1)).max(1);
         let mut score = Score::default();
-        for (start, chunk) in (0..).step_by(size).zip(tokens.chunks(size)) {
+        let read = tokens.get(..tokens.len().min(self.positions)).unwrap_or_default();
+        for (start, chunk) in (0..).step_by(size).zip(read.chunks(size)) {
             let mut meta = Vec::with_capacity(chunk.len());
             for i in 0..chunk.len() {
                 meta.push(RowMeta { position: self.position(start + i)?, sequence: 0, generated: false });
@@ -93,14 +96,15 @@ impl Engine {
             let (n, has) = (sequences.len(), self.options.sequences);
             return Err(Error::argument(format!("{n} sequences to read, the engine was opened with {has}")));
         }
-        let size = self.options.batch.min(LOGITS / self.n_vocab().max(1)).max(1);
+        let size = self.longest().min(LOGITS / self.n_vocab().max(1)).max(1);
         if let Some(long) = sequences.iter().find(|tokens| tokens.len() > size) {
             return Err(Error::argument(format!("a sequence of {} tokens, expected at most {size}", long.len())));
         }
-        self.forget()?;
         self.epoch += 1;
         let mut start = 0;
         while start < sequences.len() {
+            // A sequence is read at once: the cells of those before it are free.
+            self.forget()?;
             let (mut tokens, mut meta, mut end) = (Vec::new(), Vec::new(), start);
             while let Some(next) = sequences.get(end).filter(|next| tokens.len() + next.len() <= size) {
                 for i in 0..next.len() {

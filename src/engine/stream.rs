@@ -1,7 +1,7 @@
 //! Rows for training straight from text: nothing is stored, whatever the text's length.
 //!
-//! Documents are drawn in a seeded order, some are kept out, and the others are cut into parts that are computed when the
-//! training's shuffling buffer wants them.
+//! Documents are drawn in a seeded order, some are kept out, and the windows of the others make parts that are computed when
+//! the training's shuffling buffer wants them.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ pub struct Streamed {
     pub point: HookPoint,
     /// Longest window, in tokens; a longer document becomes several windows, whose first rows are left out.
     pub window: usize,
-    /// Stop after this many tokens; 0 takes all the text.
+    /// Stop with the window that reaches this many tokens, also inside a document; 0 takes all the text.
     pub max_tokens: u64,
     /// Rows of two parts, which are shuffled together; four batches or more. While a part is made, a quarter more is held.
     pub buffer: usize,
@@ -65,7 +65,7 @@ impl Engine {
         if options.window < 2 {
             return Err(Error::argument(format!("a window of {} tokens is too short", options.window)));
         }
-        // A part can be longer by one document, the last one by two batches more.
+        // A part can be longer by one window, the last one by two batches more.
         let part_rows = options.buffer / 2;
         if part_rows < 2 * training.batch {
             let (buffer, least) = (options.buffer, 4 * training.batch);
@@ -85,14 +85,13 @@ impl Engine {
         let (held_out, documents) = documents.split_at(n_held_out);
         let (held_out, documents) = (held_out.to_vec(), documents.to_vec());
         let window = options.window.min(self.longest());
-        let Cut { lengths, firsts } =
-            self.cut(&documents, window, options.max_tokens, part_rows, 2 * training.batch)?;
-        if lengths.iter().sum::<usize>() < 2 {
+        let cut = self.cut(&documents, window, options.max_tokens, part_rows, 2 * training.batch)?;
+        if cut.lengths.iter().sum::<usize>() < 2 {
             return Err(Error::argument("text: expected two rows or more, found fewer"));
         }
         let identity = identity(text);
         let fingerprint = format!(
-            "streamed {identity} {} {point} {window} {} {}",
+            "streamed windows {identity} {} {point} {window} {} {}",
             model.fingerprint(),
             options.max_tokens,
             options.buffer
@@ -109,21 +108,31 @@ impl Engine {
         let mut alive = || report(progress, 0, 0, "reading what is kept out");
         let mut measured = Vec::new();
         for document in &held_out {
-            if measured.len() >= HELD_OUT * d_model {
+            let wanted = (HELD_OUT * d_model).saturating_sub(measured.len()).div_ceil((window - 1) * d_model);
+            if wanted == 0 {
                 break;
             }
             alive()?;
-            self.stream_rows(&[document], point, window, &mut measured, &mut alive)?;
+            let place = Place { document: 0, window: wanted };
+            self.stream_rows(
+                &mut Tokens::of(&[document]),
+                (Place::default(), place),
+                point,
+                window,
+                &mut measured,
+                &mut alive,
+            )?;
         }
         measured.truncate(HELD_OUT * d_model);
+        let Cut { lengths, firsts } = cut;
+        let mut tokens = Tokens::of(&documents);
         let read = move |part: usize, rows: &mut Vec<f32>, alive: &mut dyn FnMut() -> Result<()>| {
-            let some = &documents[firsts[part]..firsts[part + 1]];
-            self.stream_rows(some, point, window, rows, alive)
+            self.stream_rows(&mut tokens, (firsts[part], firsts[part + 1]), point, window, rows, alive)
         };
         Ok(Stream { d_model, parts: lengths, fingerprint, info, held_out: measured, read: Box::new(read) })
     }
 
-    /// Cuts documents into parts of `part_rows` rows or a little more; the last one has `least` or more, if all have.
+    /// Cuts documents into parts of `part_rows` rows or a window more; the last one has `least` or more, if all have.
     fn cut(
         &self,
         documents: &[&Document],
@@ -132,21 +141,22 @@ impl Engine {
         part_rows: usize,
         least: usize,
     ) -> Result<Cut> {
-        let (mut lengths, mut firsts, mut n_tokens, mut rows, mut taken) = (Vec::new(), vec![0], 0u64, 0usize, 0);
-        for document in documents {
-            if max_tokens > 0 && n_tokens >= max_tokens {
-                break;
-            }
-            let tokens = self.document_tokens(document)?.len();
-            let windows = tokens / window + usize::from(tokens % window > 1);
-            let used = (tokens / window * window) + if tokens % window > 1 { tokens % window } else { 0 };
-            n_tokens += used as u64;
-            rows += used - windows;
-            taken += 1;
-            if rows >= part_rows {
-                lengths.push(rows);
-                firsts.push(taken);
-                rows = 0;
+        let (mut lengths, mut firsts, mut n_tokens, mut rows) = (Vec::new(), vec![Place::default()], 0u64, 0usize);
+        let mut end = Place::default();
+        'text: for (i, document) in documents.iter().enumerate() {
+            let tokens = self.document_tokens(document)?;
+            for (j, part) in windows(&tokens, window).enumerate() {
+                if max_tokens > 0 && n_tokens >= max_tokens {
+                    break 'text;
+                }
+                if rows >= part_rows {
+                    lengths.push(rows);
+                    firsts.push(Place { document: i, window: j });
+                    rows = 0;
+                }
+                n_tokens += part.len() as u64;
+                rows += part.len() - 1;
+                end = Place { document: i, window: j + 1 };
             }
         }
         // What is left makes the last part longer, unless it is enough for one of its own.
@@ -157,14 +167,15 @@ impl Engine {
             }
             _ => lengths.push(rows),
         }
-        firsts.push(taken);
+        firsts.push(end);
         Ok(Cut { lengths, firsts })
     }
 
-    /// Appends the rows of `documents` but those at position 0.
+    /// Appends the rows of windows from a place to another but those at position 0.
     fn stream_rows(
         &mut self,
-        documents: &[&Document],
+        documents: &mut Tokens<'_>,
+        (from, to): (Place, Place),
         point: HookPoint,
         window: usize,
         rows: &mut Vec<f32>,
@@ -180,9 +191,13 @@ impl Engine {
                 rows.extend_from_slice(found.get(d..).unwrap_or_default());
                 Ok(())
             };
-            for document in documents {
-                let tokens = self.document_tokens(document)?;
-                for part in tokens.chunks(window).filter(|part| part.len() > 1) {
+            for document in from.document..=to.document {
+                let first = if document == from.document { from.window } else { 0 };
+                let end = if document == to.document { to.window } else { usize::MAX };
+                if first >= end {
+                    continue;
+                }
+                for part in windows(documents.get(self, document)?, window).take(end).skip(first) {
                     if !self.fits(&batch, part) {
                         self.harvest_batch(&mut batch, &[point], &mut take)?;
                         alive()?;
@@ -200,10 +215,43 @@ impl Engine {
     }
 }
 
+/// The windows of a document; a last one of a single token has no rows.
+fn windows(tokens: &[i32], window: usize) -> impl Iterator<Item = &[i32]> {
+    tokens.chunks(window).filter(|part| part.len() > 1)
+}
+
+/// A place in the text: a document, and a window in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Place {
+    document: usize,
+    window: usize,
+}
+
 /// Parts of documents.
 struct Cut {
     /// Rows of each.
     lengths: Vec<usize>,
-    /// Its first document; one more says where the last one ends.
-    firsts: Vec<usize>,
+    /// Where each starts; one more says where the last one ends.
+    firsts: Vec<Place>,
+}
+
+/// Documents, of which one is held as tokens: a long one has several parts.
+struct Tokens<'t> {
+    documents: Vec<&'t Document>,
+    held: Option<(usize, Vec<i32>)>,
+}
+
+impl<'t> Tokens<'t> {
+    fn of(documents: &[&'t Document]) -> Self {
+        Self { documents: documents.to_vec(), held: None }
+    }
+
+    fn get(&mut self, engine: &Engine, document: usize) -> Result<&[i32]> {
+        if self.held.as_ref().is_none_or(|(held, _)| *held != document) {
+            let text = self.documents.get(document);
+            let text = text.ok_or_else(|| Error::argument(format!("there is no document {document}")))?;
+            self.held = Some((document, engine.document_tokens(text)?));
+        }
+        Ok(self.held.as_ref().map_or(&[], |(_, tokens)| tokens))
+    }
 }

@@ -100,10 +100,11 @@ impl Engine {
             }
         }
         // A text that begins with BOS gets no second one.
-        if let (true, true, Some(bos), [first, second, ..]) = (ends, special, self.bos(), tokens.as_slice()) {
-            if *first == bos && *second == bos {
-                tokens.remove(0);
-            }
+        if let (true, true, Some(bos), [first, second, ..]) = (ends, special, self.bos(), tokens.as_slice())
+            && *first == bos
+            && *second == bos
+        {
+            tokens.remove(0);
         }
         Ok(tokens)
     }

@@ -449,6 +449,7 @@ mod tests {
             n_rows: 0,
             shards: Vec::new(),
             documents_done: 0,
+            windows_done: 0,
             text: "t".to_owned(),
             complete: false,
         };
@@ -459,10 +460,10 @@ mod tests {
             rows[..D].fill(1e4);
             writer.window(&rows, &[0; 100]).unwrap();
             if writer.is_full() {
-                writer.flush(window + 1).unwrap();
+                writer.flush(window + 1, 0).unwrap();
             }
         }
-        writer.finish(200, true).unwrap();
+        writer.finish(200, 0, true).unwrap();
         let (activations, dictionary) = (Activations::open(dir.path()).unwrap(), perfect());
         let run = |options: Options| {
             let mut steps = Vec::new();

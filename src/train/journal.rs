@@ -31,9 +31,17 @@ impl Journal {
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io).
     pub fn push(&mut self, metrics: &Metrics) -> Result<()> {
+        self.line(metrics.step, metrics)
+    }
+
+    /// As [`Journal::push`], for metrics of another kind that have a field `step`.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::Kind::Io).
+    pub fn line(&mut self, step: u64, metrics: &impl serde::Serialize) -> Result<()> {
         if self.file.is_none() {
             write_atomic(&self.path, |out| {
-                for_each_step(&self.path, |step, line| match step < metrics.step {
+                for_each_step(&self.path, |before, line| match before < step {
                     true => writeln!(out, "{line}").map_err(|e| Error::io("write", &self.path, e)),
                     false => Ok(()),
                 })
