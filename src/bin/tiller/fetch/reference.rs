@@ -1,13 +1,13 @@
 //! Dictionaries and encyclopedias.
 
 use super::archive::{Archive, decode};
-use super::client::Tools;
+use super::client::{self, Tools};
 use super::corpus::{Document, shuffle};
 use super::markup::{entities, wikitext, without};
 use super::prose::{gather, pieces, unwrap};
 use flate2::read::MultiGzDecoder;
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use tiller::{Error, Result};
 
 /// The entries of a dictd dictionary, compressed with dictzip, which gunzip reads: a head line at the margin, its text
@@ -132,10 +132,10 @@ pub(super) fn wikipedia(archive: &Archive, tools: &Tools) -> Result<Vec<Document
 
 /// Unpacks bzip2 with Python, which is there: its pip brought the file.
 fn bunzip2(packed: &[u8], tools: &Tools) -> Result<String> {
-    let python = tools.python()?;
-    let failed = |e: std::io::Error| Error::io("unpack bzip2 with", std::path::Path::new(python), e);
+    let name = tools.python()?;
+    let failed = |e: std::io::Error| Error::io("unpack bzip2 with", std::path::Path::new(name), e);
     let program = "import bz2, sys; sys.stdout.buffer.write(bz2.decompress(sys.stdin.buffer.read()))";
-    let mut child = Command::new(python)
+    let mut child = client::python(name)
         .args(["-c", program])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
