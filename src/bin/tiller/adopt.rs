@@ -9,7 +9,7 @@ use tiller::{Error, Kind, Result};
 
 use crate::fetch;
 use crate::open::Machine;
-use crate::output::Out;
+use crate::output::{Out, when_cancelled};
 
 /// Make a model steerable on this machine: find the layer, train, explain and test a dictionary
 #[derive(Clap)]
@@ -71,7 +71,8 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     };
     std::fs::create_dir_all(&directory).map_err(|e| Error::io("create", &directory, e))?;
     let mut bar = out.bar("adopt", "s");
-    let made = adopt(&args.model, &directory, &options, &mut |step| bar.step(step))?;
+    let made = adopt(&args.model, &directory, &options, &mut |step| bar.step(step))
+        .map_err(when_cancelled("what was done is kept: the same command goes on, in the time that is left"))?;
     drop(bar);
     let tested = &made.tested;
     if out.json() {

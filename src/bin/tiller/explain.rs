@@ -142,10 +142,12 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
             made
         }
     };
+    made.save(&args.out)?;
+    // A mistake in the labels costs no explanations.
     if let Some(labels) = &args.labels {
         made.load_labels(labels)?;
+        made.save(&args.out)?;
     }
-    made.save(&args.out)?;
     let explained = made.list().iter().filter(|e| !e.words.is_empty()).count();
     let seconds = start.elapsed().as_secs_f64();
     if out.json() {

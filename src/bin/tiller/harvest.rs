@@ -4,12 +4,12 @@ use clap::{Args as Clap, ValueEnum};
 use serde_json::json;
 use std::path::PathBuf;
 use tiller::activations::RowType;
-use tiller::engine::{Engine, Harvest, Options, documents};
+use tiller::engine::{Engine, Harvest, Options};
 use tiller::hook_point::Site;
 use tiller::{Error, Result};
 
-use crate::open::{self, Machine};
-use crate::output::Out;
+use crate::open::{self, Machine, Strict, Texts};
+use crate::output::{Out, when_cancelled};
 
 /// Run text through a model and keep the residual rows after a layer
 #[derive(Clap)]
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Tokens computed at once, over windows side by side
     #[arg(long, default_value_t = 512, value_name = "N")]
     batch: usize,
-    /// Stop after this many tokens; 0 takes all the text
+    /// Stop after this many tokens, or less than a window more; 0 takes all the text
     #[arg(long, default_value_t = 0, value_name = "N")]
     max_tokens: u64,
     /// Run a copy of the model requantized to this type, such as F16: the same weights, up to twice as fast where the
@@ -47,6 +47,8 @@ pub(crate) struct Args {
     /// Go on with a harvest that was interrupted
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    strict: Strict,
     #[command(flatten)]
     machine: Machine,
 }
@@ -69,7 +71,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
             "{dir}: is not empty; add --resume to go on with it, or take another directory"
         )));
     }
-    let text = documents(&args.text)?;
+    let text = Texts::read(&args.text, args.strict, out)?;
     let batch = args.batch.max(args.context);
     let options = Options {
         threads: args.machine.threads,
@@ -83,6 +85,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let copy = copy.transpose()?;
     let mut engine = Engine::open(copy.as_deref().unwrap_or(&args.model), &options)?;
     open::notes(&engine, out);
+    let text = text.readable(&engine)?;
     let harvest = Harvest {
         layers: args.layer.clone(),
         site: args.hook,
@@ -96,7 +99,9 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         ..Harvest::default()
     };
     let mut bar = out.bar("harvest", "tokens");
-    let made = engine.harvest(&text, &args.out, &harvest, &mut |step| bar.step(step))?;
+    let made = engine
+        .harvest(&text, &args.out, &harvest, &mut |step| bar.step(step))
+        .map_err(when_cancelled("the rows so far are kept: the same command with --resume goes on after them"))?;
     drop(bar);
     let speed = made.n_tokens as f64 / made.seconds.max(1e-9);
     if out.json() {

@@ -13,7 +13,7 @@ use tiller::train::dense::Coder;
 use tiller::{Error, Result};
 
 use crate::open::Machine;
-use crate::output::Out;
+use crate::output::{Out, when_cancelled};
 use crate::train::Source;
 
 #[derive(Clap)]
@@ -139,7 +139,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let rows = sample(args)?;
     let threads = args.machine.n_threads();
     let mut lines = Vec::new();
-    for (path, featurizer) in args.featurizers.iter().zip(&featurizers) {
+    let mut measure = |path: &PathBuf, featurizer: &Featurizer| -> Result<()> {
         let mut bar = out.bar("match", "concepts");
         let n_features = featurizer.n_features();
         let found = featurizer.mpc(&concepts, threads, &mut |step| bar.step(step))?;
@@ -150,9 +150,16 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
             (error / n, error / variance)
         });
         lines.push(Line { path: path.clone(), n_features, found, error });
+        Ok(())
+    };
+    let measured = args.featurizers.iter().zip(&featurizers).try_for_each(|(path, one)| measure(path, one));
+    if lines.is_empty() {
+        return measured;
     }
+    // Those that were measured before a failure, or before Ctrl-C, are shown.
     lines.sort_by(|a, b| b.found.mpc.total_cmp(&a.found.mpc));
-    tell(args, &lines, out)
+    tell(args, &lines, out)?;
+    measured.map_err(when_cancelled("those measured before are above"))
 }
 
 /// Rows to rebuild, and their squared distance from their mean.

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tiller::dictionary::Dictionary;
-use tiller::engine::{Engine, Options, requantize};
+use tiller::engine::{Document, Engine, Options, each_document, requantize};
 use tiller::eval::output::{self, Output};
 use tiller::explain::{Explanations, Match};
 use tiller::model::Model;
@@ -31,8 +31,9 @@ impl Machine {
         if self.threads > 0 { self.threads } else { std::thread::available_parallelism().map_or(1, usize::from) }
     }
 
-    /// Opens a model with these options and room for `context` tokens in `sequences` sequences.
+    /// Opens a model with these options and room for `context` tokens (0: the usual) in `sequences` sequences.
     pub(crate) fn engine(&self, path: &Path, context: usize, sequences: usize) -> Result<Engine> {
+        let sequences = if context > 0 { sequences.min(context) } else { sequences };
         let options =
             Options { threads: self.threads, gpu_layers: self.gpu_layers, context, sequences, ..Options::default() };
         Engine::open(path, &options)
@@ -42,6 +43,100 @@ impl Machine {
 /// Says what of the options is not in force, or may surprise.
 pub(crate) fn notes(engine: &Engine, out: &Out) {
     engine.notes().iter().for_each(|note| out.note(format!("note: {note}")));
+}
+
+/// How much text a model holds at once.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Context {
+    /// Tokens that the context holds, prompts and answers together; 0 takes what the model was trained with, at most 4096
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) context: usize,
+}
+
+impl Context {
+    /// Opens a model with this context.
+    pub(crate) fn engine(self, path: &Path, machine: &Machine, sequences: usize, out: &Out) -> Result<Engine> {
+        let engine = machine.engine(path, self.context, sequences)?;
+        notes(&engine, out);
+        Ok(engine)
+    }
+}
+
+/// Bad documents that are named; of more, the number is told.
+const NAMED: usize = 5;
+
+/// Documents of files, where each starts, and what has to be left out.
+pub(crate) struct Texts<'o> {
+    all: Vec<(String, Document)>,
+    bad: usize,
+    /// Why the first one is left out.
+    first: Option<Error>,
+    strict: bool,
+    out: &'o Out,
+}
+
+impl<'o> Texts<'o> {
+    /// Reads files: see [`documents`](tiller::engine::documents). What is no document is left out; with `strict` it is an error.
+    pub(crate) fn read(paths: &[PathBuf], strict: Strict, out: &'o Out) -> Result<Self> {
+        let mut texts = Self { all: Vec::new(), bad: 0, first: None, strict: strict.strict, out };
+        each_document(paths, &mut |path, line, document| {
+            match document {
+                Ok(document) if line == 0 => texts.all.push((path.display().to_string(), document)),
+                Ok(document) => texts.all.push((format!("{}:{line}", path.display()), document)),
+                Err(error) => texts.leave_out(error)?,
+            }
+            Ok(())
+        })?;
+        Ok(texts)
+    }
+
+    fn leave_out(&mut self, error: Error) -> Result<()> {
+        if self.strict {
+            return Err(error);
+        }
+        if self.bad < NAMED {
+            self.out.note(format!("warning: {}; left out", error.message()));
+        }
+        self.bad += 1;
+        self.first.get_or_insert(error);
+        Ok(())
+    }
+
+    /// The documents that `check` accepts; if there is none, the error of the first.
+    pub(crate) fn usable(mut self, check: &mut dyn FnMut(&Document) -> Result<()>) -> Result<Vec<Document>> {
+        let mut good = Vec::with_capacity(self.all.len());
+        for (place, document) in std::mem::take(&mut self.all) {
+            match check(&document) {
+                Ok(()) => good.push(document),
+                Err(error) => self.leave_out(error.context(place))?,
+            }
+        }
+        match self.first {
+            Some(error) if good.is_empty() => return Err(error),
+            Some(_) => {
+                let n = good.len() + self.bad;
+                self.out.note(format!("warning: {} of {n} documents are left out", self.bad));
+            }
+            None => {}
+        }
+        Ok(good)
+    }
+
+    /// The documents that a model can read.
+    pub(crate) fn readable(self, engine: &Engine) -> Result<Vec<Document>> {
+        self.usable(&mut |document| match document {
+            Document::Text(_) => Ok(()),
+            Document::Chat(_) => engine.document_tokens(document).map(drop),
+        })
+    }
+}
+
+/// What to do about documents that cannot be read.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Strict {
+    /// Stop at the first document that cannot be read; otherwise it is named and left out
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 /// A copy of a model with weights of another type, made once and kept in `directory`, or in the cache folder of fetch.

@@ -1,10 +1,14 @@
 //! What the command says and where: results to standard output (tables or JSON lines), progress and errors to
 //! standard error.
+//!
+//! Names, labels, words and texts come from files that others made. Characters that would steer a terminal are written as
+//! visible escapes, `\u{1b}`, wherever something is printed; in JSON they are escaped, so that a parser gets them unchanged.
 
 use crate::interrupt;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, TableComponent, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,7 +36,14 @@ impl Out {
     /// Writes `value` as one line of JSON.
     pub(crate) fn object(&self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string(value).map_err(|e| Error::argument(format!("cannot write as JSON: {e}")))?;
-        self.line(text)
+        self.json_text(text)?;
+        self.write("\n")
+    }
+
+    /// Writes JSON as it is; what would steer a terminal is escaped in JSON's way.
+    pub(crate) fn json_text(&self, text: impl AsRef<str>) -> Result<()> {
+        let escape = |c: char| format!("\\u{:04x}", u32::from(c));
+        self.write(&escaped(text.as_ref(), |c| c != '\n' && c != '\t' && steers(c), escape))
     }
 
     /// Writes one line of text.
@@ -40,11 +51,15 @@ impl Out {
         self.text(format!("{}\n", text.as_ref()))
     }
 
-    /// Writes text as it is and shows it at once: for streamed tokens.
+    /// Writes text and shows it at once: for streamed tokens.
     pub(crate) fn text(&self, text: impl AsRef<str>) -> Result<()> {
+        self.write(&visible(text.as_ref()))
+    }
+
+    fn write(&self, text: &str) -> Result<()> {
         let mut stdout = io::stdout().lock();
         stdout
-            .write_all(text.as_ref().as_bytes())
+            .write_all(text.as_bytes())
             .and_then(|()| stdout.flush())
             .map_err(|e| Error::io("write", Path::new("standard output"), e))
     }
@@ -52,7 +67,7 @@ impl Out {
     /// Writes a line for people that is not a result (a warning, where a file went) to standard error.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            eprintln!("{}", text.as_ref());
+            eprintln!("{}", visible(text.as_ref()));
         }
     }
 
@@ -77,6 +92,7 @@ impl Out {
         }
         for row in rows {
             table.add_row(row.into_iter().map(|text| {
+                let text = visible(&text).into_owned();
                 let number = text.trim_end_matches(['%', '×']).trim().parse::<f64>().is_ok();
                 Cell::new(text).set_alignment(if number { CellAlignment::Right } else { CellAlignment::Left })
             }));
@@ -92,7 +108,7 @@ impl Out {
             table.set_width(120);
         }
         for (name, value) in facts {
-            table.add_row([name, value.as_str()]);
+            table.add_row([visible(name), visible(value)]);
         }
         self.line(table.trim_fmt())
     }
@@ -101,7 +117,7 @@ impl Out {
     /// terminal. Give `&mut |step| bar.step(step)` to the library.
     pub(crate) fn bar(&self, title: &str, unit: &'static str) -> Bar {
         let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(None, target).with_prefix(title.to_owned());
+        let bar = ProgressBar::with_draw_target(None, target).with_prefix(visible(title).into_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
         Bar { bar, unit, total: None }
     }
@@ -130,7 +146,7 @@ impl Bar {
             }
         }
         self.bar.set_position(step.done);
-        self.bar.set_message(step.note.to_owned());
+        self.bar.set_message(one_line(&visible(step.note)));
         !interrupt::asked()
     }
 }
@@ -159,11 +175,11 @@ pub(crate) fn fail(error: &Error) -> ExitCode {
         (Kind::Unsupported, _) => "`tiller info FILE` shows what the file holds",
         (Kind::Mismatch, _) => "`tiller info` on both files shows which model, layer and width each belongs to",
         (Kind::Numeric, _) => "look for NaN or constant rows in the input, or lower the learning rate or strength",
-        (Kind::Cancelled, _) => "what was finished is kept; harvest --resume and train --checkpoint go on from there",
+        (Kind::Cancelled, _) => "nothing was kept: the same command starts anew",
         _ => "this is a bug in tiller: please report the command line and the files",
     };
     let hint = error.hint().unwrap_or(hint);
-    eprintln!("error: {}\nhint: {}", one_line(error.message()), one_line(hint));
+    eprintln!("error: {}\nhint: {}", visible(&one_line(error.message())), visible(&one_line(hint)));
     ExitCode::from(if error.kind() == Kind::Argument { 2 } else { 1 })
 }
 
@@ -173,7 +189,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    let text = error.render().to_string();
+    let text = visible(&error.render().to_string()).into_owned();
     if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         eprint!("{text}");
         return ExitCode::from(2);
@@ -186,6 +202,40 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     });
     eprintln!("{message}\nhint: {}", hint.as_deref().unwrap_or("add --help to see what the command takes"));
     ExitCode::from(2)
+}
+
+/// Refuses a path that does not end in one of `known`.
+pub(crate) fn ending(path: &Path, known: &[&str]) -> Result<()> {
+    if path.extension().is_some_and(|e| known.iter().any(|known| e == *known)) {
+        return Ok(());
+    }
+    Err(Error::argument(format!("{}: expected a file that ends in .{}", path.display(), known.join(" or ."))))
+}
+
+/// For `map_err`: what a cancelled command kept, and how it goes on.
+pub(crate) fn when_cancelled(hint: &str) -> impl Fn(Error) -> Error {
+    move |error| if error.kind() == Kind::Cancelled { error.hinted(hint) } else { error }
+}
+
+/// `text` with what would steer a terminal written as `\u{1b}`; line ends and tabs stay.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c != '\n' && c != '\t' && steers(c), |c| c.escape_unicode().to_string())
+}
+
+/// Whether a terminal takes `c` as a command: control characters, and those that turn the direction of text.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escaped(text: &str, which: impl Fn(char) -> bool, escape: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.contains(&which) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if which(c) { safe.push_str(&escape(c)) } else { safe.push(c) }
+    }
+    Cow::Owned(safe)
 }
 
 /// `text` with every run of blanks and line ends made one space.

@@ -10,7 +10,7 @@ use tiller::model::Model;
 use tiller::plan::{Plan, Route, Rule};
 use tiller::{Error, Result};
 
-use crate::open::{self, Machine, Wish, feature_json, features_table};
+use crate::open::{self, Context, Machine, Wish, feature_json, features_table};
 use crate::output::Out;
 
 /// Make a plan from a concept in words, or check and show one
@@ -25,6 +25,8 @@ pub(crate) struct Args {
     /// The model to steer: features are then ranked by what they make it say
     #[arg(long, value_name = "FILE", requires = "dictionary")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    context: Context,
     #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
@@ -71,14 +73,15 @@ fn make(args: &Args, out: &Out) -> Result<()> {
         (None, Some(path)) => Some(Arc::new(Dictionary::open(path)?)),
         _ => None,
     };
-    let mut engine = args.model.as_ref().map(|path| args.machine.engine(path, 0, trial::SEQUENCES)).transpose()?;
+    let engine = args.model.as_ref().map(|path| args.context.engine(path, &args.machine, trial::SEQUENCES, out));
+    let mut engine = engine.transpose()?;
     let matches = args.wish.choose(args.dictionary.as_deref(), dictionary.as_ref(), engine.as_mut(), out)?;
     let plan = args.wish.plan(&matches, args.strength);
     plan.check()?;
     if let Some(dictionary) = dictionary {
         compile(&plan, &[(String::new(), dictionary)])?;
     }
-    let Some(path) = &args.output else { return out.text(plan.to_json()) };
+    let Some(path) = &args.output else { return out.json_text(plan.to_json()) };
     plan.save(path)?;
     if out.json() {
         let features: Vec<_> = matches.iter().map(feature_json).collect();

@@ -5,7 +5,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tiller::dictionary::Dictionary;
-use tiller::engine::{Document, Engine, Generate, Message, documents};
+use tiller::engine::{Document, Engine, Generate, Generation, Message, Stop};
 use tiller::eval::trial;
 use tiller::explain::Match;
 use tiller::model::Model;
@@ -13,7 +13,7 @@ use tiller::plan::{Compiled, Plan, Route};
 use tiller::progress::Step;
 use tiller::{Error, Result};
 
-use crate::open::{self, Machine, Wish, feature_json, features_table};
+use crate::open::{self, Context, Machine, Strict, Texts, Wish, feature_json, features_table};
 use crate::output::Out;
 use crate::plan::named_dictionary;
 
@@ -59,6 +59,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u32,
     #[command(flatten)]
+    context: Context,
+    #[command(flatten)]
+    strict: Strict,
+    #[command(flatten)]
     machine: Machine,
 }
 
@@ -71,9 +75,7 @@ struct Lever {
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
-    let mut engine = args.machine.engine(&args.model, 0, trial::SEQUENCES)?;
-    open::notes(&engine, out);
-    let lever = lever(args, &mut engine, out)?;
+    let mut engine = args.context.engine(&args.model, &args.machine, trial::SEQUENCES, out)?;
     let generate = Generate {
         max_tokens: args.max_tokens,
         temperature: args.temperature,
@@ -81,57 +83,95 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         seed: args.seed,
         ..Generate::default()
     };
+    // What cannot be read is told before features are chosen, which takes its time.
     let Some(prompt) = &args.prompt else {
+        let documents = Texts::read(&args.prompts, args.strict, out)?.usable(&mut |document| {
+            engine.check_prompt(&engine.prompt_tokens(&asked(document))?, generate.max_tokens)
+        })?;
+        let lever = lever(args, &mut engine, out)?;
         engine.set_plan(lever.map(|lever| lever.compiled))?;
-        return many(&mut engine, &documents(&args.prompts)?, &generate, out);
+        return many(&mut engine, &documents, &generate, out);
     };
     let prompt =
         if args.chat { engine.chat_tokens(&[Message::user(prompt)], true)? } else { engine.tokenize(prompt, true)? };
+    engine.check_prompt(&prompt, generate.max_tokens).map_err(|e| e.context("--prompt"))?;
+    let lever = lever(args, &mut engine, out)?;
     if args.compare {
         return compare(args, &mut engine, &prompt, &generate, lever.as_ref(), out);
     }
     if let Some(lever) = &lever {
         engine.set_plan(Some(lever.compiled.clone()))?;
     }
-    let text = write(&mut engine, &prompt, &generate, !out.json(), out)?;
+    let made = write(&mut engine, &prompt, &generate, !out.json(), out)?;
     let report = engine.finish()?;
     if out.json() {
-        return out.object(&json!({
-            "prompt": args.prompt, "text": text, "steering": lever.as_ref().map(Lever::json),
+        out.object(&json!({
+            "prompt": args.prompt, "text": made.text(), "tokens": made.tokens().len(), "stop": made.stop().map(Stop::name),
+            "steering": lever.as_ref().map(Lever::json),
             "rows_seen": report.rows_seen, "rows_edited": report.rows_edited, "rows_skipped": report.rows_skipped,
-        }));
+        }))?;
+    } else {
+        out.line("")?;
     }
-    out.line("")
+    match made.stop() {
+        Some(Stop::Caller) => Err(Error::cancelled().hinted("what was written is above")),
+        Some(Stop::Context) => {
+            full(&engine, "the text ends here", out);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says that the context was full.
+fn full(engine: &Engine, what: &str, out: &Out) {
+    let context = engine.options().context;
+    out.note(format!("note: the context of {context} tokens is full; {what}. A larger one: --context N"));
 }
 
 /// Goes on from every document, and writes documents.
 fn many(engine: &mut Engine, documents: &[Document], generate: &Generate, out: &Out) -> Result<()> {
     let mut bar = out.bar("prompts", "prompts");
-    let mut generate = generate.clone();
+    let (mut generate, mut n_full, mut n_written) = (generate.clone(), 0, 0);
     for (done, wave) in (0..).step_by(trial::SEQUENCES).zip(documents.chunks(trial::SEQUENCES)) {
-        if !bar.step(Step { done, total: documents.len() as u64, note: "" }) {
-            return Err(Error::cancelled());
-        }
         let asked: Vec<Document> = wave.iter().map(asked).collect();
         let prompts = asked.iter().map(|document| engine.prompt_tokens(document)).collect::<Result<Vec<_>>>()?;
-        let generations = engine.generate_many_tokens(&prompts, &generate)?;
-        for (document, generation) in asked.into_iter().zip(&generations) {
-            out.object(&match document {
-                Document::Text(text) => json!({"text": text + generation.text()}),
-                Document::Chat(mut messages) => {
-                    messages.push(Message::assistant(generation.text()));
-                    json!({ "messages": messages })
-                }
-            })?;
+        let step = Step { done, total: documents.len() as u64, note: "" };
+        let generations = engine.generate_while(&prompts, &generate, &mut || bar.step(step))?;
+        // Of a wave that was stopped, what had ended by itself is whole.
+        let whole = asked.into_iter().zip(&generations).filter(|(_, made)| made.stop() != Some(Stop::Caller));
+        for (document, made) in whole {
+            out.object(&continued(document, made))?;
+            n_full += usize::from(made.stop() == Some(Stop::Context));
+            n_written += 1;
+        }
+        let all = documents.len();
+        if n_written < all && crate::interrupt::asked() {
+            return Err(Error::cancelled().hinted(format!("{n_written} of {all} documents were written, each whole")));
         }
         generate.seed = generate.seed.wrapping_add(trial::SEQUENCES as u32);
     }
     drop(bar);
+    if n_full > 0 {
+        full(engine, &format!("{n_full} of {n_written} texts end there, with \"stop\": \"context\""), out);
+    }
     let report = engine.finish()?;
     if report.rows_skipped > 0 {
         out.note(format!("warning: {} of {} rows were left unsteered", report.rows_skipped, report.rows_seen));
     }
     Ok(())
+}
+
+/// A document with what the model made of it.
+fn continued(document: Document, made: &Generation) -> serde_json::Value {
+    let stop = made.stop().map(Stop::name);
+    match document {
+        Document::Text(text) => json!({"text": text + made.text(), "stop": stop}),
+        Document::Chat(mut messages) => {
+            messages.push(Message::assistant(made.text()));
+            json!({"messages": messages, "stop": stop})
+        }
+    }
 }
 
 /// What a document asks: a conversation without what comes after the last user's message.
@@ -146,7 +186,7 @@ fn asked(document: &Document) -> Document {
 }
 
 /// Generates; streams to standard output if `show`.
-fn write(engine: &mut Engine, prompt: &[i32], generate: &Generate, show: bool, out: &Out) -> Result<String> {
+fn write(engine: &mut Engine, prompt: &[i32], generate: &Generate, show: bool, out: &Out) -> Result<Generation> {
     let mut failed = Ok(());
     let generation = engine.generate_tokens(prompt, generate, &mut |piece| {
         if show {
@@ -155,15 +195,20 @@ fn write(engine: &mut Engine, prompt: &[i32], generate: &Generate, show: bool, o
         failed.is_ok() && !crate::interrupt::asked()
     })?;
     failed?;
-    if crate::interrupt::asked() {
-        return Err(Error::cancelled());
-    }
-    Ok(generation.text().to_owned())
+    Ok(generation)
 }
 
 /// The plan that the arguments ask for, if any.
 fn lever(args: &Args, engine: &mut Engine, out: &Out) -> Result<Option<Lever>> {
     let given = args.dictionary.iter().map(|text| named_dictionary(text));
+    let given_strength = match args.strength.as_str() {
+        "auto" => None,
+        text => {
+            let number = text.parse().ok().filter(|s: &f32| s.is_finite());
+            let wrong = || Error::argument(format!("--strength: expected a number or auto, found {text:?}"));
+            Some(number.ok_or_else(wrong)?)
+        }
+    };
     let mut dictionaries = Vec::new();
     if args.plan.is_none() && args.wish.words.is_none() {
         return match args.dictionary.first() {
@@ -188,7 +233,9 @@ fn lever(args: &Args, engine: &mut Engine, out: &Out) -> Result<Option<Lever>> {
     };
     let dictionary = named.first().map(|(_, dictionary)| dictionary);
     let matches = args.wish.choose(Some(path), dictionary, Some(&mut *engine), out)?;
-    let strength = if args.strength == "auto" {
+    let strength = if let Some(strength) = given_strength {
+        strength
+    } else {
         let wanted = trial::wanted(args.wish.words.as_deref().unwrap_or_default(), &matches);
         let mut bar = out.bar("strength", "trials");
         let plan = |strength| compile(&args.wish.plan(&matches, strength));
@@ -200,11 +247,6 @@ fn lever(args: &Args, engine: &mut Engine, out: &Out) -> Result<Option<Lever>> {
         let best = found.best.or(found.trials.first().copied());
         let best = best.ok_or_else(|| Error::numeric("no strength could be tried; give --strength by hand"))?;
         best.strength
-    } else {
-        let number = args.strength.parse().ok().filter(|s: &f32| s.is_finite());
-        number.ok_or_else(|| {
-            Error::argument(format!("--strength: expected a number or auto, found {:?}", args.strength))
-        })?
     };
     let plan = args.wish.plan(&matches, strength);
     let compiled = compile(&plan)?;
@@ -231,6 +273,9 @@ fn compare(
     let one = [prompt.to_vec()];
     let without = trial::write(engine, None, &one, generate)?.remove(0);
     let with = trial::write(engine, Some(&lever.compiled), &one, generate)?.remove(0);
+    if [&without, &with].iter().any(|made| prompt.len() + made.n_tokens > engine.options().context) {
+        full(engine, "a text ends there", out);
+    }
     let perplexity = |c: &tiller::eval::concepts::Continuation| (c.nll / c.n_tokens.max(1) as f64).exp();
     if out.json() {
         return out.object(&json!({

@@ -11,7 +11,7 @@ use tiller::train::temporal::Temporal;
 use tiller::{Error, Result};
 
 use crate::open::Machine;
-use crate::output::Out;
+use crate::output::{Out, when_cancelled};
 
 /// Whether the side effects that a temporal model predicts are the ones that the model has
 #[derive(Clap)]
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let prompts: Vec<String> = PROMPTS.iter().map(|&prompt| prompt.to_owned()).collect();
     let options = Options { steps: args.steps, samples: args.samples, propagate: !args.isolated, ..Options::default() };
     let mut rows = Vec::new();
-    for &feature in &args.feature {
+    let mut work = |feature: u32| -> Result<()> {
         let latent = model.latent(feature).ok_or_else(|| {
             let (path, n) = (args.temporal.display(), model.n_latents());
             Error::argument(format!("{path}: feature {feature} is not among its {n}"))
@@ -76,11 +76,19 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
             }
             rows.push(row(feature, amount, effect));
         }
+        Ok(())
+    };
+    let worked = args.feature.iter().try_for_each(|&feature| work(feature));
+    if rows.is_empty() {
+        return worked;
     }
+    let worked = worked.map_err(when_cancelled("the features done before are above"));
     if out.json() {
-        return Ok(());
+        return worked;
     }
-    out.table(&["feature", "amount", "tokens later", "correlation", "with other latents' predictions"], rows)
+    // Features that were done before a failure, or before Ctrl-C, are shown.
+    out.table(&["feature", "amount", "tokens later", "correlation", "with other latents' predictions"], rows)?;
+    worked
 }
 
 fn row(feature: u32, amount: f32, effect: &SideEffect) -> Vec<String> {

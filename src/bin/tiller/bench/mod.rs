@@ -19,7 +19,7 @@ use std::time::Instant;
 use tiller::{Error, Result};
 
 use crate::open::Machine;
-use crate::output::Out;
+use crate::output::{Out, when_cancelled};
 use crate::plot::Panel;
 
 /// Measure what steering costs and what it does
@@ -97,7 +97,17 @@ enum What {
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
-    let mut lines = Lines { out, held: Vec::new(), panels: Vec::new() };
+    let mut lines = Lines { out, n: 0, held: Vec::new(), panels: Vec::new() };
+    let measured = measure(args, &mut lines);
+    if measured.is_err() && lines.n == 0 {
+        return measured;
+    }
+    // What was measured before a failure, or before Ctrl-C, is shown.
+    let shown = lines.finish(args.plot.as_deref());
+    measured.map_err(when_cancelled("what was measured before is above")).and(shown)
+}
+
+fn measure(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
     let all = args.what == What::All;
     let wants = |what: What| all || args.what == what;
     let needs = |what: What, given: bool, flags: &str| {
@@ -108,31 +118,31 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         }
     };
     if wants(What::Train) {
-        train::run(args, &mut lines)?;
+        train::run(args, lines)?;
     }
     if wants(What::Encode) {
-        encode::run(args, &mut lines)?;
+        encode::run(args, lines)?;
     }
     if wants(What::Temporal) {
-        temporal::run(args, &mut lines)?;
+        temporal::run(args, lines)?;
     }
     if wants(What::Map) {
-        map::run(args, &mut lines)?;
+        map::run(args, lines)?;
     }
     if wants(What::Explain) {
-        explain::run(args, &mut lines)?;
+        explain::run(args, lines)?;
     }
     if wants(What::Overhead) && needs(What::Overhead, !args.model.is_empty(), "--model")? {
-        overhead::run(args, &mut lines)?;
+        overhead::run(args, lines)?;
     }
     if wants(What::Harvest) && needs(What::Harvest, !args.model.is_empty(), "--model")? {
-        harvest::run(args, &mut lines)?;
+        harvest::run(args, lines)?;
     }
     let given = !args.model.is_empty() && args.dictionary.is_some();
     if wants(What::Concepts) && needs(What::Concepts, given, "--model and --dictionary")? {
-        concepts::run(args, &mut lines)?;
+        concepts::run(args, lines)?;
     }
-    lines.finish(args.plot.as_deref())
+    Ok(())
 }
 
 fn name(what: What) -> String {
@@ -157,6 +167,7 @@ struct Line {
 /// Results: JSON at once, a table at the end.
 struct Lines<'o> {
     out: &'o Out,
+    n: usize,
     held: Vec<Line>,
     /// What grows with what.
     panels: Vec<Panel>,
@@ -164,6 +175,7 @@ struct Lines<'o> {
 
 impl Lines<'_> {
     fn push(&mut self, line: Line) -> Result<()> {
+        self.n += 1;
         if self.out.json() {
             return self.out.object(&line);
         }

@@ -4,8 +4,8 @@ use clap::Args as Clap;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use tiller::file::gguf::GgmlType;
-use tiller::train::Rows;
 use tiller::train::dense::{Coder, Metrics, Objective, Options, Regularizer, Sparsity, fit_with};
+use tiller::train::{Journal, Rows};
 use tiller::{Error, Result};
 
 use super::sae::stored;
@@ -115,19 +115,18 @@ impl Common {
     fn train(&self, rows: &Rows<'_>, options: &Options, out: &Out) -> Result<(Coder, Option<Metrics>, f64)> {
         let mut bar = out.bar("train", "rows");
         let start = std::time::Instant::now();
-        let (mut lines, mut last) = (String::new(), None);
+        let (mut journal, mut told, mut last) = (self.metrics.as_deref().map(Journal::new), Ok(()), None);
         let coder = fit_with(rows, options, self.checkpoint.as_deref(), &mut |step| bar.step(step), &mut |metrics| {
-            if self.metrics.is_some() {
-                lines.push_str(&serde_json::to_string(metrics).unwrap_or_default());
-                lines.push('\n');
+            if let (Some(journal), true) = (&mut journal, told.is_ok()) {
+                told = journal.line(metrics.step, metrics);
             }
             last = Some(*metrics);
-        })?;
+        });
+        let coder = coder.map_err(super::stopped(self.checkpoint.as_slice()))?;
         drop(bar);
         coder.save(&self.out)?;
-        if let Some(path) = &self.metrics {
-            std::fs::write(path, lines).map_err(|e| Error::io("write", path, e))?;
-        }
+        // A journal that could not be written costs no coder.
+        told?;
         Ok((coder, last, start.elapsed().as_secs_f64()))
     }
 

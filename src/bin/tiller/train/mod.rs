@@ -8,9 +8,10 @@ mod temporal;
 mod vector;
 
 use clap::{Args as Clap, Subcommand};
-use tiller::Result;
+use std::path::PathBuf;
+use tiller::{Error, Result};
 
-use crate::output::Out;
+use crate::output::{Out, when_cancelled};
 pub(crate) use source::Source;
 
 /// Train on harvested rows
@@ -43,5 +44,17 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         What::Vector(args) => vector::run(args, out),
         What::Probe(args) => probe::run(args, out),
         What::Temporal(args) => temporal::run(args, out),
+    }
+}
+
+/// For `map_err`: what a cancelled run left, and how it goes on.
+fn stopped(checkpoints: &[PathBuf]) -> impl Fn(Error) -> Error {
+    move |error| {
+        let hint = match checkpoints.iter().find(|path| path.exists()) {
+            Some(path) => format!("the same command goes on from {}", path.display()),
+            None if checkpoints.is_empty() => "nothing was kept: --checkpoint FILE keeps the state of a run".to_owned(),
+            None => return error,
+        };
+        when_cancelled(&hint)(error)
     }
 }

@@ -10,7 +10,7 @@ use tiller::{Error, Result};
 
 use super::source::{Kinds, Pair};
 use crate::open::Machine;
-use crate::output::Out;
+use crate::output::{Out, ending};
 
 /// A linear probe that tells two kinds of rows apart, as safetensors, .npy or a control vector
 #[derive(Clap)]
@@ -49,6 +49,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     if !(0.0..1.0).contains(&args.test) {
         return Err(Error::argument(format!("--test must lie between 0 and 1, found {}", args.test)));
     }
+    ending(&args.out, &["safetensors", "npy", "gguf"])?;
     let (pairs, architecture) = args.kinds.read(&args.machine, out)?;
     let [pair] = &pairs[..] else {
         return Err(Error::argument("a probe is of one layer: give one --layer"));
@@ -126,6 +127,6 @@ fn save(args: &Args, probe: &Probe, layer: Option<usize>, architecture: &str) ->
             vector.add(layer, &direction)?;
             vector.save(&args.out, architecture)
         }
-        _ => Err(Error::argument(format!("{}: expected .safetensors, .npy or .gguf", args.out.display()))),
+        _ => ending(&args.out, &["safetensors", "npy", "gguf"]),
     }
 }

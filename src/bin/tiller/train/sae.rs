@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args as Clap, ValueEnum};
 use serde_json::{Value, json};
 use tiller::dictionary::{Dictionary, Info};
-use tiller::engine::{self, Engine, Streamed, documents};
+use tiller::engine::{self, Engine, Streamed};
 use tiller::file::gguf::GgmlType;
 use tiller::hook_point::{HookPoint, Site};
 use tiller::train::{Decay, Journal, Metrics, Options, Rows, Sparsity, Variant, fit_many, fit_stream};
@@ -13,7 +13,7 @@ use tiller::{Error, Result};
 
 use super::source::Source;
 use crate::harvest::site;
-use crate::open::{self, Machine};
+use crate::open::{self, Machine, Strict, Texts};
 use crate::output::Out;
 use crate::plot;
 
@@ -77,7 +77,7 @@ struct Streaming {
     /// Longest window, in tokens
     #[arg(long, default_value_t = 512, value_name = "N", requires = "model")]
     context: usize,
-    /// Stop after this many tokens; 0 takes all the text
+    /// Stop after this many tokens, or less than a window more; 0 takes all the text
     #[arg(long, default_value_t = 0, value_name = "N", requires = "model")]
     max_tokens: u64,
     /// Rows that are shuffled together; while some are made, a quarter more is held
@@ -86,6 +86,8 @@ struct Streaming {
     /// Run a copy of the model requantized to this type, such as F16; the dictionary is marked as the model's
     #[arg(long, value_name = "TYPE", requires = "model")]
     run_as: Option<String>,
+    #[command(flatten)]
+    strict: Strict,
 }
 
 /// What changes the settings of the variant or of the recipe.
@@ -306,22 +308,23 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
             failed = journal.push(metrics);
         }
     };
-    let (n_rows, made) = match &args.streaming.model {
+    let mut train = || match &args.streaming.model {
         Some(model) => {
             let mut engine = args.streaming.engine(model, &args.machine, out)?;
             open::notes(&engine, out);
-            let text = documents(&args.streaming.text)?;
+            let text = Texts::read(&args.streaming.text, args.streaming.strict, out)?.readable(&engine)?;
             let streamed = args.streaming.streamed(model, args.layer.unwrap_or_default());
             let mut stream = engine.stream(&text, &streamed, &options, &mut |step| bar.step(step))?;
             let made = fit_stream(&mut stream, &runs, &checkpoints, &mut |step| bar.step(step), &mut on_step)?;
-            (stream.parts.iter().sum(), made)
+            Ok((stream.parts.iter().sum(), made))
         }
         None => {
             let source = Source::open(&args.rows, args.tensor.as_deref())?;
             let rows = with_layer(source.rows()?, args.layer)?;
-            (rows.len(), fit_many(&rows, &runs, &checkpoints, &mut |step| bar.step(step), &mut on_step)?)
+            Ok((rows.len(), fit_many(&rows, &runs, &checkpoints, &mut |step| bar.step(step), &mut on_step)?))
         }
     };
+    let (n_rows, made): (usize, _) = train().map_err(super::stopped(&checkpoints))?;
     drop(bar);
     let seconds = start.elapsed().as_secs_f64();
     let mut results = Vec::new();

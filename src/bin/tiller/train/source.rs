@@ -4,7 +4,7 @@ use clap::Args;
 use std::path::PathBuf;
 use tiller::activations::Activations;
 use tiller::dictionary::Info;
-use tiller::engine::pairs;
+use tiller::engine::{Engine, Options, pairs};
 use tiller::hook_point::HookPoint;
 use tiller::model::Model;
 use tiller::train::{Rows, Table};
@@ -70,6 +70,9 @@ pub(crate) struct Kinds {
     /// Blocks whose output is taken, from 0 (harvested rows know theirs)
     #[arg(long, value_delimiter = ',', value_name = "L")]
     pub(crate) layer: Vec<usize>,
+    /// Tokens of the longest text of a pair
+    #[arg(long, default_value_t = 512, value_name = "N", requires = "pairs")]
+    pub(crate) context: usize,
 }
 
 /// Rows of two kinds at a layer.
@@ -122,7 +125,15 @@ impl Kinds {
         }
         let (up, down) = pairs(file)?;
         let model = Model::open(path)?;
-        let mut engine = machine.engine(path, 2048, 1)?;
+        // A text is computed at once, so that its last row is there.
+        let options = Options {
+            threads: machine.threads,
+            gpu_layers: machine.gpu_layers,
+            context: self.context,
+            batch: self.context,
+            ..Options::default()
+        };
+        let mut engine = Engine::open(path, &options)?;
         let mut bar = out.bar("read", "texts");
         let mut all = Vec::new();
         for &layer in &self.layer {

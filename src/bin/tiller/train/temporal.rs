@@ -117,7 +117,7 @@ fn estimate(args: &Args, rows: &Sequences<'_>, progress: &mut tiller::progress::
         threads: args.threads,
         ..JointOptions::default()
     };
-    joint(rows, &options, args.checkpoint.as_deref(), progress)
+    joint(rows, &options, args.checkpoint.as_deref(), progress).map_err(super::stopped(args.checkpoint.as_slice()))
 }
 
 fn show(args: &Args, out: &Out, (model, forecast): (&Temporal, &Forecast), n_rows: usize, seconds: f64) -> Result<()> {

@@ -10,7 +10,7 @@ use tiller::{Error, Result};
 
 use super::source::Kinds;
 use crate::open::Machine;
-use crate::output::Out;
+use crate::output::{Out, ending};
 
 /// Directions that tell two kinds of rows apart, as a control vector, .npy or safetensors
 #[derive(Clap)]
@@ -49,6 +49,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         How::Pca => Method::Pca,
         How::PcaCentred => Method::PcaCentred,
     };
+    ending(&args.out, &["gguf", "npy", "safetensors"])?;
     let (pairs, architecture) = args.kinds.read(&args.machine, out)?;
     let mut found: Vec<(Option<usize>, Direction)> = Vec::new();
     let mut bar = out.bar("vector", "rows");
@@ -108,6 +109,6 @@ fn save(args: &Args, found: &[(Option<usize>, Direction)], architecture: &str) -
             }
             vector.save(&args.out, architecture)
         }
-        _ => Err(Error::argument(format!("{}: expected .gguf, .npy or .safetensors", args.out.display()))),
+        _ => ending(&args.out, &["gguf", "npy", "safetensors"]),
     }
 }

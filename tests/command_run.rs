@@ -1,0 +1,160 @@
+//! What the command does when something goes wrong in the middle of its work, and what it sends to a terminal. On tiny models.
+#![cfg(all(feature = "cli", feature = "engine"))]
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use support::tiny::Tiny;
+
+/// Runs the command in `dir`, where the model is `tiny.gguf`.
+fn tiller(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tiller")).args(args).current_dir(dir).output().expect("the command runs")
+}
+
+fn tiny(dir: &Path) {
+    Tiny::new("llama").write(dir, "tiny.gguf");
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+const RUN: [&str; 6] = ["run", "tiny.gguf", "--threads", "1", "--context", "64"];
+
+fn run(dir: &Path, more: &[&str]) -> Output {
+    tiller(dir, &[&RUN[..], more].concat())
+}
+
+#[test]
+fn a_full_context_ends_the_text_and_not_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny(dir.path());
+    let plain = run(dir.path(), &["--prompt", "the sea", "--max-tokens", "500"]);
+    assert_eq!(plain.status.code(), Some(0), "{plain:?}");
+    assert!(plain.stdout.len() > 20);
+    let told = text(&plain.stderr);
+    assert!(told.contains("the context of 64 tokens is full") && told.contains("--context"), "{told}");
+
+    let json = run(dir.path(), &["--prompt", "the sea", "--max-tokens", "500", "--json"]);
+    let made = &lines(&json)[0];
+    assert_eq!((json.status.code(), &made["stop"]), (Some(0), &Value::from("context")));
+    assert!(made["tokens"].as_u64().unwrap() > 30 && !made["text"].as_str().unwrap().is_empty());
+    let short = run(dir.path(), &["--prompt", "the sea", "--max-tokens", "5", "--json"]);
+    assert_ne!(lines(&short)[0]["stop"], "context");
+    assert!(short.stderr.is_empty(), "{}", text(&short.stderr));
+
+    let (one, other) = ("the sea", "in the ".repeat(6));
+    std::fs::write(dir.path().join("p.jsonl"), format!("{{\"text\":\"{one}\"}}\n{{\"text\":\"{other}\"}}\n")).unwrap();
+    let many = run(dir.path(), &["--prompts", "p.jsonl", "--max-tokens", "500"]);
+    assert_eq!((many.status.code(), lines(&many).len()), (Some(0), 2), "{}", text(&many.stderr));
+    assert!(lines(&many).iter().all(|made| made["stop"] == "context" && made["text"].as_str().unwrap().len() > 20));
+}
+
+#[test]
+fn a_long_prompt_is_refused_with_its_length_and_the_flag_that_helps() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny(dir.path());
+    let long = "in the ".repeat(60);
+    let refused = run(dir.path(), &["--prompt", &long, "--max-tokens", "5"]);
+    let told = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{told}");
+    let hint = told.lines().find(|line| line.starts_with("hint: ")).unwrap();
+    assert!(told.contains("tokens, but the context holds 64") && hint.contains("--context "), "{told}");
+    let wanted = hint.rsplit(' ').next().unwrap();
+    let larger = tiller(
+        dir.path(),
+        &["run", "tiny.gguf", "--threads", "1", "--context", wanted, "--prompt", &long, "--max-tokens", "5"],
+    );
+    assert_eq!(larger.status.code(), Some(0), "the advice is good: {}", text(&larger.stderr));
+    // Longer than the model was trained with is possible here, and said.
+    let beyond = tiller(dir.path(), &["run", "tiny.gguf", "--context", "256", "--prompt", "a", "--max-tokens", "1"]);
+    assert!(text(&beyond.stderr).contains("trained with 128"), "{}", text(&beyond.stderr));
+}
+
+#[test]
+fn documents_that_cannot_be_read_are_named_counted_and_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny(dir.path());
+    // The model has no chat template; the fourth is longer than the context; the fifth is no document.
+    let chat = r#"{"messages":[{"role":"user","content":"hello"}]}"#;
+    let long = "in the ".repeat(60);
+    let all =
+        format!("{{\"text\":\"the sea\"}}\n{chat}\n{{\"text\":\"on a\"}}\n{{\"text\":\"{long}\"}}\n{{\"text\":7}}\n");
+    std::fs::write(dir.path().join("some.jsonl"), all).unwrap();
+    std::fs::write(dir.path().join("none.jsonl"), format!("{chat}\n{chat}\n")).unwrap();
+
+    let made = run(dir.path(), &["--prompts", "some.jsonl", "--max-tokens", "3"]);
+    let told = text(&made.stderr);
+    assert_eq!((made.status.code(), lines(&made).len()), (Some(0), 2), "{told}");
+    for part in ["some.jsonl:2: ", "some.jsonl:4: ", "some.jsonl:5:", "3 of 5 documents are left out"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let strict = run(dir.path(), &["--prompts", "some.jsonl", "--max-tokens", "3", "--strict"]);
+    assert!(!strict.status.success() && strict.stdout.is_empty());
+    assert!(text(&strict.stderr).contains("error: some.jsonl:5:"), "{}", text(&strict.stderr));
+    let none = run(dir.path(), &["--prompts", "none.jsonl"]);
+    assert!(!none.status.success() && none.stdout.is_empty(), "nothing is no success");
+
+    let harvest = |file: &str, out: &str, more: &[&str]| {
+        let args = ["harvest", "tiny.gguf", "--text", file, "--layer", "0", "--out", out, "--threads", "1", "--json"];
+        tiller(dir.path(), &[&args[..], more].concat())
+    };
+    let made = harvest("some.jsonl", "rows", &[]);
+    assert_eq!((made.status.code(), &lines(&made)[0]["documents"]), (Some(0), &Value::from(3)));
+    assert!(text(&made.stderr).contains("2 of 5 documents are left out"), "{}", text(&made.stderr));
+    assert_eq!(harvest("some.jsonl", "strict", &["--strict"]).status.code(), Some(1));
+    assert_eq!(harvest("none.jsonl", "none", &[]).status.code(), Some(1));
+}
+
+#[test]
+fn a_budget_of_tokens_is_kept_inside_one_long_document() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny(dir.path());
+    std::fs::write(dir.path().join("book.txt"), "in the sea ".repeat(5000)).unwrap();
+    let shared =
+        ["--text", "book.txt", "--layer", "0", "--context", "64", "--max-tokens", "1000", "--threads", "1", "--json"];
+    let harvest = tiller(dir.path(), &[&["harvest", "tiny.gguf", "--out", "rows"], &shared[..]].concat());
+    let tokens = lines(&harvest)[0]["tokens"].as_u64().unwrap();
+    assert!((1000..1064).contains(&tokens), "{tokens}");
+    let train =
+        ["train", "sae", "--model", "tiny.gguf", "--out", "s.gguf", "--features", "8", "--k", "2", "--epochs", "1"];
+    let train = tiller(dir.path(), &[&train[..], &["--held-out", "0", "--batch", "64"], &shared[..]].concat());
+    let rows = lines(&train)[0]["rows"].as_u64().unwrap();
+    assert!((900..1064).contains(&rows), "{rows}: {}", text(&train.stderr));
+}
+
+/// Whether a terminal would take a character of `bytes` as a command.
+fn steers(bytes: &[u8]) -> bool {
+    text(bytes).chars().any(|c| (c.is_control() && c != '\n' && c != '\t') || ('\u{202a}'..='\u{202e}').contains(&c))
+}
+
+#[test]
+fn names_from_files_do_not_steer_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "tiny\u{1b}]0;owned\u{7}\u{1b}[31m\u{9b}2J\u{202e}gnp";
+    Tiny::new("llama").with("general.name", name).write(dir.path(), "tiny.gguf");
+    let info = tiller(dir.path(), &["info", "tiny.gguf"]);
+    assert!(info.status.success() && !steers(&info.stdout), "{}", text(&info.stdout).escape_debug());
+    assert!(text(&info.stdout).contains("\\u{1b}]0;owned"), "{}", text(&info.stdout));
+    let json = tiller(dir.path(), &["info", "tiny.gguf", "--json"]);
+    assert!(!steers(&json.stdout) && lines(&json)[0].to_string().contains(&*Value::from(name).to_string()));
+
+    let label = format!("{{\"feature\":3,\"label\":{},\"words\":[[\"war\u{9b}\",0.5]]}}\n", Value::from(name));
+    std::fs::write(dir.path().join("e.jsonl"), label).unwrap();
+    let found = tiller(dir.path(), &["find", "e.jsonl", "--label", "owned"]);
+    assert!(found.status.success() && !steers(&found.stdout), "{}", text(&found.stdout).escape_debug());
+    let found = tiller(dir.path(), &["find", "e.jsonl", "--label", "owned", "--json"]);
+    assert!(!steers(&found.stdout) && lines(&found)[0]["label"] == *name);
+
+    for args in [&["info", "no\u{1b}[2Jfile"][..], &["plan", "--words", "w", "--rank", "\u{1b}c"], &["--\u{1b}[1m"]] {
+        let failed = tiller(dir.path(), args);
+        assert!(!failed.status.success() && !steers(&failed.stderr), "{}", text(&failed.stderr).escape_debug());
+    }
+}
