@@ -2,7 +2,7 @@
 //!
 //! The parent runs itself as a child with 4 GB of address space; the child opens one mutated model after the other,
 //! generates a few tokens, and says before and after each which one it is. If a signal ends the child, the parent knows
-//! the culprit and goes on behind it. TILLER_MUTATIONS sets how many mutations are tried, of some 85,000 that there are;
+//! the culprit and goes on behind it. TILLER_MUTATIONS sets how many mutations are tried, of some 100,000 that there are;
 //! each number always means the same ones.
 #![cfg(all(feature = "engine", target_os = "linux"))]
 
@@ -131,23 +131,25 @@ fn one_after_the_other() {
 }
 
 fn try_one(path: &Path) -> &'static str {
-    let model = match Model::open(path) {
-        Ok(model) => model,
-        Err(_) => return "refused by the reader",
-    };
-    if model.check_limits().is_err() {
-        return "refused by the limits";
-    }
     let options = Options { threads: 1, context: 64, batch: 32, ..Options::default() };
     let mut engine = match Engine::open(path, &options) {
         Ok(engine) => engine,
-        Err(error) if error.message().contains("llama.cpp cannot") => return "refused by llama.cpp",
-        Err(_) if model.is_encoder().unwrap_or(false) => return "refused as an encoder",
-        Err(_) => return "refused by the engine",
+        Err(error) => return by_whom(path, &error),
     };
     let request = Generate { max_tokens: 3, ignore_end: true, ..Generate::default() };
     match engine.generate("on the area Zq!", &request, &mut |_| true) {
         Ok(_) => "ran",
         Err(_) => "an error in decoding",
+    }
+}
+
+/// Which check refused the file.
+fn by_whom(path: &Path, error: &tiller::Error) -> &'static str {
+    let Ok(model) = Model::open(path) else { return "refused by the reader" };
+    match model.check_limits() {
+        Err(_) => "refused by the limits",
+        Ok(()) if error.message().contains("llama.cpp cannot") => "refused by llama.cpp",
+        Ok(()) if model.is_encoder().unwrap_or(false) => "refused as an encoder",
+        Ok(()) => "refused by the engine",
     }
 }

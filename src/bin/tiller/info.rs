@@ -60,7 +60,8 @@ impl Facts {
         let Self(facts, refused) = self;
         let known = facts.into_iter().filter(|(_, value)| !value.is_null() && value != "");
         if out.json() {
-            out.object(&known.map(|(k, v)| (k.replace(' ', "_"), v)).collect::<Map<_, _>>())?;
+            let why = refused.as_ref().map(|error| ("refused", json!(error.message())));
+            out.object(&known.chain(why).map(|(k, v)| (k.replace(' ', "_"), v)).collect::<Map<_, _>>())?;
             return refused.map_or(Ok(()), Err);
         }
         let text = |value: Value| match value {
@@ -209,7 +210,6 @@ fn model(path: &Path) -> Result<Facts> {
     facts.add("bytes", n_bytes);
     facts.add("fingerprint", model.fingerprint());
     facts.1 = model.check_limits().err();
-    facts.add("refused", facts.1.as_ref().map(|error| error.message().to_owned()));
     Ok(facts)
 }
 
