@@ -201,6 +201,12 @@ fn what_was_not_done_as_asked_is_said() {
         assert!(said.contains("9 layers asked for on a GPU"), "{said}");
     }
     assert_eq!(Engine::open(&path, &options()).unwrap().notes(), &[] as &[String]);
+    // The command passes it on.
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tiller"));
+    command.arg("run").arg(&path).args(["--prompt", "on the area", "--max-tokens", "2"]);
+    let output = command.arg("--threads").arg((4 * processors).to_string()).output().expect("the command runs");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(err.contains(&format!("note: {} threads asked for", 4 * processors)), "{err}");
 }
 
 #[test]
