@@ -2,8 +2,8 @@
 //!
 //! The parent runs itself as a child with 4 GB of address space; the child opens one mutated model after the other,
 //! generates a few tokens, and says before and after each which one it is. If a signal ends the child, the parent knows
-//! the culprit and goes on behind it. TILLER_MUTATIONS sets how many mutations are tried, of some 100,000 that there are;
-//! each number always means the same ones.
+//! the culprit and goes on behind it. TILLER_MUTATIONS sets how many mutations are tried, of some 100,000 that there
+//! are; each number always means the same ones.
 #![cfg(all(feature = "engine", target_os = "linux"))]
 
 mod support;

@@ -219,8 +219,8 @@ impl Tiny {
     fn sentence_piece(&mut self) {
         let mut tokens = vec![("<unk>".to_owned(), 0.0, 2), ("<s>".to_owned(), 0.0, 3), ("</s>".to_owned(), 0.0, 3)];
         tokens.extend((0..=255).map(|b| (format!("<0x{b:02X}>"), 0.0, 6)));
-        let pieces = PIECES.iter().chain(&[" ", "▁", "t", "h", "e", "o", "n", "a"]);
-        tokens.extend(pieces.enumerate().map(|(i, p)| (p.replace(' ', "▁"), -(i as f32), 1)).filter(|t| t.0 != "▁"));
+        let pieces = PIECES.iter().chain(&["t", "h", "e", "o", "n", "a"]);
+        tokens.extend(pieces.enumerate().map(|(i, p)| (p.replace(' ', "▁"), -(i as f32), 1)));
         tokens.push(("▁".to_owned(), -99.0, 1));
         self.vocabulary("llama", &tokens);
         self.set("tokenizer.ggml.bos_token_id", 1u32);

@@ -1,10 +1,10 @@
 //! What llama.cpp may be given: [`check`] refuses a model file on which it would abort, divide by zero, read or write
 //! out of bounds, or ask for memory without end.
 //!
-//! llama.cpp trusts the keys of a file: it asserts on some, divides by others and sizes its buffers by the rest. What it
-//! checks by itself (a missing tensor, a shape that contradicts the keys) is left to it. [`LIMITS`](table::LIMITS) holds
-//! the limits of single keys, each with its reason; the rest is what depends on several. The limits are wide: a model
-//! that llama.cpp runs passes. Cost: the vocabulary is hashed once, 20 ms for 262,144 tokens.
+//! llama.cpp trusts the keys of a file: it asserts on some, divides by others and sizes its buffers by the rest. What
+//! it checks by itself (a missing tensor, a shape that contradicts the keys) is left to it. [`LIMITS`](table::LIMITS)
+//! holds the limits of single keys, each with its reason; the rest is what depends on several. The limits are wide: a
+//! model that llama.cpp runs passes. Cost: the vocabulary is hashed once, 20 ms for 262,144 tokens.
 
 mod table;
 mod tensors;
@@ -279,7 +279,7 @@ fn counts(value: &Value) -> Option<Vec<u32>> {
         Value::U32(v) => Some(vec![*v]),
         Value::Array(list) => match list.kind() {
             ValueType::U32 => list.to_vec::<u32>(),
-            // Some converters write counts as signed numbers; a negative one is beyond every limit, as it is for llama.cpp.
+            // Some converters write signed numbers; a negative one is beyond every limit, as it is for llama.cpp.
             ValueType::I32 => Some(list.to_vec::<i32>()?.into_iter().map(|v| v as u32).collect()),
             ValueType::U64 => {
                 Some(list.to_vec::<u64>()?.into_iter().map(|v| u32::try_from(v).unwrap_or(u32::MAX)).collect())

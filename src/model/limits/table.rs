@@ -1,5 +1,5 @@
-//! The limits of single keys, each with its reason. Sizes are bounded where llama.cpp multiplies or allocates by them, far
-//! above what any model has; the rest is what llama.cpp asserts.
+//! The limits of single keys, each with its reason. Sizes are bounded where llama.cpp multiplies or allocates by them,
+//! far above what any model has; the rest is what llama.cpp asserts.
 
 /// What the values of some keys may be.
 pub(super) struct Limit {

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::file::gguf::{Array, Value, ValueType};
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
-/// llama.cpp puts the tokens of some tokenizers into a tree, one call deep for each byte. The longest tokens that are met
-/// have some hundred bytes.
+/// llama.cpp puts the tokens of some tokenizers into a tree, one call deep for each byte. The longest tokens that are
+/// met have some hundred bytes.
 const LONGEST: usize = 1024;
 
 impl Checked<'_> {
@@ -73,8 +73,9 @@ impl Checked<'_> {
             }
             if let Some(first) = seen.insert(text, i) {
                 let text = String::from_utf8_lossy(text);
+                let why = "llama.cpp keeps tokens by their text and asserts it";
                 let what = format_args!(
-                    "key \"{TOKENS}\": expected every token once, found {text:?} as {first} and as {i} (llama.cpp keeps tokens by their text and asserts it)"
+                    "key \"{TOKENS}\": expected every token once, found {text:?} as {first} and as {i} ({why})"
                 );
                 let hint = format!("convert the model again with another text for token {i}, such as \"[UNUSED_{i}]\"");
                 return Err(Error::format(self.model.gguf().path(), what).hinted(hint));
@@ -83,7 +84,7 @@ impl Checked<'_> {
         Ok(seen)
     }
 
-    /// llama.cpp reads the byte out of such a token's text, `<0x0A>`, and aborts where the tokenizer has no such tokens.
+    /// llama.cpp reads the byte out of such a token's text, `<0x0A>`, and aborts where the tokenizer has none.
     fn byte_tokens(&self, tokenizer: &str, tokens: &Array, kinds: Option<&Array>) -> Result<()> {
         const BYTE: i32 = 6;
         let Some(kinds) = kinds.filter(|_| !matches!(tokenizer, "rwkv" | "plamo2")) else { return Ok(()) };
