@@ -130,6 +130,35 @@ fn a_budget_of_tokens_is_kept_inside_one_long_document() {
     assert!((900..1064).contains(&rows), "{rows}: {}", text(&train.stderr));
 }
 
+/// Ctrl-C keeps the rows so far and says how to go on, and going on works.
+#[test]
+#[cfg(unix)]
+fn ctrl_c_keeps_rows_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny(dir.path());
+    // So much text that the harvest cannot end by itself before the signal comes.
+    std::fs::write(dir.path().join("long.txt"), "in the sea ".repeat(300_000)).unwrap();
+    let args = ["harvest", "tiny.gguf", "--text", "long.txt", "--layer", "0", "--out", "rows", "--threads", "1"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tiller"));
+    command.args(args).current_dir(dir.path()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    while !dir.path().join("rows").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let told = text(&ended.stderr);
+    assert!(killed.success() && ended.status.code() == Some(1), "{told}");
+    assert!(told.contains("hint: the rows so far are kept") && told.contains("--resume"), "{told}");
+    let meta = std::fs::read_to_string(dir.path().join("rows/meta.json")).unwrap();
+    let before = serde_json::from_str::<Value>(&meta).unwrap()["n_rows"].as_u64().unwrap();
+    let wanted = (before + 700).to_string();
+    let on = tiller(dir.path(), &[&args[..], &["--resume", "--max-tokens", &wanted, "--json"]].concat());
+    let made = &lines(&on)[0];
+    assert!(made["rows"].as_u64().unwrap() >= before + 700, "{made}");
+    assert_eq!(made["rows"].as_u64().unwrap() - made["tokens"].as_u64().unwrap(), before, "no row is computed twice");
+}
+
 /// Whether a terminal would take a character of `bytes` as a command.
 fn steers(bytes: &[u8]) -> bool {
     text(bytes).chars().any(|c| (c.is_control() && c != '\n' && c != '\t') || ('\u{202a}'..='\u{202e}').contains(&c))

@@ -8,7 +8,7 @@ use tiller::engine::documents;
 use tiller::{Error, Kind, Result};
 
 use crate::fetch;
-use crate::open::Machine;
+use crate::open::{Machine, Strict, Texts};
 use crate::output::{Out, when_cancelled};
 
 /// Make a model steerable on this machine: find the layer, train, explain and test a dictionary
@@ -39,13 +39,15 @@ pub(crate) struct Args {
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
+    strict: Strict,
+    #[command(flatten)]
     machine: Machine,
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let text = match (args.own_text, args.text.is_empty()) {
         (true, _) => Vec::new(),
-        (false, false) => documents(&args.text)?,
+        (false, false) => Texts::read(&args.text, args.strict, out)?.usable(&mut |_| Ok(()))?,
         (false, true) => match fetch::training_text(out) {
             Ok(path) => documents(&[path])?,
             Err(error) if error.kind() == Kind::Cancelled => return Err(error),
