@@ -81,7 +81,7 @@ func NewDictionary(parts Parts) (*Dictionary, error) {
 		{len(parts.Stats), parts.NFeatures, "Stats"},
 	} {
 		if x.found != 0 && x.found != x.want {
-			return nil, &Error{EArgument, x.what + " has the wrong length"}
+			return nil, &Error{EArgument, x.what + " has the wrong length", ""}
 		}
 	}
 	// The struct lives in C, because it holds pointers: to C's memory, copied here for the call.

@@ -113,7 +113,7 @@ func TrainMany(
 	rows []*Activations, recipes []string, threads int, checkpoints []string, progress Progress,
 ) ([]*Dictionary, error) {
 	if len(checkpoints) != 0 && len(checkpoints) != len(recipes) {
-		return nil, &Error{EArgument, "TrainMany: expected as many checkpoints as recipes, or none"}
+		return nil, &Error{EArgument, "TrainMany: expected as many checkpoints as recipes, or none", ""}
 	}
 	defer runtime.KeepAlive(rows)
 	list := rowHandles(rows)
