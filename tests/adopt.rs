@@ -1,24 +1,26 @@
 //! An adoption of the real model in the shortest time there is, cancelled on the way: it goes on where it was, ends in time,
 //! and leaves a dictionary that opens, its explanations and a report.
+//!
+//! The time is scripted: each step that the adoption tells of takes as many seconds as the script says, so it does the same
+//! work on a fast machine, a slow one and a busy one.
 
 #![cfg(feature = "engine")]
 
 mod support;
 
+use std::cell::Cell;
 use std::path::Path;
-use std::time::Instant;
 
 use support::SMOLLM;
 use tiller::Kind;
-use tiller::adopt::{Options, adopt};
+use tiller::adopt::{Adopted, Options, adopt_by};
 use tiller::dictionary::Dictionary;
 use tiller::engine::Document;
 use tiller::explain::Explanations;
-use tiller::progress::silent;
 
 const MINUTES: f64 = 3.0;
 /// When the first call is cancelled, in seconds.
-const CANCELLED: u64 = 50;
+const CANCELLED: f64 = 50.0;
 
 /// Text that is there: what this library says of itself.
 fn text() -> Vec<Document> {
@@ -45,33 +47,72 @@ fn text() -> Vec<Document> {
     all
 }
 
+/// A machine of a known speed.
+struct Machine {
+    now: Cell<f64>,
+    /// How much longer than usual everything takes.
+    busy: f64,
+}
+
+impl Machine {
+    /// Seconds that a step of some work takes: a batch of 512 tokens, a batch of training rows, a strength that is tried.
+    fn step(&self, what: &str) -> f64 {
+        let seconds = match what {
+            what if what.contains("training") => 0.1,
+            what if what.contains("explaining") => 0.05,
+            what if what.contains("steering") => 0.5,
+            what if what.contains("self-test") => 0.2,
+            _ => 1.5,
+        };
+        seconds * self.busy
+    }
+
+    /// Adopts, and is asked to stop at a second; what was done, in order.
+    fn adopt(&self, directory: &Path, options: &Options, stop: f64) -> (tiller::Result<Adopted>, Vec<String>) {
+        let model = support::model(SMOLLM).expect("the model");
+        let mut done: Vec<String> = Vec::new();
+        let made = adopt_by(&|| self.now.get(), &model, directory, options, &mut |step| {
+            self.now.set(self.now.get() + self.step(step.note));
+            let what = step.note.trim_end_matches(|c: char| !c.is_alphabetic());
+            if done.last().is_none_or(|last| last != what) {
+                done.push(what.to_owned());
+            }
+            (step.done as f64) < stop
+        });
+        (made, done)
+    }
+}
+
 #[test]
 fn a_cancelled_adoption_goes_on_and_ends_in_time() {
-    let Some(model) = support::model(SMOLLM) else { return };
+    let Some(_) = support::model(SMOLLM) else { return };
     let _turn = support::turn();
     let dir = tempfile::tempdir().unwrap();
-    let mut options = Options { minutes: MINUTES, text: text(), layers: vec![14, 19], ..Options::new().unwrap() };
+    let (text, layers, threads) = (text(), vec![4, 9], support::THREADS);
+    let mut options = Options { minutes: MINUTES, text, layers, threads, ..Options::new().unwrap() };
     options.suite.concepts.truncate(2);
     options.suite.prompts.truncate(6);
     options.suite.search_prompts.truncate(3);
 
-    let start = Instant::now();
-    let error = adopt(&model, dir.path(), &options, &mut |step| step.done < CANCELLED).unwrap_err();
-    assert_eq!(error.kind(), Kind::Cancelled, "{error}");
+    let machine = Machine { now: Cell::new(1e6), busy: 1.0 };
+    let (stopped, first) = machine.adopt(dir.path(), &options, CANCELLED);
+    let before = machine.now.get() - 1e6;
+    println!("{before:.1} s: {first:?}");
+    assert_eq!(stopped.unwrap_err().kind(), Kind::Cancelled);
     let others = Options { features: 512, ..options.clone() };
-    let error = adopt(&model, dir.path(), &others, &mut silent).unwrap_err();
-    assert_eq!(error.kind(), Kind::Mismatch, "{error}");
+    let (refused, _) = machine.adopt(dir.path(), &others, f64::INFINITY);
+    assert_eq!(refused.unwrap_err().kind(), Kind::Mismatch);
 
-    let mut began = None;
-    let made = adopt(&model, dir.path(), &options, &mut |step| {
-        began.get_or_insert(step.done);
-        true
-    })
-    .unwrap();
-    let seconds = start.elapsed().as_secs_f64();
-    println!("{seconds:.0} s: block {}, {:?}", made.layer, made.tested);
-    assert!(began >= Some(CANCELLED), "the clock went on: {began:?}");
-    assert!(seconds < 1.2 * 60.0 * MINUTES && made.seconds < 1.2 * 60.0 * MINUTES, "{seconds} {}", made.seconds);
+    // Much later, on a machine that has become busy: there is time for half of it.
+    let machine = Machine { now: Cell::new(5e6), busy: 2.0 };
+    let (made, second) = machine.adopt(dir.path(), &options, f64::INFINITY);
+    let (made, seconds) = (made.unwrap(), machine.now.get() - 5e6);
+    println!("{seconds:.1} s more, {:.1} in all: {second:?}", made.seconds);
+    println!("block {}, {:?}, {:?}", made.layer, made.tried, made.tested);
+    assert!((made.seconds - before - seconds).abs() < 1e-3, "the clock went on: {before} {seconds} {}", made.seconds);
+    assert!((0.5..1.15).contains(&(made.seconds / (60.0 * MINUTES))), "{}", made.seconds);
+    let begun = |work: &str| second.iter().any(|what| what == work);
+    assert!(begun("rows of the chosen layer") && !begun("layer 4: training"), "what is done is kept: {second:?}");
 
     // Both layers were tried alike, and the better one was taken.
     assert_eq!(made.tried.iter().map(|tried| tried.layer).collect::<Vec<_>>(), options.layers);
@@ -94,9 +135,10 @@ fn a_cancelled_adoption_goes_on_and_ends_in_time() {
     assert!(report.contains(&format!("Why block {}", made.layer)), "{report}");
 
     // What is finished is not begun again.
-    let (start, before) = (Instant::now(), std::fs::read(&made.dictionary).unwrap());
-    let again = adopt(&model, dir.path(), &options, &mut silent).unwrap();
-    assert!(start.elapsed().as_secs() < 10 && again.layer == made.layer);
+    let before = std::fs::read(&made.dictionary).unwrap();
+    let (again, done) = machine.adopt(dir.path(), &options, f64::INFINITY);
+    let again = again.unwrap();
+    assert!(done.is_empty() && again.layer == made.layer, "{done:?}");
     assert!(std::fs::read(&again.dictionary).unwrap() == before);
     let work: Vec<_> = dir.path().join("work").read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(work, ["state.json"], "only what a later call needs is kept");

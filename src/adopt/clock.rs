@@ -1,25 +1,35 @@
 //! The time that an adoption has, over all calls.
-
-use std::time::Instant;
+//!
+//! Who calls says what a second is ([`adopt_by`](super::adopt_by)): every share of the time and every speed is measured by
+//! that one clock, so a script can stand in for the machine.
 
 use crate::error::{Kind, Result};
 use crate::progress::{Progress, Step};
 
 /// A clock that goes on where an earlier call's stopped.
-pub(super) struct Clock {
-    started: Instant,
+pub(super) struct Clock<'c> {
+    seconds: &'c dyn Fn() -> f64,
+    started: f64,
     before: f64,
     total: f64,
 }
 
-impl Clock {
-    pub(super) fn new(total: f64, before: f64) -> Self {
-        Self { started: Instant::now(), before, total }
+impl<'c> Clock<'c> {
+    /// `seconds` tells how many have passed since some moment.
+    pub(super) fn new(seconds: &'c dyn Fn() -> f64, total: f64, before: f64) -> Self {
+        Self { seconds, started: seconds(), before, total }
     }
 
     /// Seconds, earlier calls included.
     pub(super) fn elapsed(&self) -> f64 {
-        self.before + self.started.elapsed().as_secs_f64()
+        self.before + (self.seconds)() - self.started
+    }
+
+    /// What `work` makes, and the seconds that it took; more than none, so that speeds are finite.
+    pub(super) fn timed<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+        let begin = self.elapsed();
+        let made = work()?;
+        Ok((made, (self.elapsed() - begin).max(1e-9)))
     }
 
     /// Seconds until `share` of the time has passed; not below 0.
@@ -59,5 +69,63 @@ impl Clock {
         };
         let note = format!("{what}{share} {}", inner.note);
         progress(Step { done: self.elapsed() as u64, total: self.total as u64, note: note.trim_end() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::error::Error;
+    use crate::progress::{report, silent};
+
+    #[test]
+    fn every_second_comes_from_the_clock_that_was_given() {
+        let now = Cell::new(1000.0);
+        let seconds = || now.get();
+        let clock = Clock::new(&seconds, 200.0, 30.0);
+        assert_eq!((clock.elapsed(), clock.until(0.5)), (30.0, 70.0), "an earlier call's seconds count");
+        let made = clock.timed(|| {
+            now.set(now.get() + 5.0);
+            Ok(7)
+        });
+        assert_eq!(made.unwrap(), (7, 5.0));
+        assert!(clock.timed(|| Ok(())).unwrap().1 > 0.0);
+        assert_eq!((clock.elapsed(), clock.until(0.1)), (35.0, 0.0), "not below 0");
+        let mut told = (0, 0, String::new());
+        clock.tell(
+            &mut |step| {
+                told = (step.done, step.total, step.note.to_owned());
+                true
+            },
+            "rows:",
+            Step { done: 1, total: 4, note: "" },
+        );
+        assert_eq!(told, (35, 200, "rows: 25 %".to_owned()));
+    }
+
+    #[test]
+    fn work_is_broken_off_when_its_time_has_passed_and_only_then() {
+        let now = Cell::new(0.0);
+        let seconds = || now.get();
+        let clock = Clock::new(&seconds, 100.0, 0.0);
+        let steps = |n: u64, each: f64| {
+            let now = &now;
+            move |progress: &mut Progress<'_>| -> Result<u64> {
+                for i in 0..n {
+                    now.set(now.get() + each);
+                    report(progress, i, n, "")?;
+                }
+                Ok(n)
+            }
+        };
+        assert_eq!(clock.in_time(0.5, "short", &mut silent, steps(4, 10.0)).unwrap(), Some(4));
+        assert_eq!(clock.in_time(0.5, "long", &mut silent, steps(4, 10.0)).unwrap(), None, "at second 50");
+        assert_eq!(now.get(), 50.0);
+        let refused = clock.in_time(0.9, "refused", &mut |_| false, steps(4, 1.0));
+        assert_eq!(refused.unwrap_err().kind(), Kind::Cancelled, "the caller's word is not lateness");
+        let failed = clock.in_time(0.9, "failed", &mut silent, |_| Err::<(), _>(Error::numeric("x")));
+        assert_eq!(failed.unwrap_err().kind(), Kind::Numeric);
     }
 }

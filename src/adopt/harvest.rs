@@ -6,7 +6,7 @@ use super::Job;
 use super::state::Speed;
 use super::text::Text;
 use crate::activations::{Activations, RowType};
-use crate::engine::{Engine, Harvest, Options, requantize};
+use crate::engine::{Document, Engine, Harvest, Options, requantize};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -34,7 +34,12 @@ impl Job<'_> {
 
     /// Measures how fast rows come, of the model and of a copy.
     pub(super) fn speed(&mut self, text: &Text, progress: &mut Progress<'_>) -> Result<()> {
-        if self.state.speed.is_some() {
+        if let Some(speed) = self.state.speed.clone() {
+            // Between two calls the machine may have become busier.
+            if self.state.main_tokens == 0 {
+                let (tokens, _) = self.probe(speed.run_as.as_deref(), text, progress)?;
+                self.state.speed = Some(Speed { tokens, ..speed });
+            }
             return Ok(());
         }
         let (tokens, largest) = self.probe(None, text, progress)?;
@@ -67,10 +72,8 @@ impl Job<'_> {
         let _ = std::fs::remove_dir_all(&place);
         let speed = Speed { run_as: run_as.map(str::to_owned), rows: RowType::F32, ..Speed::default() };
         let harvest = Harvest { max_tokens: PROBE, ..self.harvest(&speed, &self.state.settings.layers) };
-        let mut engine = self.engine(run_as)?;
-        let made = engine.harvest(&text.train, &place, &harvest, &mut |step| {
-            self.clock.tell(progress, "measuring the model's speed", step)
-        })?;
+        let (_, tokens_per_second) =
+            self.rows(&speed, &text.train, &place, &harvest, "measuring the model's speed", progress)?;
         let mut largest = 0f32;
         for rows in self.harvested(&place, &harvest.layers)? {
             let mut row = vec![0.0; rows.d_model()];
@@ -80,7 +83,24 @@ impl Job<'_> {
             }
         }
         let _ = std::fs::remove_dir_all(&place);
-        Ok((made.n_tokens as f64 / made.seconds.max(1e-9), largest))
+        Ok((tokens_per_second, largest))
+    }
+
+    /// Harvests `text` into `place`: the tokens that were computed, and how many a second.
+    fn rows(
+        &self,
+        speed: &Speed,
+        text: &[Document],
+        place: &Path,
+        harvest: &Harvest,
+        what: &str,
+        progress: &mut Progress<'_>,
+    ) -> Result<(u64, f64)> {
+        let mut engine = self.engine(speed.run_as.as_deref())?;
+        let (made, seconds) = self
+            .clock
+            .timed(|| engine.harvest(text, place, harvest, &mut |step| self.clock.tell(progress, what, step)))?;
+        Ok((made.n_tokens, made.n_tokens as f64 / seconds))
     }
 
     /// What a harvest of `layers` left in `place`.
@@ -116,8 +136,12 @@ impl Job<'_> {
         let place = self.work.join("trial");
         let harvest = Harvest { max_tokens: self.state.trial_tokens, ..self.harvest(&speed, &layers) };
         let part = text.train.get(..text.train.len() / TRIAL_TEXT).unwrap_or_default();
-        self.engine(speed.run_as.as_deref())?
-            .harvest(part, &place, &harvest, &mut |step| self.clock.tell(progress, "rows of a few layers:", step))?;
+        let (n_tokens, tokens) = self.rows(&speed, part, &place, &harvest, "rows of a few layers:", progress)?;
+        // More tokens tell it better.
+        if n_tokens >= PROBE {
+            self.state.speed = Some(Speed { tokens, ..speed });
+            self.save()?;
+        }
         self.harvested(&place, &layers)
     }
 
@@ -135,9 +159,7 @@ impl Job<'_> {
         let place = self.work.join("rows");
         let harvest = Harvest { max_tokens: self.state.main_tokens, ..self.harvest(&speed, &[layer]) };
         let part = text.train.get(text.train.len() / TRIAL_TEXT..).unwrap_or_default();
-        self.engine(speed.run_as.as_deref())?.harvest(part, &place, &harvest, &mut |step| {
-            self.clock.tell(progress, "rows of the chosen layer:", step)
-        })?;
+        self.rows(&speed, part, &place, &harvest, "rows of the chosen layer:", progress)?;
         Activations::open(&place)
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::state::Tried;
 use super::text::Text;
@@ -140,13 +139,12 @@ impl Job<'_> {
 
     /// A small dictionary for a layer.
     fn prepare(&self, layer: usize, rows: &Activations, progress: &mut Progress<'_>) -> Result<Tried> {
-        let started = Instant::now();
         let shape = train::Options { n_features: FEATURES, epochs: 2, ..self.training() };
         let what = format!("layer {layer}: training");
         let table = Rows::from_activations(&[rows])?;
-        let dictionary = fit(&table, &shape, None, &mut |step| self.clock.tell(progress, &what, step))?;
-        let seen = 2.0 * table.len() as f64;
-        let train_rows_per_second = seen / started.elapsed().as_secs_f64();
+        let (dictionary, seconds) =
+            self.clock.timed(|| fit(&table, &shape, None, &mut |step| self.clock.tell(progress, &what, step)))?;
+        let train_rows_per_second = 2.0 * table.len() as f64 / seconds;
         let options = quality::Options { threads: self.threads(), max_rows: 8192, ..quality::Options::default() };
         let fvu = quality::quality(rows, &dictionary, &options, &mut crate::progress::silent)?.fvu;
         let dictionary = dictionary.without_dead()?;

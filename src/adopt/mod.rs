@@ -25,6 +25,7 @@ mod state;
 mod text;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::engine::Document;
 use crate::error::{Error, Result};
@@ -101,7 +102,7 @@ struct Job<'a> {
     directory: &'a Path,
     work: PathBuf,
     options: &'a Options,
-    clock: Clock,
+    clock: Clock<'a>,
     state: State,
 }
 
@@ -115,6 +116,22 @@ struct Job<'a> {
 /// [`Mismatch`](crate::Kind::Mismatch) if `directory` holds an adoption of another model or with other options;
 /// [`Cancelled`](crate::Kind::Cancelled); what harvesting, training and steering return.
 pub fn adopt(model: &Path, directory: &Path, options: &Options, progress: &mut Progress<'_>) -> Result<Adopted> {
+    let started = Instant::now();
+    adopt_by(&|| started.elapsed().as_secs_f64(), model, directory, options, progress)
+}
+
+/// As [`adopt`], by the clock `seconds`, which tells how many have passed since some moment: the time that is left and the
+/// speeds that sizes are chosen by are measured with it alone.
+///
+/// # Errors
+/// As [`adopt`].
+pub fn adopt_by(
+    seconds: &dyn Fn() -> f64,
+    model: &Path,
+    directory: &Path,
+    options: &Options,
+    progress: &mut Progress<'_>,
+) -> Result<Adopted> {
     if !(options.minutes >= 3.0 && options.minutes.is_finite()) {
         return Err(Error::argument(format!("adopt: expected 3 minutes or more, found {}", options.minutes)));
     }
@@ -133,7 +150,7 @@ pub fn adopt(model: &Path, directory: &Path, options: &Options, progress: &mut P
         text: text::identity(&options.text),
     };
     let state = State::open(&work, settings)?;
-    let clock = Clock::new(options.minutes * 60.0, state.spent);
+    let clock = Clock::new(seconds, options.minutes * 60.0, state.spent);
     let mut job = Job { path: model, model: opened, directory, work, options, clock, state };
     let made = job.run(progress);
     job.save()?;
