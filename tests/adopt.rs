@@ -19,8 +19,6 @@ use tiller::engine::Document;
 use tiller::explain::Explanations;
 
 const MINUTES: f64 = 3.0;
-/// When the first call is cancelled, in seconds.
-const CANCELLED: f64 = 50.0;
 
 /// Text that is there: what this library says of itself.
 fn text() -> Vec<Document> {
@@ -62,22 +60,23 @@ impl Machine {
             what if what.contains("explaining") => 0.05,
             what if what.contains("steering") => 0.5,
             what if what.contains("self-test") => 0.2,
-            _ => 1.5,
+            _ => 1.0,
         };
         seconds * self.busy
     }
 
-    /// Adopts, and is asked to stop at a second; what was done, in order.
-    fn adopt(&self, directory: &Path, options: &Options, stop: f64) -> (tiller::Result<Adopted>, Vec<String>) {
+    /// Adopts until some work begins; what was done, in order.
+    fn adopt(&self, directory: &Path, options: &Options, until: &str) -> (tiller::Result<Adopted>, Vec<String>) {
         let model = support::model(SMOLLM).expect("the model");
         let mut done: Vec<String> = Vec::new();
         let made = adopt_by(&|| self.now.get(), &model, directory, options, &mut |step| {
             self.now.set(self.now.get() + self.step(step.note));
-            let what = step.note.trim_end_matches(|c: char| !c.is_alphabetic());
+            let what = step.note.split(" %").next().unwrap_or_default();
+            let what = what.trim_end_matches(|c: char| !c.is_alphabetic());
             if done.last().is_none_or(|last| last != what) {
                 done.push(what.to_owned());
             }
-            (step.done as f64) < stop
+            until.is_empty() || what != until
         });
         (made, done)
     }
@@ -95,17 +94,17 @@ fn a_cancelled_adoption_goes_on_and_ends_in_time() {
     options.suite.search_prompts.truncate(3);
 
     let machine = Machine { now: Cell::new(1e6), busy: 1.0 };
-    let (stopped, first) = machine.adopt(dir.path(), &options, CANCELLED);
+    let (stopped, first) = machine.adopt(dir.path(), &options, "layer 9: training");
     let before = machine.now.get() - 1e6;
     println!("{before:.1} s: {first:?}");
     assert_eq!(stopped.unwrap_err().kind(), Kind::Cancelled);
     let others = Options { features: 512, ..options.clone() };
-    let (refused, _) = machine.adopt(dir.path(), &others, f64::INFINITY);
+    let (refused, _) = machine.adopt(dir.path(), &others, "");
     assert_eq!(refused.unwrap_err().kind(), Kind::Mismatch);
 
     // Much later, on a machine that has become busy: there is time for half of it.
     let machine = Machine { now: Cell::new(5e6), busy: 2.0 };
-    let (made, second) = machine.adopt(dir.path(), &options, f64::INFINITY);
+    let (made, second) = machine.adopt(dir.path(), &options, "");
     let (made, seconds) = (made.unwrap(), machine.now.get() - 5e6);
     println!("{seconds:.1} s more, {:.1} in all: {second:?}", made.seconds);
     println!("block {}, {:?}, {:?}", made.layer, made.tried, made.tested);
@@ -136,7 +135,7 @@ fn a_cancelled_adoption_goes_on_and_ends_in_time() {
 
     // What is finished is not begun again.
     let before = std::fs::read(&made.dictionary).unwrap();
-    let (again, done) = machine.adopt(dir.path(), &options, f64::INFINITY);
+    let (again, done) = machine.adopt(dir.path(), &options, "");
     let again = again.unwrap();
     assert!(done.is_empty() && again.layer == made.layer, "{done:?}");
     assert!(std::fs::read(&again.dictionary).unwrap() == before);

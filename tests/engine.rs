@@ -1,4 +1,5 @@
-//! The engine on real models. See `tests/support` for where they come from.
+//! The engine on real models. See `tests/support` for where they come from, and `agree` there for what two runs of one thing
+//! have in common.
 #![cfg(feature = "engine")]
 
 mod support;
@@ -7,10 +8,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use support::agree::{self, distance};
 use tiller::Kind;
 use tiller::activations::{Activations, RowType};
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use tiller::engine::{Document, Engine, Generate, Harvest, Message, Options, Stop, requantize};
+use tiller::eval::concepts::Effect;
 use tiller::eval::expected::Expectation;
 use tiller::eval::output::{self, Output};
 use tiller::explain::Match;
@@ -27,7 +30,8 @@ fn models() -> Vec<PathBuf> {
 }
 
 fn open(path: &Path, hook: bool) -> Engine {
-    let options = Options { context: 512, batch: 128, threads: 2, sequences: 4, hook, ..Options::default() };
+    let options =
+        Options { context: 512, batch: 128, threads: support::THREADS, sequences: 4, hook, ..Options::default() };
     Engine::open(path, &options).unwrap()
 }
 
@@ -46,28 +50,50 @@ fn push(engine: &Engine, layer: usize, size: f32, route: Route) -> Arc<Compiled>
     Arc::new(Plan::new([rule]).compile(&[], engine.n_layer(), engine.d_model(), route).unwrap())
 }
 
-/// ‖a − b‖ / ‖b‖.
-fn distance(a: &[f32], b: &[f32]) -> f64 {
-    let square = |x: f64| x * x;
-    let diff: f64 = a.iter().zip(b).map(|(&a, &b)| square(f64::from(a) - f64::from(b))).sum();
-    (diff / b.iter().map(|&b| square(f64::from(b))).sum::<f64>()).sqrt()
+/// The size of a push that moves the logits by far more than [`agree::TEXT`]: Gemma's residual stream is far larger.
+fn strong(path: &Path) -> f32 {
+    if path.ends_with(support::GEMMA) { 3000.0 } else { 50.0 }
 }
 
+/// The logits of a text that was not changed.
+#[track_caller]
+fn unchanged(found: &[f32], plain: &[f32], what: &str) {
+    let apart = distance(found, plain);
+    assert!(apart < agree::TEXT, "{what}: {apart:.1e}");
+}
+
+/// That it writes nothing, bit for bit, is a test of `hook_attribution.rs`.
 #[test]
-fn a_hook_with_nothing_to_do_changes_no_bit() {
+fn a_hook_with_nothing_to_do_changes_nothing() {
     let _turn = support::turn();
     for path in models() {
         let plain = logits(&mut open(&path, false));
         let mut engine = open(&path, true);
-        assert!(plain == logits(&mut engine), "hook without a plan: {}", path.display());
+        unchanged(&logits(&mut engine), &plain, "hook without a plan");
         let empty = Plan::default().compile(&[], engine.n_layer(), engine.d_model(), Route::Auto).unwrap();
         engine.set_plan(Some(Arc::new(empty))).unwrap();
-        assert!(plain == logits(&mut engine), "empty plan: {}", path.display());
+        unchanged(&logits(&mut engine), &plain, "empty plan");
         // Splitting the graph to look at a row changes nothing either.
         let every = 0..engine.n_layer();
         engine.hook_mut().capture(every).unwrap();
-        assert!(plain == logits(&mut engine), "all layers captured: {}", path.display());
+        unchanged(&logits(&mut engine), &plain, "all layers captured");
+        assert_eq!(engine.finish().unwrap().rows_edited, 0);
     }
+}
+
+/// All other tests compute with one.
+#[test]
+fn two_threads_compute_what_one_does() {
+    let _turn = support::turn();
+    let Some(path) = support::model(support::SMOLLM) else { return };
+    let plain = logits(&mut open(&path, true));
+    let options = Options { context: 512, batch: 128, threads: 2, ..Options::default() };
+    let mut engine = Engine::open(&path, &options).unwrap();
+    let middle = engine.n_layer() / 2;
+    engine.hook_mut().capture([middle]).unwrap();
+    unchanged(&logits(&mut engine), &plain, "two threads");
+    engine.rest();
+    unchanged(&logits(&mut engine), &plain, "two threads that slept");
 }
 
 #[test]
@@ -76,9 +102,8 @@ fn callback_and_control_vector_do_the_same_add() {
     for path in models() {
         let mut engine = open(&path, true);
         let plain = logits(&mut engine);
-        // A hundredth of the row's norm or so; Gemma's residual stream is far larger.
-        let size = if path.ends_with(support::GEMMA) { 100.0 } else { 1.0 };
         for layer in [1, engine.n_layer() / 2, engine.n_layer() - 1] {
+            let size = strong(&path);
             engine.set_plan(Some(push(&engine, layer, size, Route::Callback))).unwrap();
             let callback = logits(&mut engine);
             assert!(engine.finish().unwrap().rows_edited > 0);
@@ -86,10 +111,11 @@ fn callback_and_control_vector_do_the_same_add() {
             let vector = logits(&mut engine);
             assert_eq!(engine.finish().unwrap().rows_seen, 0, "the graph adds by itself");
             let (apart, effect) = (distance(&callback, &vector), distance(&callback, &plain));
-            assert!(apart < 1e-3 && effect > 10.0 * apart, "layer {layer}: {apart:.1e} apart, effect {effect:.1e}");
+            assert!(apart < agree::TEXT, "layer {layer}: {apart:.1e} apart");
+            assert!(effect > 3.0 * agree::TEXT, "layer {layer}: effect {effect:.1e}");
         }
         engine.set_plan(None).unwrap();
-        assert!(plain == logits(&mut engine), "a plan that was taken away leaves nothing behind");
+        unchanged(&logits(&mut engine), &plain, "a plan that was taken away leaves nothing behind");
     }
 }
 
@@ -117,6 +143,7 @@ fn hook_points_are_the_terms_of_the_residual_stream() {
                 for (position, after) in after {
                     let sum: Vec<f32> = before[position].iter().zip(&term[position]).map(|(a, b)| a + b).collect();
                     let apart = distance(&sum, after);
+                    // Within one run: an addition rounds by 6e-8.
                     assert!(apart < 1e-6, "{} layer {layer}: {apart:.1e}", path.display());
                 }
             }
@@ -129,23 +156,33 @@ fn an_edit_of_what_the_mlp_adds_reaches_the_stream() {
     let _turn = support::turn();
     for path in models() {
         let mut engine = open(&path, true);
-        let (layer, size) = (engine.n_layer() / 2, if path.ends_with(support::GEMMA) { 100.0 } else { 1.0 });
+        let layer = engine.n_layer() / 2;
+        let size = strong(&path);
         let direction: Vec<f32> = (0..engine.d_model()).map(|i| size * ((i * 37 % 101) as f32 / 50.0 - 1.0)).collect();
-        let mut rows = |site| {
+        let points = [Site::ResidMid, Site::MlpOut, Site::ResidPost].map(|site| HookPoint::new(site, layer));
+        let mut rows = |steered: bool| {
             let mut rule = Rule::vector(Vector::Values(direction.clone()), Some(layer), Strength::raw(1.0));
-            rule.hook = Some(site);
-            let plan = Plan::new([rule]).compile(&[], engine.n_layer(), engine.d_model(), Route::Callback).unwrap();
+            rule.hook = Some(Site::MlpOut);
+            let plan = Plan::new(steered.then_some(rule));
+            let plan = plan.compile(&[], engine.n_layer(), engine.d_model(), Route::Callback).unwrap();
             engine.set_plan(Some(Arc::new(plan))).unwrap();
-            engine.hook_mut().capture([layer]).unwrap();
+            engine.hook_mut().capture(points).unwrap();
             logits(&mut engine);
-            assert!(engine.finish().unwrap().rows_edited > 0);
-            engine.hook_mut().take_captured(layer).rows
+            assert_eq!(engine.finish().unwrap().rows_edited > 0, steered);
+            points.map(|point| captured(&mut engine, point))
         };
-        // Not the logits: a last bit that differs rounds other 8-bit activations up, and is a percent some layers later.
-        let (stream, mlp, attention) = (rows(Site::ResidPost), rows(Site::MlpOut), rows(Site::AttnOut));
-        assert!(distance(&stream, &mlp) < 1e-6, "{}: {}", path.display(), distance(&stream, &mlp));
-        // Earlier in the block the MLP reads it, too.
-        assert!(distance(&stream, &attention) > 1e-6, "{}: {}", path.display(), distance(&stream, &attention));
+        let ([_, plain, _], [middle, mlp, post]) = (rows(false), rows(true));
+        // Position 0 is not steered.
+        for (position, plain) in plain.iter().filter(|(position, _)| **position > 0) {
+            let added = |to: &[f32], what: &[f32]| to.iter().zip(what).map(|(a, b)| a + b).collect::<Vec<f32>>();
+            let (whole, apart) = (added(plain, &direction), distance(&mlp[position], &added(plain, &direction)));
+            assert!(apart < agree::ROW, "row {position}: {apart:.1e}");
+            let effect = distance(plain, &whole);
+            assert!(effect > 3.0 * agree::ROW, "row {position}: effect {effect:.1e}");
+            // Within one run an addition rounds by 6e-8.
+            let apart = distance(&added(&middle[position], &mlp[position]), &post[position]);
+            assert!(apart < 1e-6, "row {position} of {}: {apart:.1e}", path.display());
+        }
     }
 }
 
@@ -156,14 +193,15 @@ fn layer_0_and_every_row_of_the_last_layer_can_be_steered() {
         let mut engine = open(&path, true);
         let plain = logits(&mut engine);
         for layer in [0, engine.n_layer() - 1] {
-            engine.set_plan(Some(push(&engine, layer, 50.0, Route::Callback))).unwrap();
+            engine.set_plan(Some(push(&engine, layer, strong(&path), Route::Callback))).unwrap();
             let steered = logits(&mut engine);
             let n_tokens = engine.tokenize(TEXT, true).unwrap().len() as u64;
             let report = engine.finish().unwrap();
             // The last token predicts nothing here, so the last block leaves its row out.
             let expected = if layer == 0 { n_tokens } else { n_tokens - 1 };
             assert_eq!((report.rows_edited, report.rows_skipped), (expected, 0), "layer {layer}");
-            assert!(distance(&steered, &plain) > 1e-4);
+            let effect = distance(&steered, &plain);
+            assert!(effect > 3.0 * agree::TEXT, "layer {layer}: effect {effect:.1e}");
         }
     }
 }
@@ -185,6 +223,25 @@ fn t16_every_decoded_token_is_steered() {
     }
 }
 
+/// The same tokens, and about the same rows. Those of most neighbours differ by more.
+fn same_rows(found: &Activations, expected: &Activations) {
+    assert_eq!(found.n_rows(), expected.n_rows());
+    let row = |of: &Activations, i: usize| {
+        let mut row = vec![0.0; of.d_model()];
+        of.row(i, &mut row);
+        row
+    };
+    for i in 0..found.n_rows() {
+        assert_eq!((found.token(i), found.position(i)), (expected.token(i), expected.position(i)));
+        let (found, expected) = (row(found, i), row(expected, i));
+        let apart = distance(&found, &expected);
+        assert!(apart < agree::ROW, "row {i}: {apart:.1e}");
+    }
+    let neighbour = |i: usize| distance(&row(found, i), &row(expected, i - 1));
+    let others = (1..found.n_rows()).filter(|&i| neighbour(i) > agree::ROW).count();
+    assert!(2 * others > found.n_rows(), "the bound tells rows apart: {others} of {}", found.n_rows());
+}
+
 #[test]
 fn early_stop_harvests_the_same_rows() {
     let _turn = support::turn();
@@ -201,9 +258,9 @@ fn early_stop_harvests_the_same_rows() {
         let (early, full) = (harvest("early", true), harvest("full", false));
         assert_eq!(early.n_rows, full.n_rows);
         for layer in &layers {
-            let file = format!("layer-{layer}/rows-00000.safetensors");
-            let read = |name: &str| std::fs::read(dir.path().join(name).join(&file)).unwrap();
-            assert!(read("early") == read("full"), "layer {layer} of {}", path.display());
+            let place = |name: &str| dir.path().join(name).join(format!("layer-{layer}"));
+            let [early, full] = ["early", "full"].map(|name| Activations::open(&place(name)).unwrap());
+            same_rows(&early, &full);
         }
     }
 }
@@ -231,16 +288,8 @@ fn a_harvest_goes_on_where_it_was_cut() {
     drop(kept);
     engine.harvest(&text, &cut, &options(0), &mut silent).unwrap();
     let (whole, cut) = (Activations::open(&whole).unwrap(), Activations::open(&cut).unwrap());
-    assert_eq!(whole.n_rows(), cut.n_rows());
     assert!(cut.meta().complete);
-    let (mut a, mut b) = (vec![0.0; whole.d_model()], vec![0.0; whole.d_model()]);
-    for i in 0..whole.n_rows() {
-        whole.row(i, &mut a);
-        cut.row(i, &mut b);
-        assert_eq!((whole.token(i), whole.position(i)), (cut.token(i), cut.position(i)));
-        // Windows were packed into other batches, so the last bits may differ.
-        assert!(distance(&a, &b) < 1e-2, "row {i}: {}", distance(&a, &b));
-    }
+    same_rows(&cut, &whole);
     let other = engine.harvest(&text[1..], &dir.path().join("cut"), &options(0), &mut silent).unwrap_err();
     assert_eq!(other.kind(), tiller::Kind::Mismatch, "{other}");
 }
@@ -262,12 +311,7 @@ fn a_harvest_may_run_on_a_requantized_copy() {
     };
     let (own, made) = (rows(&path, "own", None).unwrap(), rows(&copy, "made", Some(&path)).unwrap());
     assert_eq!(made.meta().model_fingerprint, own.meta().model_fingerprint);
-    let (mut a, mut b) = (vec![0.0; own.d_model()], vec![0.0; own.d_model()]);
-    for i in 0..own.n_rows() {
-        own.row(i, &mut a);
-        made.row(i, &mut b);
-        assert!(distance(&a, &b) < 0.1, "row {i}: {}", distance(&a, &b));
-    }
+    same_rows(&made, &own);
     let Some(other) = support::model(support::GEMMA) else { return };
     let error = rows(&copy, "other", Some(&other)).err().expect("another model is refused");
     assert!(error.kind() == tiller::Kind::Mismatch && error.message().contains("checkpoint"), "{error}");
@@ -280,7 +324,7 @@ fn plans_change_during_a_generation() {
     let mut engine = open(&path, true);
     let options = Generate { max_tokens: 24, ..Generate::default() };
     let mut run = |switch: usize| {
-        let plan = push(&engine, 15, 6.0, Route::Callback);
+        let plan = push(&engine, 15, strong(&path), Route::Callback);
         let mut generation = engine.begin("The old bridge", &options).unwrap();
         while engine.step(&mut generation).unwrap().is_some() {
             if generation.tokens().len() == switch {
@@ -292,9 +336,11 @@ fn plans_change_during_a_generation() {
         generation.tokens().to_vec()
     };
     let (never, late, early) = (run(usize::MAX), run(12), run(1));
-    assert_eq!(never[..12], late[..12]);
-    assert_ne!(never[12..], late[12..]);
-    assert_ne!(never[1..12], early[1..12]);
+    let prompt = engine.tokenize("The old bridge", true).unwrap();
+    agree::same_choices(&mut engine, &prompt, &never[..12], &late[..12]);
+    // The plan acts from the next token that is read, which is the second one after it was set.
+    assert!(agree::alike(&never, &late) < 16, "{never:?} {late:?}");
+    assert!(agree::alike(&never, &early) < 5, "{never:?} {early:?}");
 }
 
 #[test]
@@ -340,7 +386,8 @@ fn output_scores_keep_the_features_that_make_the_model_say_the_words() {
         let options = Output::default();
         let lifts = output::lifts(&mut engine, &dictionary, &[0, 1, 2, 3], &["war"], &options, &mut silent).unwrap();
         assert!(lifts[1] > 1.0 && lifts[3] < 0.0 && lifts[0] < lifts[1], "{lifts:?}");
-        assert!((lifts[1] - lifts[2]).abs() < 1e-3 * lifts[1], "a push has the length asked for: {lifts:?}");
+        let apart = f64::from(lifts[1] - lifts[2]).abs();
+        assert!(apart < agree::LIKELY, "a push has the length asked for: {lifts:?}");
         let ranked = output::rank(&mut engine, &dictionary, &candidates, &["war"], 3, &options, &mut silent).unwrap();
         assert_eq!(ranked.iter().map(|m| m.feature).filter(|f| [1, 2].contains(f)).count(), 1, "twins are one");
         assert!([1, 2].contains(&ranked[0].feature) && ranked[0].weight == 1.0, "{ranked:?}");
@@ -350,6 +397,12 @@ fn output_scores_keep_the_features_that_make_the_model_say_the_words() {
         let cancelled = output::lifts(&mut engine, &dictionary, &[0], &["war"], &options, &mut |_| false).unwrap_err();
         assert_eq!(cancelled.kind(), Kind::Cancelled);
     }
+}
+
+/// Shares of unlikely words follow their log probabilities, which move more than those of likely ones; perplexities are means
+/// over all tokens.
+fn same(a: &Effect, b: &Effect) -> bool {
+    (a.gain / b.gain).ln().abs() < 2.0 * agree::LIKELY && (a.perplexity / b.perplexity).ln().abs() < agree::TEXT
 }
 
 #[test]
@@ -370,18 +423,27 @@ fn what_a_plan_is_expected_to_do_is_calculated() {
         let mut effect = |plan: &Arc<Compiled>| texts.effect(&mut engine, plan, &["war"]).unwrap();
         let nothing = Arc::new(Plan::new([]).compile(&[], n_layer, d_model, Route::Auto).unwrap());
         let none = effect(&nothing);
-        // Log probabilities are kept in 16 bits.
-        assert!((none.gain - 1.0).abs() < 1e-2 && (none.perplexity - 1.0).abs() < 1e-2, "{none:?}");
-        let [away, little, more] = [-0.2, 0.1, 0.3].map(|size| effect(&toward(size).unwrap()));
-        assert!(away.gain < 1.0 && little.gain > 1.0 && more.gain > little.gain, "{away:?} {little:?} {more:?}");
-        assert!(more.perplexity > little.perplexity && little.perplexity > 0.99, "{little:?} {more:?}");
-        assert_eq!(little, effect(&toward(0.1).unwrap()), "nothing is drawn");
+        // The last block's push is seen at once in Gemma's logits; where nothing but the words is left to say, more is no more.
+        let unit = if path.ends_with(support::GEMMA) { 0.1 } else { 1.0 };
+        let [away, little, more] = [-0.2, 0.1, 0.3].map(|size| effect(&toward(unit * size).unwrap()));
+        println!("{}: {away:?} {little:?} {more:?}", path.display());
+        assert!(same(&none, &Effect { gain: 1.0, perplexity: 1.0, distinct: 1.0 }), "{none:?}");
+        // By more than twice what `same` allows.
+        let apart = |a: &Effect, b: &Effect| (a.gain / b.gain).ln() > 4.0 * agree::LIKELY;
+        assert!(apart(&none, &away) && apart(&little, &none) && apart(&more, &little), "{away:?} {little:?} {more:?}");
+        assert!(more.perplexity > 1.5 * little.perplexity && little.perplexity > 0.9, "{little:?} {more:?}");
+        let again = effect(&toward(unit * 0.1).unwrap());
+        assert!(same(&little, &again), "nothing is drawn: {little:?} {again:?}");
 
         let search = |engine: &mut Engine| texts.at_cost(engine, 1.25, &["war"], &toward, &mut silent).unwrap();
         let found = search(&mut engine);
         let best = found.best.unwrap_or_else(|| panic!("some push costs a quarter: {found:?}"));
-        assert!((best.effect.perplexity.ln() / 1.25_f64.ln() - 1.0).abs() <= 0.1, "{best:?}");
-        assert!(engine.plan().is_none() && search(&mut engine).best == Some(best), "the same again");
+        let share = best.effect.perplexity.ln() / 1.25_f64.ln();
+        assert!((0.6..=1.1).contains(&share), "{best:?}");
+        assert!(engine.plan().is_none());
+        let again = search(&mut engine).best.unwrap();
+        let apart = (again.strength / best.strength).ln().abs();
+        assert!(apart < 0.3, "the same again: {best:?} {again:?}");
         let cancelled = texts.at_cost(&mut engine, 1.25, &["war"], &toward, &mut |_| false).unwrap_err();
         assert_eq!(cancelled.kind(), Kind::Cancelled);
     }
@@ -403,16 +465,26 @@ fn seeds_repeat_and_prompts_side_by_side_are_their_own() {
     let _turn = support::turn();
     let Some(path) = support::model(support::SMOLLM) else { return };
     let mut engine = open(&path, true);
-    let options = Generate { max_tokens: 12, temperature: 0.8, top_p: 0.95, seed: 7, ..Generate::default() };
+    let options = |seed| Generate { max_tokens: 12, temperature: 0.8, top_p: 0.95, seed, ..Generate::default() };
     let prompts: Vec<String> = ["The sea", "My brother", "A law", "Bread", "In winter"].map(String::from).to_vec();
-    let texts = |engine: &mut Engine| -> Vec<String> {
-        engine.generate_many(&prompts, &options).unwrap().iter().map(|g| g.text().to_owned()).collect()
+    let many = |engine: &mut Engine, seed: u32| -> Vec<Vec<i32>> {
+        engine.generate_many(&prompts, &options(seed)).unwrap().iter().map(|g| g.tokens().to_vec()).collect()
     };
-    let first = texts(&mut engine);
-    assert_eq!(first, texts(&mut engine));
-    assert_eq!(first.len(), 5, "more prompts than sequences");
-    let alone = engine.generate(&prompts[0], &options, &mut |_| true).unwrap();
-    assert_eq!(alone.text(), first[0], "the first prompt keeps the seed");
+    // Tokens that pairs of texts begin with alike. Now and then a draw falls between two tokens whose shares have moved a
+    // little, and the rest of that text is another one.
+    let alike = |a: &[Vec<i32>], b: &[Vec<i32>]| a.iter().zip(b).map(|(a, b)| agree::alike(a, b)).sum::<usize>();
+    let first = many(&mut engine, 7);
+    let all: usize = first.iter().map(Vec::len).sum();
+    assert!(first.len() == 5 && all > 40, "more prompts than sequences: {first:?}");
+    let again = many(&mut engine, 7);
+    assert!(2 * alike(&first, &again) > all, "a seed repeats: {first:?} {again:?}");
+    let alone: Vec<Vec<i32>> = (7..)
+        .zip(&prompts)
+        .map(|(seed, prompt)| engine.generate(prompt, &options(seed), &mut |_| true).unwrap().tokens().to_vec())
+        .collect();
+    assert!(2 * alike(&first, &alone) > all, "each keeps its seed: {first:?} {alone:?}");
+    let other = many(&mut engine, 107);
+    assert!(4 * alike(&first, &other) < all, "another seed, other texts: {first:?} {other:?}");
 }
 
 #[test]

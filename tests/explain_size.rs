@@ -1,8 +1,5 @@
-//! Time and memory of the estimators at the size they are promised for: 4,096 features, 5,000 words, a million tokens. One
-//! test, so that the process's peak memory is theirs. The promises are 20 s, 2 s and 300 MB on two cores. What is checked is
-//! processor time, of two cores, with room for the caches that a busy machine takes away; `--nocapture` shows the figures.
-
-use std::time::Instant;
+//! Memory of the estimators at the size they are promised for: 4,096 features, 5,000 words, a million tokens, 300 MB. One
+//! test, so that the process's peak memory is theirs. Their time depends on the machine: `benches/explain.rs` measures it.
 
 use rand::Rng;
 use tiller::explain::counted::{Count, count};
@@ -17,8 +14,6 @@ const N_WORDS: usize = 5000;
 const N_TOKENS: usize = 1_000_000;
 const D_MODEL: usize = 576;
 const N_THREADS: usize = 2;
-/// How much longer than promised the work may take.
-const BUSY: f64 = 2.0;
 
 fn name(word: usize) -> String {
     [17576, 676, 26, 1].iter().map(|unit| char::from(b'a' + (word / unit % 26) as u8)).collect()
@@ -37,35 +32,8 @@ fn peak_mb() -> Option<u64> {
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
 }
 
-/// Wall time, and processor seconds of this process, where the system tells.
-struct Clock(Instant, Option<f64>);
-
-impl Clock {
-    fn start() -> Self {
-        Self(Instant::now(), cpu_seconds())
-    }
-
-    /// Prints both; processor seconds a core must stay below `promised`, with room.
-    fn check(&self, what: &str, promised: f64) {
-        let wall = self.0.elapsed().as_secs_f64();
-        let cpu = self.1.zip(cpu_seconds()).map(|(before, after)| after - before);
-        println!("{what}: {wall:.2} s, {:.2} s of processor time", cpu.unwrap_or(f64::NAN));
-        if let Some(cpu) = cpu {
-            assert!(cpu / N_THREADS as f64 <= BUSY * promised, "{what}: {cpu} s of processor time");
-        }
-    }
-}
-
-fn cpu_seconds() -> Option<f64> {
-    /// What Linux counts in, on every machine today.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) / TICKS_PER_SECOND)
-}
-
 #[test]
-fn data_and_lens_keep_their_promises_of_time_and_memory() {
+fn data_and_lens_keep_their_promise_of_memory() {
     let vocabulary = vocabulary();
     assert_eq!(vocabulary.len(), N_WORDS);
     let mut random = rng(1);
@@ -76,7 +44,6 @@ fn data_and_lens_keep_their_promises_of_time_and_memory() {
     let positions = vec![1; N_TOKENS];
     let text = Text { tokens: &tokens, positions: &positions, documents: &[0, N_TOKENS] };
     let mut collector = Collector::new(&vocabulary, N_FEATURES, 32, 1.0).unwrap();
-    let clock = Clock::start();
     let rows = collector.text(text, &|token| format!(" {}", name(token as usize)).into_bytes()).unwrap();
     let mut codes = Vec::new();
     let mut topic = 0;
@@ -90,10 +57,7 @@ fn data_and_lens_keep_their_promises_of_time_and_memory() {
         collector.row(&codes).unwrap();
     }
     let windows = collector.finish().unwrap();
-    clock.check("data: words and codes of a million tokens", 10.0);
-    let clock = Clock::start();
     let explained = count(&windows, &Count { threads: N_THREADS, ..Count::default() });
-    clock.check("data: counting", 10.0);
     assert_eq!((windows.len(), explained.len()), (N_TOKENS / 32, N_FEATURES));
     drop((windows, explained, tokens, positions));
 
@@ -103,9 +67,7 @@ fn data_and_lens_keep_their_promises_of_time_and_memory() {
     let norm = vec![1.0; D_MODEL];
     let sight =
         Sight { n_features: N_FEATURES, decoder_row: &decoder_row, map: None, norm: &norm, eps: 1e-5, words: &words };
-    let clock = Clock::start();
     let explained = score(&sight, &Lens { threads: N_THREADS, ..Lens::default() }, &mut silent).unwrap();
-    clock.check("lens", 2.0);
     assert_eq!(explained.len(), N_FEATURES);
 
     if let Some(peak) = peak_mb() {

@@ -2,9 +2,10 @@
 //! announcements, no positions).
 
 use std::ffi::{CString, c_char, c_int, c_void};
+use std::sync::Arc;
 
 use tiller::hook::{Captured, Hook, Host, Tensor};
-use tiller::plan::RowMeta;
+use tiller::plan::{Plan, Route, RowMeta};
 
 /// A tensor of the fake host.
 struct Fake {
@@ -190,6 +191,28 @@ fn without_sources_the_announcement_is_believed_and_nothing_else_is() {
     hook.announce(&[row(0, 2), row(1, 2)]);
     assert!(graph(&mut hook, &[0, 1], &[1]));
     assert_eq!(hook.take_captured(0).meta, [row(0, 2), row(1, 2)]);
+}
+
+/// Every node of these lies where it can be edited in place, so a single bit would tell.
+#[test]
+fn a_hook_with_nothing_to_do_writes_no_bit() {
+    let empty = Arc::new(Plan::default().compile(&[], 2, 2, Route::Callback).unwrap());
+    let mut captures = Hook::new(host(true));
+    captures.capture([0]).unwrap();
+    let mut planned = Hook::new(host(true));
+    planned.set_plan(Some(empty)).unwrap();
+    for mut hook in [Hook::new(host(true)), planned, captures] {
+        // What arithmetic would change: a quiet NaN with a payload, a negative zero, the least subnormal.
+        let values = [f32::from_bits(0x7fc0_1234), -0.0, f32::from_bits(1), 3.0];
+        let inp_pos = Fake::integers("inp_pos", &[0, 1]);
+        let mut q = Fake::floats("Qcur-0", 2, &values).reads(&inp_pos);
+        let mut out = Fake::floats("l_out-0", 2, &values);
+        assert!(play(&mut hook, &mut [&mut q, &mut out]));
+        for node in [&q, &out] {
+            assert_eq!(node.bytes, values.map(f32::to_bits));
+        }
+        assert_eq!(hook.finish().unwrap().rows_edited, 0);
+    }
 }
 
 #[test]

@@ -324,18 +324,15 @@ fn gemma_from_outside() {
     assert_eq!(model.output_norm().unwrap().len(), 640);
 }
 
+/// The header with its vocabulary is read, and of the weights what a fingerprint needs.
 #[test]
-fn real_models_open_and_are_known_in_milliseconds() {
+fn real_models_open_and_are_known_by_a_part_of_their_pages() {
     for name in [support::SMOLLM, support::GEMMA] {
         let Some(path) = support::model(name) else { continue };
-        let open = support::fastest_ms(|| drop(Model::open(&path).unwrap()));
-        let known = support::fastest_ms(|| assert_eq!(Model::open(&path).unwrap().fingerprint().len(), 64));
-        eprintln!("{name}: open {open:.2} ms, with fingerprint {known:.2} ms");
-        if cfg!(debug_assertions) {
-            continue; // The promise is the optimised build's.
-        }
-        assert!(open < 20.0, "{name}: open {open} ms");
-        assert!(known < 50.0, "{name}: fingerprint {known} ms");
+        let known = support::cost::cost(|| assert_eq!(Model::open(&path).unwrap().fingerprint().len(), 64));
+        let size = std::fs::metadata(&path).unwrap().len();
+        eprintln!("{name}: {size} bytes; {known:?}");
+        assert!(known.read < 1 << 20 && 65_536 * known.faults < size, "{name}: {known:?} of {size} bytes");
     }
 }
 

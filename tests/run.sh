@@ -48,6 +48,10 @@ suite() {
     passed=$((passed + good - missing)) failed=$((failed + bad)) skipped=$((skipped + missing))
     printf '%-7s %-28s %4d s, %d passed, %d failed, %d skipped\n' "$([ "$bad" = 0 ] && echo ok || echo FAILED)" "$name" \
         $((SECONDS - started)) $((good - missing)) "$bad" "$missing"
+    # Where the time went.
+    awk '/^ +Running /{name = $2 == "unittests" ? $3 : $2}
+        / finished in [0-9.]+s$/{seconds = $NF; sub("s", "", seconds); printf "        %7.1f s  %s\n", seconds, name}' "$log" |
+        sort -rn | head -n 5 || true
     if [ "$bad" != 0 ]; then
         grep -E '^(test .* FAILED|error|    .*::)' "$log" | head -n 40 || true
         grep -A 12 -E "^thread '.*panicked" "$log" | head -n 120 || true

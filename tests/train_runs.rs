@@ -372,11 +372,10 @@ fn a_killed_run_goes_on_to_the_same_bits() {
             .spawn()
             .unwrap();
         let before = std::fs::metadata(&path).and_then(|file| file.modified()).ok();
-        // Wait for a checkpoint of its own, then for some moment in the middle of the next ones.
-        for _ in 0..1000 {
-            if std::fs::metadata(&path).and_then(|file| file.modified()).ok() != before {
-                break;
-            }
+        // Wait for a checkpoint of its own, however long that takes, then for some moment in the middle of the next ones.
+        while std::fs::metadata(&path).and_then(|file| file.modified()).ok() == before
+            && child.try_wait().unwrap().is_none()
+        {
             std::thread::sleep(Duration::from_millis(5));
         }
         std::thread::sleep(Duration::from_micros(moments.random_range(0..15_000)));

@@ -1,13 +1,15 @@
 //! What integration tests share.
 #![allow(dead_code)] // Each test binary uses a part.
 
+pub(crate) mod agree;
 pub(crate) mod container;
+pub(crate) mod cost;
 pub(crate) mod memory;
 pub(crate) mod mutate;
 pub(crate) mod tiny;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 /// The models that tests run on; TILLER_TEST_MODELS names the directory that holds them.
 pub(crate) const SMOLLM: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -28,22 +30,32 @@ pub(crate) fn model(name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// A test that runs a model holds this: an engine uses every core, and two side by side wait for each other.
-pub(crate) fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// Threads of an engine in a test: one, so that a busy machine makes it slower, but not slower than its share. Of two that
+/// wait for each other awake, many times at every layer, one stands still while the other's processor has other work.
+pub(crate) const THREADS: usize = 1;
+
+/// A test that runs a model holds this: as many do at once as the machine has processors, each with [`THREADS`].
+pub(crate) fn turn() -> Turn {
+    let most = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    while *running >= most {
+        running = ENDED.wait(running).unwrap_or_else(PoisonError::into_inner);
+    }
+    *running += 1;
+    Turn(())
 }
 
-/// The fewest milliseconds that `work` takes of the processor, over seven runs. Not the clock: other work on the machine
-/// must not fail a test. (Where the system doesn't tell, the clock after all.)
-pub(crate) fn fastest_ms(mut work: impl FnMut()) -> f64 {
-    let mut run = || {
-        let (before, clock) = (busy(), std::time::Instant::now());
-        work();
-        let elapsed = clock.elapsed().as_secs_f64() * 1e3;
-        before.zip(busy()).map_or(elapsed, |(before, after)| (after - before) * 1e3)
-    };
-    (0..7).map(|_| run()).fold(f64::INFINITY, f64::min)
+/// See [`turn`].
+pub(crate) struct Turn(());
+
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ENDED.notify_one();
+    }
 }
 
 /// Seconds of the processor that this thread had; none where the system doesn't tell.

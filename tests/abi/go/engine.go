@@ -133,7 +133,7 @@ func init() {
 				tiller.SelfTestOptions{MaxTokens: 100, ScoreTokens: 60, Window: 64}, nil)
 			var all []any
 			for _, f := range found {
-				all = append(all, f.FVU > 0 && f.L0 > 0 && f.Clean > 0, f.Changed)
+				all = append(all, f.FVU > 0 && f.L0 > 0 && f.Clean > 0, f.Changed < 0.25)
 			}
 			return show(all...), err
 		},
