@@ -268,6 +268,9 @@ mod tests {
     fn temporary_files_of_the_dead_block_nobody() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
+        for i in 0..500 {
+            std::fs::write(dir.path().join(format!(".a.{}-{i}.tmp", std::process::id())), b"").unwrap();
+        }
         let mut seen = std::collections::HashSet::new();
         for _ in 0..100 {
             let (temp, _) = Temp::create(&path, None).unwrap();
@@ -276,7 +279,7 @@ mod tests {
         }
         write_atomic(&path, |w| w.write_all(b"new").map_err(|e| Error::io("write", &path, e))).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
-        assert_eq!(names(dir.path()).len(), 101);
+        assert_eq!(names(dir.path()).len(), 601);
     }
 
     #[test]
@@ -334,17 +337,16 @@ mod tests {
     #[test]
     fn devices_are_written_to_and_never_replaced() {
         use std::os::unix::fs::FileTypeExt;
-        let null = Path::new("/dev/null");
+        let dir = tempfile::tempdir().unwrap();
+        // One of our own, where we may make it: should this fail as root, the machine keeps its own.
+        let own = dir.path().join("null");
+        let made = std::process::Command::new("mknod").arg(&own).args(["c", "1", "3"]).output();
+        let made = made.is_ok_and(|made| made.status.success()) && OpenOptions::new().write(true).open(&own).is_ok();
+        let null = if made { own.as_path() } else { Path::new("/dev/null") };
         write_atomic(null, |w| w.write_all(b"gone").map_err(|e| Error::io("write", null, e))).unwrap();
         check_writable(null).unwrap();
         assert!(std::fs::metadata(null).unwrap().file_type().is_char_device());
-        let full = Path::new("/dev/full");
-        if full.exists() {
-            let error = write_atomic(full, |w| w.write_all(b"x").map_err(|e| Error::io("write", full, e)));
-            assert_eq!(error.unwrap_err().kind(), Kind::Io);
-        }
         assert!(write_atomic_by_name(null, |_| Ok(())).is_err());
-        let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         for (path, what) in [(pipe.as_path(), "a pipe"), (dir.path(), "a directory")] {

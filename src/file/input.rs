@@ -106,6 +106,14 @@ pub fn reserve<T>(items: &mut Vec<T>, n: usize, what: impl std::fmt::Display) ->
     })
 }
 
+/// Whether there is memory for `bytes`, which is not kept: asked before work that takes them in many pieces.
+///
+/// # Errors
+/// As [`reserve`].
+pub fn room(bytes: usize, what: impl std::fmt::Display) -> Result<()> {
+    reserve(&mut Vec::<u8>::new(), bytes, what)
+}
+
 /// `n` items, each the default (zero), as [`reserve`] makes room for them.
 ///
 /// # Errors

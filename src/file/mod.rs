@@ -38,7 +38,7 @@ mod view;
 mod zip;
 
 pub use atomic::{check_writable, write_atomic, write_atomic_by_name};
-pub use input::{for_each_line, open, read, read_text_if_there, reserve, zeros};
+pub use input::{for_each_line, open, read, read_text_if_there, reserve, room, zeros};
 pub use lock::Lock;
 pub use map::Map;
 pub use sink::Sink;

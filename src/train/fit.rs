@@ -16,6 +16,7 @@ use super::{checkpoint, resample, revive, schedule, start};
 use crate::Kind;
 use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
+use crate::file::Lock;
 use crate::progress::{Progress, report};
 
 /// Trains a dictionary on `rows`.
@@ -33,7 +34,8 @@ use crate::progress::{Progress, report};
 /// [`Kind::Argument`](crate::Kind::Argument) for impossible options;
 /// [`Kind::Numeric`](crate::Kind::Numeric) if a row holds NaN or infinity, all rows are equal, or training diverges;
 /// [`Kind::Format`](crate::Kind::Format) or [`Kind::Mismatch`](crate::Kind::Mismatch) if `checkpoint` is damaged or
-/// belongs to another run; [`Kind::Cancelled`](crate::Kind::Cancelled).
+/// belongs to another run; [`Kind::Io`](crate::Kind::Io) if another run is writing it;
+/// [`Kind::Cancelled`](crate::Kind::Cancelled).
 pub fn fit(
     rows: &Rows<'_>,
     options: &Options,
@@ -54,6 +56,7 @@ pub fn fit_with(
     progress: &mut Progress<'_>,
     on_step: &mut dyn FnMut(&Metrics),
 ) -> Result<Dictionary> {
+    let _held = checkpoint.map(Lock::of_file).transpose()?;
     Run::new(rows, options, checkpoint)?.finish(checkpoint, progress, on_step)
 }
 

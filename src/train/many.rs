@@ -9,6 +9,7 @@ use super::rows::Rows;
 use crate::Kind;
 use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
+use crate::file::Lock;
 use crate::num::parallel::each;
 use crate::progress::{Progress, report};
 
@@ -31,6 +32,7 @@ pub fn fit_many(
     on_step: &mut dyn FnMut(usize, &Metrics),
 ) -> Result<Vec<Dictionary>> {
     check(options, checkpoints)?;
+    let _held = checkpoints.iter().map(|path| Lock::of_file(path)).collect::<Result<Vec<_>>>()?;
     let file = |i: usize| checkpoints.get(i).map(PathBuf::as_path);
     let start = |(i, options)| Run::new(rows, options, file(i));
     let mut runs = options.iter().enumerate().map(start).collect::<Result<Vec<_>>>()?;

@@ -9,6 +9,7 @@ use super::sparsity::Pressure;
 use super::variant::{Variant, jumprelu};
 use super::weights::{Parameter, State};
 use crate::error::{Error, Result};
+use crate::file::room;
 use crate::num::{Mat, gemm};
 
 /// Rows that the scale and the middle are estimated from.
@@ -34,6 +35,8 @@ pub(super) fn start(rows: &Rows<'_>, split: &Split, options: &Options) -> Result
             "rows: expected rows that differ, found a mean squared spread of {spread}"
         )));
     }
+    // Both matrices and their two moments.
+    room(n.saturating_mul(d).saturating_mul(6 * size_of::<f32>()), format_args!("{n} features of width {d}"))?;
     let decoder = directions(n, d, options.seed);
     let mut encoder_bias = vec![0.0; n];
     let mut extras = extras(options);

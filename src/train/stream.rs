@@ -16,6 +16,7 @@ use super::start;
 use crate::Kind;
 use crate::dictionary::{Dictionary, Info};
 use crate::error::{Error, Result};
+use crate::file::{Lock, reserve};
 use crate::progress::{Progress, report};
 
 /// The stream of the orders within phases, beside those of parts.
@@ -55,6 +56,7 @@ pub fn fit_stream(
     on_step: &mut dyn FnMut(usize, &Metrics),
 ) -> Result<Vec<Dictionary>> {
     many::check(options, checkpoints)?;
+    let _held = checkpoints.iter().map(|path| Lock::of_file(path)).collect::<Result<Vec<_>>>()?;
     let d = stream.d_model;
     let total: usize = stream.parts.iter().sum();
     // A single part may be shorter than two batches.
@@ -212,7 +214,8 @@ impl Buffer<'_, '_> {
     /// The two halves of a part, drawn by the seed.
     fn part(&mut self, epoch: u32, part: usize, alive: &mut dyn FnMut() -> Result<()>) -> Result<(Vec<f32>, Vec<f32>)> {
         let (d, n, taken) = (self.stream.d_model, self.stream.parts[part], self.phases[part]);
-        let mut rows = Vec::with_capacity(n * d);
+        let mut rows = Vec::new();
+        reserve(&mut rows, n.saturating_mul(d), format_args!("part {part} of the rows"))?;
         (self.stream.read)(part, &mut rows, alive)?;
         if rows.len() != n * d {
             return Err(Error::mismatch(format!("part {part}: expected {n} rows, found {} values", rows.len())));

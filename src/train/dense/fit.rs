@@ -10,6 +10,7 @@ use super::network::{Buffers, Network, Pass, Totals};
 use super::options::{Metrics, Objective, Options};
 use crate::Kind;
 use crate::error::{Error, Result};
+use crate::file::{Lock, room};
 use crate::num::parallel::{count, each};
 use crate::progress::{Progress, report};
 use crate::train::adam::Rates;
@@ -49,6 +50,7 @@ pub fn fit_with(
     progress: &mut Progress<'_>,
     on_step: &mut dyn FnMut(&Metrics),
 ) -> Result<Coder> {
+    let _held = checkpoint.map(Lock::of_file).transpose()?;
     let mut run = Run::new(rows, options, checkpoint)?;
     let save = |run: &Run<'_>| match checkpoint {
         Some(path) => checkpoint::save(path, &run.state, &run.options, &rows.fingerprint()?),
@@ -198,6 +200,9 @@ pub(super) fn read(rows: &Rows<'_>, ids: &[u32], frame: &Frame, out: &mut [f32],
 /// `z·W_dec ≈ x` (rows of norm 1 for SSAE).
 fn start(rows: &Rows<'_>, options: &Options) -> Result<State> {
     let (n, d) = (options.n_latents, rows.d_model());
+    // Both matrices with their two moments, and the codes of a batch with their gradients.
+    let floats = n.saturating_mul(d).saturating_mul(6).saturating_add(n.saturating_mul(3 * options.batch));
+    room(floats.saturating_mul(size_of::<f32>()), format_args!("{n} codes of width {d}"))?;
     let frame = Frame::of(rows, options)?;
     let mut rng = generator(options.seed, 0);
     let mut encoder = vec![0f32; n * d];

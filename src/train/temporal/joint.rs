@@ -21,6 +21,7 @@ use super::model::Temporal;
 use super::sequences::Sequences;
 use super::two_stage::{TwoStageOptions, two_stage};
 use crate::error::{Error, Kind, Result};
+use crate::file::Lock;
 use crate::progress::{Progress, report};
 use crate::train::rows::order;
 use crate::train::schedule::{self, Decay};
@@ -131,6 +132,7 @@ pub fn joint(
     progress: &mut Progress<'_>,
 ) -> Result<Temporal> {
     options.check(sequences)?;
+    let _held = checkpoint.map(Lock::of_file).transpose()?;
     let mut run = Run::new(sequences, options, checkpoint, progress)?;
     let steps = run.steps();
     let total = steps * run.per_step() as u64 * PIECE as u64;

@@ -17,6 +17,7 @@ use super::prune::{Structure, Test, prune};
 use super::sequences::Sequences;
 use super::sparse::sparsest;
 use crate::error::{Error, Result};
+use crate::file::room;
 use crate::num::{Mat, assign, gemm};
 use crate::progress::{Progress, report};
 
@@ -105,6 +106,10 @@ pub fn two_stage(
     progress: &mut Progress<'_>,
 ) -> Result<Temporal> {
     options.check(sequences)?;
+    // Second moments of all columns and their past, and what is solved with them.
+    let columns = sequences.width().saturating_mul(options.lags + 1);
+    let bytes = columns.saturating_mul(columns).saturating_mul(2 * size_of::<f64>());
+    room(bytes, format_args!("moments of {columns} columns"))?;
     match sequences.are_codes() {
         true => of_codes(sequences, options, progress),
         false => of_rows(sequences, options, progress),

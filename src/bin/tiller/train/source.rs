@@ -86,6 +86,11 @@ pub(crate) struct Pair {
 }
 
 impl Kinds {
+    /// The files that are read.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = &PathBuf> {
+        self.positive.iter().chain(&self.negative).chain(&self.pairs).chain(&self.model)
+    }
+
     /// The rows, read into memory, one pair for each layer; and the architecture of the model, if there is one.
     pub(crate) fn read(&self, machine: &Machine, out: &Out) -> Result<(Vec<Pair>, Option<String>)> {
         let Some(file) = &self.pairs else {
@@ -156,7 +161,7 @@ impl Kinds {
 /// All rows, one after another.
 pub(crate) fn collect(rows: &Rows<'_>) -> Result<Vec<f32>> {
     let d = rows.d_model();
-    let mut all = vec![0f32; rows.len() * d];
+    let mut all: Vec<f32> = tiller::file::zeros(rows.len().saturating_mul(d), "rows")?;
     for (i, row) in all.chunks_exact_mut(d).enumerate() {
         rows.read(i, row)?;
     }
