@@ -195,7 +195,7 @@ impl Rows {
 /// A condition, ready to be evaluated: `Σ share_c relu(f_c) ≥ threshold`.
 #[derive(Clone, Debug)]
 pub(super) struct Condition {
-    pub(super) encoder: Encoder,
+    pub(super) encoder: Arc<Encoder>,
     /// `1/|C|`, or `1/(|C| mean_c)`.
     pub(super) share: Vec<f32>,
     pub(super) threshold: f32,
@@ -229,9 +229,10 @@ pub(super) enum Edit {
     Normalized(Vec<f32>, Arc<Dictionary>),
     /// `x' = x + scale(x) Σ (f'_i − f_i) d_i`; the scale is 1 unless the dictionary normalises rows.
     Codes {
-        encoder: Encoder,
-        /// `[n_features, d_model]`
-        decoder: Vec<f32>,
+        /// Shared by the rules that name the same features.
+        encoder: Arc<Encoder>,
+        /// `[n_features, d_model]`, shared as well.
+        decoder: Arc<Vec<f32>>,
         change: Change,
         /// `[n_features]`
         strengths: Vec<f32>,

@@ -5,10 +5,28 @@ use super::{Plan, VERSION};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 
+/// Features of all rules and gates together. Each costs an encoder and a decoder row of memory (at a width of 4,096, 32 KB),
+/// and as much reading for every row that is steered: this is all of the larger dictionaries once.
+const MAX_FEATURES: usize = 1 << 16;
+
+/// Rules act one after the other on every row, and each may hold a direction for every layer.
+const MAX_RULES: usize = 1 << 10;
+
 /// Checks a whole plan; see [`Plan::check`].
 pub(super) fn plan(plan: &Plan) -> Result<()> {
     if plan.version != VERSION {
         return Err(Error::unsupported(format!("version: expected {VERSION}, found {}", plan.version)));
+    }
+    if plan.rules.len() > MAX_RULES {
+        let found = plan.rules.len();
+        return Err(Error::argument(format!("rules: expected at most {MAX_RULES} rules, found {found}")));
+    }
+    let named = |rule: &Rule| rule.features.len() + rule.gate.as_ref().map_or(0, |gate| gate.features.len());
+    let named: usize = plan.rules.iter().map(named).sum();
+    if named > MAX_FEATURES {
+        return Err(Error::argument(format!(
+            "rules: expected at most {MAX_FEATURES} features, counted in each rule and gate that names them, found {named}"
+        )));
     }
     for (index, r) in plan.rules.iter().enumerate() {
         rule(r).map_err(|e| e.context(format!("rules[{index}]")))?;

@@ -10,10 +10,12 @@ use super::rule::{Gate, Op, Rule, Scope, Sequences, Unit, Vector};
 use super::{Plan, digest, propagate};
 use crate::dictionary::{Dictionary, Normalization};
 use crate::error::{Error, Result};
+use crate::file::zeros;
 use crate::hook_point::HookPoint;
 use crate::num::{axpy, is_bearable, norm};
 use crate::train::temporal::Temporal;
-use std::collections::{BTreeMap, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Which way a plan takes into the graph.
@@ -62,7 +64,12 @@ pub(super) struct World<'a> {
     dictionaries: &'a [(&'a str, Arc<Dictionary>)],
     n_layer: usize,
     pub(super) d_model: usize,
+    encoders: Shared<Encoder>,
+    decoders: Shared<Vec<f32>>,
 }
+
+/// What rules share that name the same features in the same order, by dictionary and features.
+type Shared<T> = RefCell<HashMap<(*const Dictionary, Vec<u32>), Arc<T>>>;
 
 impl Plan {
     /// Resolves the plan against dictionaries, by the names that its rules use, and a model of `n_layer` blocks and width
@@ -85,7 +92,8 @@ impl Plan {
         if let Some((name, _)) = dictionaries.iter().find(|(name, _)| !names.insert(name)) {
             return Err(Error::argument(format!("dictionaries: the name \"{name}\" is given twice")));
         }
-        let world = World { dictionaries, n_layer, d_model };
+        let (encoders, decoders) = (Shared::default(), Shared::default());
+        let world = World { dictionaries, n_layer, d_model, encoders, decoders };
         let mut actions = Actions::new();
         for (index, rule) in self.rules.iter().enumerate() {
             let resolved = self.resolve_rule(index, rule, &world);
@@ -269,12 +277,14 @@ fn feature_edit(rule: &Rule, world: &World, temporal: Option<&Temporal>) -> Resu
     world.check_features(name, dictionary, &ids, "features")?;
 
     let d = world.d_model;
-    let mut decoder = vec![0.0; ids.len() * d];
-    let slice = dictionary.slice(&ids)?;
-    match temporal {
-        Some(model) => propagate::directions(model, dictionary, &ids, &mut decoder)?,
-        None => decoder.chunks_exact_mut(d).enumerate().for_each(|(j, row)| slice.add_decoder(j, 1.0, row)),
-    }
+    let decoder = match temporal {
+        Some(model) => {
+            let mut decoder = zeros(ids.len() * d, "directions of a plan")?;
+            propagate::directions(model, dictionary, &ids, &mut decoder)?;
+            Arc::new(decoder)
+        }
+        None => world.decoder(dictionary, &ids)?,
+    };
     let strength = rule.strength.unwrap_or(super::Strength::raw(0.0));
     let means = match strength.unit {
         Unit::Activation => means(name, dictionary, &ids, "strength.unit", "features")?,
@@ -318,7 +328,7 @@ fn feature_edit(rule: &Rule, world: &World, temporal: Option<&Temporal>) -> Resu
         Op::MaxClamp => Change::AtMost,
         Op::CalibrateSpread => Change::Spread,
     };
-    let encoder = Encoder::of(dictionary, &ids)?;
+    let encoder = world.encoder(dictionary, &ids)?;
     Ok((point, Edit::Codes { encoder, decoder, change, strengths, relative }))
 }
 
@@ -344,7 +354,7 @@ fn condition(gate: &Gate, rule: &Rule, point: HookPoint, world: &World) -> Resul
         }
         Unit::Raw | Unit::Norm => vec![1.0 / n; gate.features.len()],
     };
-    let encoder = Encoder::of(dictionary, &gate.features)?;
+    let encoder = world.encoder(dictionary, &gate.features)?;
     let sequence = gate.scope == Scope::Sequence;
     Ok(Condition { encoder, share: finite(share)?, threshold: gate.threshold, sequence })
 }
@@ -374,6 +384,21 @@ impl<'a> World<'a> {
             )));
         }
         Ok((found, dictionary))
+    }
+
+    /// What encodes `ids`, which the dictionary has.
+    fn encoder(&self, dictionary: &Arc<Dictionary>, ids: &[u32]) -> Result<Arc<Encoder>> {
+        shared(&self.encoders, dictionary, ids, || Encoder::of(dictionary, ids))
+    }
+
+    /// The decoder rows of `ids`, which the dictionary has: `[ids.len(), d_model]`.
+    fn decoder(&self, dictionary: &Arc<Dictionary>, ids: &[u32]) -> Result<Arc<Vec<f32>>> {
+        shared(&self.decoders, dictionary, ids, || {
+            let slice = dictionary.slice(ids)?;
+            let mut rows = zeros(ids.len() * self.d_model, "decoder rows of a plan")?;
+            rows.chunks_exact_mut(self.d_model).enumerate().for_each(|(j, row)| slice.add_decoder(j, 1.0, row));
+            Ok(rows)
+        })
     }
 
     /// Codes are read where the dictionary reads, and edits of codes act there too: a transcoder writes elsewhere.
@@ -413,6 +438,22 @@ impl<'a> World<'a> {
             ))),
         }
     }
+}
+
+/// What is in `all` for these features, made by `make` the first time.
+fn shared<T>(
+    all: &Shared<T>,
+    dictionary: &Arc<Dictionary>,
+    ids: &[u32],
+    make: impl FnOnce() -> Result<T>,
+) -> Result<Arc<T>> {
+    let key = (Arc::as_ptr(dictionary), ids.to_vec());
+    if let Some(made) = all.borrow().get(&key) {
+        return Ok(made.clone());
+    }
+    let made = Arc::new(make()?);
+    all.borrow_mut().insert(key, made.clone());
+    Ok(made)
 }
 
 /// What callers should know of the actions, in the order of rules.

@@ -9,6 +9,7 @@
 
 use crate::dictionary::{Dictionary, Slice, Undo, Unit};
 use crate::error::Result;
+use crate::file::zeros;
 use crate::num::{dot, dot8};
 
 /// Some features of a dictionary, ready to encode.
@@ -42,7 +43,7 @@ impl Encoder {
     pub(super) fn of(dictionary: &Dictionary, ids: &[u32]) -> Result<Self> {
         let slice = dictionary.slice(ids)?;
         let d = dictionary.d_model();
-        let mut rows = vec![0.0; ids.len() * d];
+        let mut rows: Vec<f32> = zeros(ids.len() * d, "encoder rows of a plan")?;
         let mut features = Vec::with_capacity(ids.len());
         for (j, row) in rows.chunks_exact_mut(d).enumerate() {
             slice.encoder_row(j, row);

@@ -97,6 +97,11 @@
 //! When a sequence goes back to the row that opened the gate, or before it, the gate closes again. At the model's last layer
 //! the graph holds only rows whose logits were asked for: gates there hear only those.
 //!
+//! # Limits
+//!
+//! A plan has at most 1,024 rules, which name at most 65,536 features together, gates included; rules that name the same
+//! features in the same order share their rows.
+//!
 //! # Order
 //!
 //! Rules on the same layer act in the order of the list; each rule, gate and norm included, reads the row as the rules before
@@ -209,9 +214,11 @@ impl Plan {
     /// Writes the plan as JSON, by temporary file and rename.
     ///
     /// # Errors
-    /// [`Kind::Argument`] if the plan does not pass [`Plan::check`]; [`Kind::Io`].
+    /// [`Kind::Argument`] if the plan does not pass [`Plan::check`], or names a file whose path is not UTF-8, which JSON
+    /// cannot hold; [`Kind::Io`].
     pub fn save(&self, path: &Path) -> Result<()> {
         self.check()?;
+        serde_json::to_value(self).map_err(|e| Error::argument(format!("{}: {e}", path.display())))?;
         crate::file::write_atomic(path, |out| {
             out.write_all(self.to_json().as_bytes()).map_err(|e| Error::io("write", path, e))
         })
