@@ -3,7 +3,7 @@
 //! Rows come as `.npy`, `.npz`, `.safetensors` or a torch file that holds one array `[n_rows, d_model]`, or as a directory of
 //! harvested rows. Codes are dense in a `.npy` file, `[n_rows, n_features]`, or sparse in a `.safetensors` file: `row` and
 //! `feature` (u32) and `value` (f32), one entry for each active feature, and `shape` (i64, two numbers). Both decode to the
-//! same bytes. Rows go through memory some thousand at a time; sparse codes and decoded rows are held whole.
+//! same bytes. Rows go through memory some thousand at a time; sparse codes are held whole.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -12,12 +12,16 @@ use crate::activations::Activations;
 use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
 use crate::file::safetensors::{Dtype, Writer};
-use crate::file::{Sink, Tensors, npy};
+use crate::file::{Sink, Tensors, npy, reserve};
 use crate::num::check_finite;
 use crate::progress::{Progress, report};
 
 /// Rows computed at once.
 const BLOCK: usize = 4096;
+/// Rows of sparse codes for each code, and without any. Of the sparsest dictionaries most rows have a code; a file of some
+/// hundred bytes that speaks of millions of rows would have a disk filled.
+const ROWS_A_CODE: usize = 1024;
+const EMPTY_ROWS: usize = 1 << 16;
 
 /// Rows from a file or a harvest.
 pub struct Rows(Origin);
@@ -38,29 +42,14 @@ impl Rows {
             Self(Origin::Harvest(Box::new(Activations::open(path)?)))
         } else {
             let tensors = Tensors::open(path)?;
-            let names: Vec<&str> = tensors.names().collect();
-            let name = match (name, names.as_slice()) {
-                (Some(name), _) => name.to_owned(),
-                (None, [name]) => (*name).to_owned(),
-                _ => {
-                    let found = names.join(", ");
-                    return Err(Error::format(path, format_args!("expected one array, found {found}: name one")));
-                }
-            };
-            let shape = tensors.get(&name)?.shape().to_vec();
-            let Ok(shape) = <[usize; 2]>::try_from(shape.as_slice()) else {
-                return Err(Error::format(
-                    path,
-                    format_args!("array \"{name}\": expected [n, {width}], found {shape:?}"),
-                ));
-            };
+            let name = only_array(&tensors, path, name)?;
+            let shape = matrix(&tensors, path, &name, width)?;
             Self(Origin::File { tensors: Box::new(tensors), name, shape })
         };
-        if rows.width() != width {
-            let (path, found) = (path.display(), rows.width());
-            return Err(Error::mismatch(format!("{path}: expected rows of width {width}, found {found}")));
+        match rows.width() {
+            found if found == width => Ok(rows),
+            found => Err(other_width(path, found, width)),
         }
-        Ok(rows)
     }
 
     fn width(&self) -> usize {
@@ -104,6 +93,30 @@ impl Rows {
             }
         }
     }
+}
+
+/// The array called `name`, or the only one.
+fn only_array(tensors: &Tensors, path: &Path, name: Option<&str>) -> Result<String> {
+    let names: Vec<&str> = tensors.names().collect();
+    match (name, names.as_slice()) {
+        (Some(name), _) => Ok(name.to_owned()),
+        (None, [name]) => Ok((*name).to_owned()),
+        _ => {
+            let found = names.join(", ");
+            Err(Error::format(path, format_args!("expected one array, found {found}: name one")))
+        }
+    }
+}
+
+/// The shape of a matrix.
+fn matrix(tensors: &Tensors, path: &Path, name: &str, width: usize) -> Result<[usize; 2]> {
+    let shape = tensors.get(name)?.shape().to_vec();
+    <[usize; 2]>::try_from(shape.as_slice())
+        .map_err(|_| Error::format(path, format_args!("array \"{name}\": expected [n, {width}], found {shape:?}")))
+}
+
+fn other_width(path: &Path, found: usize, expected: usize) -> Error {
+    Error::mismatch(format!("{}: expected rows of width {expected}, found {found}", path.display()))
 }
 
 /// What was encoded.
@@ -211,44 +224,86 @@ fn write_sparse(
     Ok(active)
 }
 
-/// The codes of every row.
-fn read_codes(path: &Path, n_features: usize) -> Result<Vec<Vec<(u32, f32)>>> {
-    let tensors = Tensors::open(path)?;
-    if tensors.opt("feature").is_none() {
-        let rows = Rows::open(path, None, n_features)?;
-        let mut all = Vec::with_capacity(rows.n_rows());
-        rows.for_each_block(&mut |_, block| {
-            let sparse = |row: &[f32]| (0..).zip(row.iter().copied()).filter(|code| code.1 != 0.0).collect();
-            all.extend(block.chunks_exact(n_features).map(sparse));
-            Ok(())
-        })?;
-        return Ok(all);
-    }
-    let wrong = |what: String| Error::format(path, what);
-    let shape = tensors.get("shape")?.expect_shape(&[2])?.to_i64()?;
-    let size = |i: usize| shape.get(i).and_then(|&n| usize::try_from(n).ok());
-    let (Some(n), Some(found)) = (size(0), size(1)) else { return Err(wrong(format!("shape: found {shape:?}"))) };
-    if found != n_features {
-        let path = path.display();
-        return Err(Error::mismatch(format!("{path}: expected codes of {n_features} features, found {found}")));
-    }
-    let values = tensors.get("value")?;
-    let active = values.shape().first().copied().unwrap_or_default();
-    let values = values.expect_shape(&[active])?.to_f32()?;
-    let ids = |name: &str| tensors.get(name)?.expect_shape(&[active])?.to_i64();
-    if n > u32::MAX as usize {
-        return Err(wrong(format!("shape: expected at most 2^32 rows, found {n}")));
-    }
-    let mut all = vec![Vec::new(); n];
-    for (i, ((row, feature), &value)) in ids("row")?.into_iter().zip(ids("feature")?).zip(values.iter()).enumerate() {
-        let row = usize::try_from(row).ok().and_then(|row| all.get_mut(row));
-        let feature = u32::try_from(feature).ok().filter(|&id| (id as usize) < n_features);
-        match (row, feature) {
-            (Some(row), Some(feature)) => row.push((feature, value)),
-            _ => return Err(wrong(format!("entry {i}: expected a row below {n} and a feature below {n_features}"))),
+/// The codes of rows, from a file.
+enum Codes<'t> {
+    /// `[n_rows, n_features]`.
+    Dense(Cow<'t, [f32]>),
+    /// (row, feature, value) in the order of rows, and the number of rows.
+    Sparse(Vec<(u32, u32, f32)>, usize),
+}
+
+impl<'t> Codes<'t> {
+    fn of(tensors: &'t Tensors, path: &Path, n_features: usize) -> Result<Self> {
+        if tensors.opt("feature").is_some() {
+            return Self::sparse(tensors, path, n_features);
+        }
+        let name = only_array(tensors, path, None)?;
+        let [_, width] = matrix(tensors, path, &name, n_features)?;
+        match width == n_features {
+            true => Ok(Self::Dense(tensors.get(&name)?.to_f32()?)),
+            false => Err(other_width(path, width, n_features)),
         }
     }
-    Ok(all)
+
+    fn sparse(tensors: &Tensors, path: &Path, n_features: usize) -> Result<Self> {
+        let wrong = |what: String| Error::format(path, what);
+        let shape = tensors.get("shape")?.expect_shape(&[2])?.to_i64()?;
+        let size = |i: usize| shape.get(i).and_then(|&n| usize::try_from(n).ok());
+        let (Some(n), Some(found)) = (size(0), size(1)) else { return Err(wrong(format!("shape: found {shape:?}"))) };
+        if found != n_features {
+            let path = path.display();
+            return Err(Error::mismatch(format!("{path}: expected codes of {n_features} features, found {found}")));
+        }
+        let values = tensors.get("value")?;
+        let active = values.shape().first().copied().unwrap_or_default();
+        let values = values.expect_shape(&[active])?.to_f32()?;
+        let ids = |name: &str| tensors.get(name)?.expect_shape(&[active])?.to_i64();
+        let most = active.saturating_mul(ROWS_A_CODE).saturating_add(EMPTY_ROWS).min(u32::MAX as usize);
+        if n > most {
+            return Err(wrong(format!("shape: expected at most {most} rows for {active} codes, found {n}")));
+        }
+        let mut all = Vec::new();
+        reserve(&mut all, active, path.display())?;
+        for (i, ((row, feature), &value)) in ids("row")?.into_iter().zip(ids("feature")?).zip(values.iter()).enumerate()
+        {
+            let row = u32::try_from(row).ok().filter(|&row| (row as usize) < n);
+            let feature = u32::try_from(feature).ok().filter(|&id| (id as usize) < n_features);
+            match (row, feature) {
+                (Some(row), Some(feature)) => all.push((row, feature, value)),
+                _ => {
+                    return Err(wrong(format!("entry {i}: expected a row below {n} and a feature below {n_features}")));
+                }
+            }
+        }
+        // As tiller writes them, they are. The order within a row stays.
+        if !all.is_sorted_by_key(|code| code.0) {
+            all.sort_by_key(|code| code.0);
+        }
+        Ok(Self::Sparse(all, n))
+    }
+
+    fn n_rows(&self, n_features: usize) -> usize {
+        match self {
+            Self::Dense(all) => all.len() / n_features.max(1),
+            Self::Sparse(_, n) => *n,
+        }
+    }
+
+    /// The codes of row `i` that are not 0.
+    fn row(&self, i: usize, n_features: usize, out: &mut Vec<(u32, f32)>) {
+        out.clear();
+        match self {
+            Self::Dense(all) => {
+                let row = all.get(i * n_features..(i + 1) * n_features).unwrap_or_default();
+                out.extend((0..).zip(row.iter().copied()).filter(|code| code.1 != 0.0));
+            }
+            Self::Sparse(all, _) => {
+                let first = all.partition_point(|code| (code.0 as usize) < i);
+                let row = all.iter().skip(first).take_while(|code| code.0 as usize == i);
+                out.extend(row.map(|&(_, feature, value)| (feature, value)));
+            }
+        }
+    }
 }
 
 /// Decodes the codes in a file, dense or sparse, to rows `[n, d_out]` in the `.npy` file `out`, and returns n. `rows` are the
@@ -256,39 +311,42 @@ fn read_codes(path: &Path, n_features: usize) -> Result<Vec<Vec<(u32, f32)>>> {
 ///
 /// # Errors
 /// [`Kind::Argument`](crate::Kind::Argument) if such rows are needed; [`Kind::Mismatch`](crate::Kind::Mismatch) if widths or
-/// numbers of rows differ; [`Kind::Format`](crate::Kind::Format) for codes that point outside; [`Kind::Io`](crate::Kind::Io).
+/// numbers of rows differ; [`Kind::Format`](crate::Kind::Format) for codes that point outside, and for sparse ones of many
+/// more rows than codes; [`Kind::Io`](crate::Kind::Io).
 pub fn decode_file(dictionary: &Dictionary, codes: &Path, rows: Option<&Path>, out: &Path) -> Result<usize> {
-    let codes = read_codes(codes, dictionary.n_features())?;
-    let (n, d_out) = (codes.len(), dictionary.d_out());
-    let mut decoded = vec![0f32; n * d_out];
-    match rows {
-        None => {
-            if dictionary.settings().normalization.is_per_row() || dictionary.has_skip() {
-                return Err(Error::argument(
-                    "the dictionary's output depends on each input row: give the rows that were encoded, too",
-                ));
-            }
-            for (codes, row) in codes.iter().zip(decoded.chunks_exact_mut(d_out)) {
-                dictionary.decode(codes, row);
-            }
+    let (n_features, d_out, d_model) = (dictionary.n_features(), dictionary.d_out(), dictionary.d_model());
+    let tensors = Tensors::open(codes)?;
+    let codes = Codes::of(&tensors, codes, n_features)?;
+    let n = codes.n_rows(n_features);
+    let rows = rows.map(|path| Rows::open(path, None, d_model).map(|rows| (path, rows))).transpose()?;
+    match &rows {
+        None if dictionary.settings().normalization.is_per_row() || dictionary.has_skip() => {
+            return Err(Error::argument(
+                "the dictionary's output depends on each input row: give the rows that were encoded, too",
+            ));
         }
-        Some(path) => {
-            let d_model = dictionary.d_model();
-            let rows = Rows::open(path, None, d_model)?;
-            if rows.n_rows() != n {
-                let (path, found) = (path.display(), rows.n_rows());
-                return Err(Error::mismatch(format!("{path}: expected {n} rows, as many as codes, found {found}")));
-            }
-            let mut left = codes.iter().zip(decoded.chunks_exact_mut(d_out));
-            rows.for_each_block(&mut |_, block| {
-                for (x, (codes, out)) in block.chunks_exact(d_model).zip(&mut left) {
-                    dictionary.reconstruct(x, codes, out);
-                }
-                Ok(())
-            })?;
+        Some((path, rows)) if rows.n_rows() != n => {
+            let (path, found) = (path.display(), rows.n_rows());
+            return Err(Error::mismatch(format!("{path}: expected {n} rows, as many as codes, found {found}")));
         }
+        _ => {}
     }
-    let bytes: Vec<u8> = decoded.iter().flat_map(|v| v.to_le_bytes()).collect();
-    npy::write(out, Dtype::F32, &[n, d_out], bytes)?;
+    npy::write_with(out, Dtype::F32, &[n, d_out], |sink: &mut Sink<'_>| {
+        let (mut of_row, mut decoded) = (Vec::new(), vec![0f32; d_out]);
+        let mut put = |i: usize, x: Option<&[f32]>| {
+            codes.row(i, n_features, &mut of_row);
+            match x {
+                None => dictionary.decode(&of_row, &mut decoded),
+                Some(x) => dictionary.reconstruct(x, &of_row, &mut decoded),
+            }
+            sink.put(&decoded.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
+        };
+        match &rows {
+            None => (0..n).try_for_each(|i| put(i, None)),
+            Some((_, rows)) => rows.for_each_block(&mut |first, block| {
+                (first..).zip(block.chunks_exact(d_model)).try_for_each(|(i, x)| put(i, Some(x)))
+            }),
+        }
+    })?;
     Ok(n)
 }
