@@ -13,7 +13,10 @@
 //! A shard is complete or absent (temp file, then rename), and `meta.json` counts the complete ones and says where in the
 //! text they end: a harvest that was killed goes on there. Rows of a harvest that was stopped and went on are to the bit those
 //! of one in a single run; only the shard at the stop is shorter.
+//! The metadata of a shard say where it ends, too: of several layers, some of which have one shard more than the others,
+//! that shard is given up ([`align`]).
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +27,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::file::{Map, json, read_text, write_atomic};
+use crate::file::{Lock, Map, json, read_text, write_atomic};
 use crate::hook_point::HookPoint;
 
 const FORMAT: u32 = 1;
@@ -290,9 +293,10 @@ fn read_meta(directory: &Path) -> Result<Meta> {
     Ok(meta)
 }
 
-/// Writes a directory of shards, one window of text after the other.
+/// Writes a directory of shards, one window of text after the other. No two write to one directory at a time.
 pub struct Writer {
     directory: PathBuf,
+    _lock: Lock,
     meta: Meta,
     shard_rows: usize,
     rows: Vec<u8>,
@@ -306,6 +310,7 @@ impl Writer {
     /// directory must agree with it in everything else.
     pub fn open(directory: &Path, meta: Meta, shard_rows: usize) -> Result<Self> {
         std::fs::create_dir_all(directory).map_err(|e| Error::io("create", directory, e))?;
+        let lock = Lock::of_directory(directory)?;
         let path = directory.join("meta.json");
         let fresh = Meta { format: FORMAT, n_rows: 0, shards: Vec::new(), complete: false, ..meta };
         let fresh = Meta { documents_done: 0, windows_done: 0, ..fresh };
@@ -331,6 +336,7 @@ impl Writer {
         };
         Ok(Self {
             directory: directory.to_owned(),
+            _lock: lock,
             meta,
             shard_rows: shard_rows.max(1),
             rows: Vec::new(),
@@ -413,7 +419,9 @@ impl Writer {
                 ("positions", view(Dtype::I32, vec![n], bytemuck::cast_slice(&self.positions))?),
                 ("documents", view(Dtype::I64, vec![self.documents.len()], bytemuck::cast_slice(&self.documents))?),
             ];
-            let bytes = safetensors::serialize(views, None).map_err(|e| Error::format(&path, e))?;
+            let ends = [(DOCUMENTS_DONE, documents), (WINDOWS_DONE, windows)];
+            let ends: HashMap<_, _> = ends.iter().map(|(key, n)| ((*key).to_owned(), n.to_string())).collect();
+            let bytes = safetensors::serialize(views, Some(ends)).map_err(|e| Error::format(&path, e))?;
             write_atomic(&path, |out| {
                 std::io::Write::write_all(out, &bytes).map_err(|e| Error::io("write", &path, e))
             })?;
@@ -428,11 +436,180 @@ impl Writer {
         self.write_meta()
     }
 
+    /// Where in the text the harvest stands.
+    fn place(&self) -> Place {
+        Some((self.meta.documents_done, self.meta.windows_done))
+    }
+
+    /// Where the shards end if the last `n` are left out, as they say themselves.
+    fn place_without(&self, n: usize) -> Result<Place> {
+        match self.meta.shards.len().checked_sub(n) {
+            None => Ok(None),
+            Some(0) => Ok(Some((0, 0))),
+            Some(kept) => shard_end(&shard_path(&self.directory, kept - 1)),
+        }
+    }
+
+    /// Gives up the last `n` shards: the harvest stands at `place` again.
+    fn give_up(&mut self, n: usize, place: (u64, u64)) -> Result<()> {
+        let kept = self.meta.shards.len().saturating_sub(n);
+        let given_up = kept..self.meta.shards.len();
+        self.meta.shards.truncate(kept);
+        self.meta.n_rows = self.meta.shards.iter().sum();
+        (self.meta.documents_done, self.meta.windows_done) = place;
+        self.meta.complete = false;
+        self.write_meta()?;
+        // What `meta.json` does not count is no part of the harvest: the next shards replace it.
+        given_up.for_each(|i| drop(std::fs::remove_file(shard_path(&self.directory, i))));
+        Ok(())
+    }
+
     fn write_meta(&self) -> Result<()> {
         let path = self.directory.join("meta.json");
         let text = serde_json::to_string_pretty(&self.meta).map_err(|e| Error::format(&path, e))?;
         write_atomic(&path, |out| {
             std::io::Write::write_all(out, text.as_bytes()).map_err(|e| Error::io("write", &path, e))
         })
+    }
+}
+
+/// Where in a text a shard ends, in documents and in windows of the next one; `None` if it does not say.
+type Place = Option<(u64, u64)>;
+
+/// Keys of a shard's metadata.
+const DOCUMENTS_DONE: &str = "documents_done";
+const WINDOWS_DONE: &str = "windows_done";
+
+/// Where in the text the shard at `path` ends, as its metadata say; older ones don't.
+fn shard_end(path: &Path) -> Result<Place> {
+    let map = Map::open(path)?;
+    let (_, header) = SafeTensors::read_metadata(map.bytes()).map_err(|e| Error::format(path, e))?;
+    let number = |key: &str| header.metadata().as_ref()?.get(key)?.parse().ok();
+    Ok(number(DOCUMENTS_DONE).zip(number(WINDOWS_DONE)))
+}
+
+/// Brings the writers of one harvest, a layer each, to one place in the text. They write their shards one after the other: a
+/// process that is killed in between leaves some a shard ahead, and those give it up.
+///
+/// # Errors
+/// [`Kind::Mismatch`](crate::Kind::Mismatch) if that does not bring them together: they are of different harvests.
+/// [`Kind::Io`](crate::Kind::Io).
+pub fn align<'w>(writers: impl IntoIterator<Item = &'w mut Writer>) -> Result<()> {
+    let mut writers: Vec<&mut Writer> = writers.into_iter().collect();
+    let Some(first) = writers.iter().map(|writer| writer.place()).min() else { return Ok(()) };
+    for writer in writers.iter_mut().filter(|writer| writer.place() != first) {
+        // Documents without a row count without a shard.
+        if writer.place_without(0)? == first {
+            writer.give_up(0, first.unwrap_or_default())?;
+        } else if writer.place_without(1)? == first {
+            writer.give_up(1, first.unwrap_or_default())?;
+        } else {
+            let (path, found) = (writer.directory.display(), writer.meta.documents_done);
+            let expected = first.unwrap_or_default().0;
+            return Err(Error::mismatch(format!(
+                "{path}: the layers stand at different documents ({found} here, {expected} elsewhere); harvest them \
+                 again into an empty directory"
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn meta(layer: usize) -> Meta {
+        Meta {
+            format: FORMAT,
+            model: "m".into(),
+            model_fingerprint: String::new(),
+            layer,
+            hook: "resid_post".into(),
+            d_model: 2,
+            dtype: RowType::F32,
+            window: 8,
+            n_rows: 0,
+            shards: Vec::new(),
+            documents_done: 0,
+            windows_done: 0,
+            text: "t".into(),
+            complete: false,
+        }
+    }
+
+    fn writer(directory: &Path, layer: usize) -> Writer {
+        Writer::open(&directory.join(format!("layer-{layer}")), meta(layer), 2).unwrap()
+    }
+
+    /// Writes document `i` as a shard.
+    fn shard(writer: &mut Writer, i: u64) {
+        writer.window(&[i as f32, 1.0, 2.0, 3.0], &[1, 2]).unwrap();
+        writer.flush(i + 1, 0).unwrap();
+    }
+
+    /// A kill between two layers' shards left one ahead, and the harvest could not go on.
+    #[test]
+    fn layers_of_which_some_are_a_shard_ahead_meet_at_the_last_common_document() {
+        for before in [0, 1, 3] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut writers = [writer(dir.path(), 4), writer(dir.path(), 9), writer(dir.path(), 11)];
+            (0..before).for_each(|i| writers.iter_mut().for_each(|writer| shard(writer, i)));
+            writers[..2].iter_mut().for_each(|writer| shard(writer, before));
+            drop(writers);
+            let mut writers = [writer(dir.path(), 4), writer(dir.path(), 9), writer(dir.path(), 11)];
+            align(&mut writers).unwrap();
+            assert!(writers.iter().all(|writer| writer.meta.documents_done == before));
+            writers.iter_mut().for_each(|writer| shard(writer, before));
+            for writer in writers {
+                let place = writer.directory.clone();
+                let done = writer.finish(before + 1, 0, true).unwrap();
+                assert_eq!(done.n_rows, 2 * (before + 1));
+                assert_eq!(Activations::open(&place).unwrap().n_rows() as u64, done.n_rows);
+            }
+        }
+    }
+
+    #[test]
+    fn documents_without_rows_are_counted_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writers = [writer(dir.path(), 4), writer(dir.path(), 9)];
+        writers.iter_mut().for_each(|writer| shard(writer, 0));
+        writers[1].flush(5, 2).unwrap();
+        align(&mut writers).unwrap();
+        assert_eq!((writers[1].place(), &writers[1].meta.shards[..]), (Some((1, 0)), &[2][..]));
+    }
+
+    #[test]
+    fn layers_of_different_harvests_are_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writers = [writer(dir.path(), 4), writer(dir.path(), 9)];
+        (0..3).for_each(|i| shard(&mut writers[0], i));
+        let error = align(&mut writers).unwrap_err();
+        assert!(error.kind() == Kind::Mismatch && error.message().contains("3 here, 0 elsewhere"), "{error}");
+        assert_eq!(writers[0].meta.shards, [2, 2, 2]);
+    }
+
+    #[test]
+    fn a_second_writer_is_told_who_the_first_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = writer(dir.path(), 4);
+        let error = Writer::open(&held.directory, meta(4), 2).err().unwrap();
+        let who = format!("process {} on ", std::process::id());
+        assert!(error.kind() == Kind::Io && error.message().contains(&who), "{error}");
+    }
+
+    #[test]
+    fn a_meta_of_impossible_sizes_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta.json");
+        for d_model in [0, usize::MAX, 1 << 21] {
+            std::fs::write(&path, serde_json::to_vec(&Meta { d_model, ..meta(1) }).unwrap()).unwrap();
+            let error = Activations::open(dir.path()).err().unwrap();
+            assert!(error.kind() == Kind::Format && error.message().contains("d_model: expected"), "{error}");
+        }
+        std::fs::File::create(&path).unwrap().set_len(MAX_META_BYTES + 1).unwrap();
+        assert!(Activations::open(dir.path()).err().unwrap().message().contains("at most"));
     }
 }

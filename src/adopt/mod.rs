@@ -30,6 +30,7 @@ use std::time::Instant;
 use crate::engine::Document;
 use crate::error::{Error, Result};
 use crate::eval::concepts::Suite;
+use crate::file::Lock;
 use crate::model::Model;
 use crate::progress::Progress;
 use clock::Clock;
@@ -114,6 +115,7 @@ struct Job<'a> {
 /// # Errors
 /// [`Argument`](crate::Kind::Argument) for options out of range or too little text for a dictionary;
 /// [`Mismatch`](crate::Kind::Mismatch) if `directory` holds an adoption of another model or with other options;
+/// [`Io`](crate::Kind::Io) if another process is adopting into it;
 /// [`Cancelled`](crate::Kind::Cancelled); what harvesting, training and steering return.
 pub fn adopt(model: &Path, directory: &Path, options: &Options, progress: &mut Progress<'_>) -> Result<Adopted> {
     let started = Instant::now();
@@ -142,6 +144,7 @@ pub fn adopt_by(
     let layers = layers::candidates(options, opened.n_layer())?;
     let work = directory.join("work");
     std::fs::create_dir_all(&work).map_err(|e| Error::io("create", &work, e))?;
+    let _held = Lock::of_directory(directory)?;
     let settings = Settings {
         model: opened.fingerprint().to_owned(),
         minutes: options.minutes,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Engine;
 use super::documents::{Document, identity};
-use crate::activations::{Meta, RowType, Writer};
+use crate::activations::{self, Meta, RowType, Writer};
 use crate::error::{Error, Result};
 use crate::hook_point::{HookPoint, Site};
 use crate::model::{Kinship, Model};
@@ -274,13 +274,7 @@ impl Engine {
             writers.push((options.point(layer), Writer::open(&place, meta, options.shard_rows)?));
         }
         // A kill between two layers' shards leaves one layer ahead of another.
-        let done: Vec<(u64, u64)> = writers.iter().map(|(_, writer)| place(writer)).collect();
-        if done.windows(2).any(|w| w[0] != w[1]) {
-            return Err(Error::mismatch(format!(
-                "{}: the layers stand at different documents ({done:?}); harvest them again into an empty directory",
-                directory.display()
-            )));
-        }
+        activations::align(writers.iter_mut().map(|(_, writer)| writer))?;
         Ok(writers)
     }
 

@@ -5,11 +5,13 @@ use serde_json::json;
 use std::path::PathBuf;
 use tiller::activations::RowType;
 use tiller::engine::{Engine, Harvest, Options};
+use tiller::file::Lock;
 use tiller::hook_point::Site;
 use tiller::{Error, Result};
 
 use crate::open::{self, Machine, Strict, Texts};
 use crate::output::{Out, when_cancelled};
+use crate::paths::shown;
 
 /// Run text through a model and keep the residual rows after a layer
 #[derive(Clap)]
@@ -64,7 +66,9 @@ pub(crate) fn site(text: &str) -> std::result::Result<Site, String> {
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
-    let begun = args.out.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    // Of a harvest that was killed before its first shard, the lock may be left.
+    let begun = |entry: std::io::Result<std::fs::DirEntry>| entry.is_ok_and(|entry| !Lock::is_lock(&entry.path()));
+    let begun = args.out.read_dir().is_ok_and(|mut entries| entries.any(begun));
     if begun && !args.resume {
         let dir = args.out.display();
         return Err(Error::argument(format!(
@@ -106,7 +110,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let speed = made.n_tokens as f64 / made.seconds.max(1e-9);
     if out.json() {
         return out.object(&json!({
-            "directory": args.out, "documents": text.len(), "layers": args.layer, "rows": made.n_rows,
+            "directory": shown(&args.out), "documents": text.len(), "layers": args.layer, "rows": made.n_rows,
             "tokens": made.n_tokens, "seconds": made.seconds, "tokens_per_second": speed,
         }));
     }
