@@ -9,10 +9,12 @@ use super::guard::{self, Fault};
 use crate::dictionary::{Dictionary, Loss};
 use crate::error::{Error, Result};
 use crate::file::gguf::GgmlType;
+use crate::file::write_atomic_by_name;
 use crate::model::Model;
 
 /// Writes the model at `from` to `to` with other weights. `kind` is llama.cpp's name: `F32`, `F16`, `BF16`, `Q8_0`,
-/// `Q5_K_M`, `Q4_0`, `Q4_1`, `Q4_K_M`, `Q3_K_M`, `Q2_K`. Sources that are quantized already are dequantized first.
+/// `Q5_K_M`, `Q4_0`, `Q4_1`, `Q4_K_M`, `Q3_K_M`, `Q2_K`. Sources that are quantized already are dequantized first. `to` is
+/// written whole or not at all; several processes may write it at once.
 pub fn requantize(from: &Path, to: &Path, kind: &str, threads: usize) -> Result<()> {
     Model::open(from)?.check_limits()?;
     let ftype = match kind.to_ascii_uppercase().as_str() {
@@ -28,23 +30,21 @@ pub fn requantize(from: &Path, to: &Path, kind: &str, threads: usize) -> Result<
         "Q2_K" => sys::LLAMA_FTYPE_MOSTLY_Q2_K,
         other => return Err(Error::argument(format!("unknown model type \"{other}\""))),
     };
-    let mut name = to.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = to.with_file_name(name);
-    let (source, target) = (c_path(from)?, c_path(&part)?);
+    let source = c_path(from)?;
     // SAFETY: plain defaults.
     let mut params = unsafe { sys::llama_model_quantize_default_params() };
     params.ftype = ftype;
     params.allow_requantize = true;
     params.nthread = i32::try_from(threads).unwrap_or(0);
-    let (source, target) = (source.as_ptr(), target.as_ptr());
-    // SAFETY: both names are NUL-terminated and outlive the call.
-    let quantized = guard::call(|| unsafe { guard::llama_model_quantize(source, target, &raw const params) });
-    if let Err(fault) = quantized.and_then(|status| if status == 0 { Ok(()) } else { Err(Fault::logged()) }) {
-        let _ = std::fs::remove_file(&part);
-        return Err(Error::format(from, format_args!("llama.cpp cannot requantize to {kind}: {fault}")));
-    }
-    std::fs::rename(&part, to).map_err(|e| Error::io("write", to, e))
+    // llama.cpp opens files by name and follows links: it gets a name that nobody can have planted anything at.
+    write_atomic_by_name(to, |part| {
+        let target = c_path(part)?;
+        let (source, target) = (source.as_ptr(), target.as_ptr());
+        // SAFETY: both names are NUL-terminated and outlive the call.
+        let quantized = guard::call(|| unsafe { guard::llama_model_quantize(source, target, &raw const params) });
+        let fault = quantized.and_then(|status| if status == 0 { Ok(()) } else { Err(Fault::logged()) });
+        fault.map_err(|fault| Error::format(from, format_args!("llama.cpp cannot requantize to {kind}: {fault}")))
+    })
 }
 
 /// Writes `dictionary` as one of our GGUF files in any type that ggml quantizes to, and returns what that cost. F32, F16,

@@ -10,6 +10,7 @@ use tiller::{Error, Kind, Result};
 use crate::fetch;
 use crate::open::{Machine, Strict, Texts};
 use crate::output::{Out, when_cancelled};
+use crate::paths::{check_outputs, shown};
 
 /// Make a model steerable on this machine: find the layer, train, explain and test a dictionary
 #[derive(Clap)]
@@ -72,6 +73,8 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         None => PathBuf::from(args.model.with_extension("tiller").file_name().unwrap_or_default()),
     };
     std::fs::create_dir_all(&directory).map_err(|e| Error::io("create", &directory, e))?;
+    let outputs = ["dictionary.gguf", "dictionary.jsonl", "report.md"].map(|name| directory.join(name));
+    check_outputs(&outputs, [&args.model].into_iter().chain(&args.text))?;
     let mut bar = out.bar("adopt", "s");
     let made = adopt(&args.model, &directory, &options, &mut |step| bar.step(step))
         .map_err(when_cancelled("what was done is kept: the same command goes on, in the time that is left"))?;
@@ -79,7 +82,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let tested = &made.tested;
     if out.json() {
         return out.object(&json!({
-            "dictionary": made.dictionary, "explanations": made.explanations, "report": made.report,
+            "dictionary": shown(&made.dictionary), "explanations": shown(&made.explanations), "report": shown(&made.report),
             "layer": made.layer, "tried": made.tried, "tested": tested,
             "median_gain": tested.median_gain(), "median_perplexity": tested.median_perplexity(),
             "seconds": made.seconds,

@@ -8,6 +8,7 @@ use tiller::dictionary::{Dictionary, Family};
 use tiller::eval::codes::{decode_file, encode_file};
 
 use crate::output::Out;
+use crate::paths::{check_outputs, shown};
 
 /// Encode rows: which features are active in each, and how much
 #[derive(Clap)]
@@ -73,6 +74,7 @@ pub(crate) fn threads(given: usize) -> usize {
 }
 
 pub(crate) fn encode(args: &EncodeArgs, out: &Out) -> Result<()> {
+    check_outputs([&args.out], [&args.dictionary, &args.rows])?;
     let dictionary = Dictionary::open_as(&args.dictionary, args.how.family)?;
     let mut bar = out.bar("encode", "rows");
     let (name, threads) = (args.name.as_deref(), args.how.threads());
@@ -81,17 +83,20 @@ pub(crate) fn encode(args: &EncodeArgs, out: &Out) -> Result<()> {
     let (n, active, n_features) = (done.n_rows, done.n_active, dictionary.n_features());
     let l0 = active as f64 / n.max(1) as f64;
     if out.json() {
-        return out.object(&json!({"codes": args.out, "rows": n, "features": n_features, "active": active, "l0": l0}));
+        return out.object(
+            &json!({"codes": shown(&args.out), "rows": n, "features": n_features, "active": active, "l0": l0}),
+        );
     }
     out.facts(&[("codes", args.out.display().to_string()), ("rows", n.to_string()), ("L0", format!("{l0:.2}"))])
 }
 
 pub(crate) fn decode(args: &DecodeArgs, out: &Out) -> Result<()> {
+    check_outputs([&args.out], [&args.dictionary, &args.codes].into_iter().chain(&args.rows))?;
     let dictionary = Dictionary::open_as(&args.dictionary, args.how.family)?;
     let n = decode_file(&dictionary, &args.codes, args.rows.as_deref(), &args.out)?;
     let d_out = dictionary.d_out();
     if out.json() {
-        return out.object(&json!({"rows": args.out, "n": n, "width": d_out}));
+        return out.object(&json!({"rows": shown(&args.out), "n": n, "width": d_out}));
     }
     out.facts(&[("rows", args.out.display().to_string()), ("n", n.to_string()), ("width", d_out.to_string())])
 }

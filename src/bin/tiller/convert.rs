@@ -11,6 +11,7 @@ use tiller::{Error, Result};
 
 use crate::codes::{family, threads};
 use crate::output::Out;
+use crate::paths::{check_outputs, shown};
 
 /// Convert a dictionary, and say what that costs
 #[derive(Clap)]
@@ -54,6 +55,9 @@ fn stored(text: &str) -> std::result::Result<GgmlType, String> {
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
+    if args.to == To::Gguf {
+        check_outputs([&args.out], [&args.dictionary].into_iter().chain(&args.rows))?;
+    }
     let mut dictionary = Dictionary::open_as(&args.dictionary, args.family)?;
     if args.drop_dead {
         let before = dictionary.n_features();
@@ -82,7 +86,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         let change = quality.map(|(before, after)| {
             json!({"rows": before.n_rows, "l0": [before.l0, after.l0], "fvu": [before.fvu, after.fvu]})
         });
-        return out.object(&json!({"dictionary": args.out, "cosine": cosine, "quality": change}));
+        return out.object(&json!({"dictionary": shown(&args.out), "cosine": cosine, "quality": change}));
     }
     let mut facts = vec![("dictionary", args.out.display().to_string())];
     if let Some(loss) = loss {

@@ -17,6 +17,7 @@ use tiller::{Error, Result};
 
 use crate::open::{self, Machine};
 use crate::output::Out;
+use crate::paths::{check_outputs, shown};
 
 /// Explain the features of a dictionary in words
 #[derive(Clap)]
@@ -93,6 +94,10 @@ enum WhichCondition {
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
+    // A vocabulary that is not there yet is made.
+    let (there, new): (Vec<_>, Vec<_>) = args.vocab.iter().partition(|path| path.exists());
+    let inputs = [&args.dictionary, &args.model].into_iter().chain(&args.rows).chain(&args.final_rows);
+    check_outputs([&args.out].into_iter().chain(&args.spans).chain(new), inputs.chain(&args.labels).chain(there))?;
     let model = Model::open(&args.model)?;
     let dictionary = open::dictionary(&args.dictionary, &model, out)?;
     let rows = args.rows.iter().map(|dir| Activations::open(dir)).collect::<Result<Vec<_>>>()?;
@@ -152,7 +157,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     if out.json() {
         return out.object(&json!({
-            "explanations": args.out, "estimator": made.header().estimator.name(), "features": made.list().len(),
+            "explanations": shown(&args.out), "estimator": made.header().estimator.name(), "features": made.list().len(),
             "explained": explained, "vocabulary": vocabulary.len(), "rows": made.header().n_tokens, "seconds": seconds,
         }));
     }

@@ -17,6 +17,7 @@ mod interrupt;
 mod mpc;
 mod open;
 mod output;
+mod paths;
 mod plan;
 mod plot;
 mod relations;

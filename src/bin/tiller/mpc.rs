@@ -188,7 +188,7 @@ fn tell(args: &Args, lines: &[Line], out: &Out) -> Result<()> {
     if out.json() {
         return lines.iter().try_for_each(|line| {
             out.object(&json!({
-                "file": line.path, "features": line.n_features, "mpc": line.found.mpc, "raw": line.found.raw,
+                "file": crate::paths::shown(&line.path), "features": line.n_features, "mpc": line.found.mpc, "raw": line.found.raw,
                 "shuffled": line.found.shuffled, "shuffled_raw": line.found.shuffled_raw,
                 "mse": line.error.map(|e| e.0), "fvu": line.error.map(|e| e.1), "matches": line.found.matches,
             }))

@@ -12,6 +12,7 @@ use tiller::{Error, Result};
 
 use crate::open::{self, Context, Machine, Wish, feature_json, features_table};
 use crate::output::Out;
+use crate::paths::{check_outputs, shown};
 
 /// Make a plan from a concept in words, or check and show one
 #[derive(Clap)]
@@ -68,6 +69,7 @@ fn make(args: &Args, out: &Out) -> Result<()> {
     if args.wish.words.is_none() {
         return Err(Error::argument("plan needs --words (or `plan check FILE`, `plan show FILE`)"));
     }
+    check_outputs(&args.output, args.dictionary.iter().chain(&args.model).chain(&args.wish.explanations))?;
     let dictionary = match (&args.model, &args.dictionary) {
         (Some(model), Some(path)) => Some(open::dictionary(path, &Model::open(model)?, out)?),
         (None, Some(path)) => Some(Arc::new(Dictionary::open(path)?)),
@@ -85,7 +87,7 @@ fn make(args: &Args, out: &Out) -> Result<()> {
     plan.save(path)?;
     if out.json() {
         let features: Vec<_> = matches.iter().map(feature_json).collect();
-        return out.object(&json!({"plan": path, "features": features}));
+        return out.object(&json!({"plan": shown(path), "features": features}));
     }
     features_table(&matches, out)?;
     out.note(format!("wrote {}", path.display()));
@@ -118,8 +120,9 @@ fn check(file: &File, out: &Out) -> Result<()> {
     }
     let fingerprint = if dictionaries.is_empty() { None } else { Some(compile(&plan, &dictionaries)?) };
     if out.json() {
-        return out
-            .object(&json!({"plan": file.plan, "valid": true, "rules": plan.rules.len(), "fingerprint": fingerprint}));
+        return out.object(
+            &json!({"plan": shown(&file.plan), "valid": true, "rules": plan.rules.len(), "fingerprint": fingerprint}),
+        );
     }
     let against = if fingerprint.is_some() { " and fits" } else { "; not checked against a dictionary" };
     out.line(format!("{}: valid, {} rules{against}", file.plan.display(), plan.rules.len()))?;

@@ -20,6 +20,7 @@ use tiller::{Error, Result};
 
 use crate::open::Machine;
 use crate::output::{Out, when_cancelled};
+use crate::paths::check_outputs;
 use crate::plot::Panel;
 
 /// Measure what steering costs and what it does
@@ -97,6 +98,8 @@ enum What {
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
+    let inputs = args.model.iter().chain(&args.dictionary).chain(&args.explanations).chain(&args.suite);
+    check_outputs(args.plot.iter().chain(&args.texts), inputs)?;
     let mut lines = Lines { out, n: 0, held: Vec::new(), panels: Vec::new() };
     let measured = measure(args, &mut lines);
     if measured.is_err() && lines.n == 0 {

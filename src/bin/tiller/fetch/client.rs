@@ -8,6 +8,7 @@ use crate::output::{Bar, Out};
 use sha2::{Digest, Sha256};
 use std::cell::OnceCell;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -107,9 +108,11 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn new(parent: &Path, name: &str) -> Result<Self> {
         let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let dir = parent.join(format!(".{name}-{}", std::process::id()));
-        fs::create_dir_all(dir.join("tmp")).map_err(|e| Error::io("create", &dir, e))?;
-        fs::create_dir_all(dir.join("out")).map_err(|e| Error::io("create", &dir, e))?;
+        // The system's random numbers: one that a killed process left is not taken for a new one.
+        let dir = parent.join(format!(".{name}-{:016x}", RandomState::new().hash_one(())));
+        for made in [dir.clone(), dir.join("tmp"), dir.join("out")] {
+            fs::create_dir(&made).map_err(|e| Error::io("create", &made, e))?;
+        }
         Ok(Self(dir))
     }
 }

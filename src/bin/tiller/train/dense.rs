@@ -12,6 +12,7 @@ use super::sae::stored;
 use super::source::{Kinds, Source};
 use crate::open::Machine;
 use crate::output::Out;
+use crate::paths::{check_outputs, shown};
 
 /// A ConCA coder: codes that are log-posteriors of concepts
 #[derive(Clap)]
@@ -112,6 +113,10 @@ impl Common {
         }
     }
 
+    fn outputs(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.out].into_iter().chain(&self.checkpoint).chain(&self.metrics)
+    }
+
     fn train(&self, rows: &Rows<'_>, options: &Options, out: &Out) -> Result<(Coder, Option<Metrics>, f64)> {
         let mut bar = out.bar("train", "rows");
         let start = std::time::Instant::now();
@@ -141,7 +146,7 @@ impl Common {
     ) -> Result<()> {
         if out.json() {
             return out.object(&json!({
-                "coder": self.out, "dictionary": other, "rows": n_rows, "latents": coder.n_latents(),
+                "coder": shown(&self.out), "dictionary": other.map(shown), "rows": n_rows, "latents": coder.n_latents(),
                 "regularizer": coder.regularizer().name(), "seconds": seconds, "last": last,
             }));
         }
@@ -159,6 +164,7 @@ impl Common {
 }
 
 pub(crate) fn conca(args: &Conca, out: &Out) -> Result<()> {
+    check_outputs(args.common.outputs().chain(&args.dictionary), &args.rows)?;
     let source = Source::open(&args.rows, args.tensor.as_deref())?;
     let rows = source.rows()?;
     let base = Options {
@@ -174,6 +180,7 @@ pub(crate) fn conca(args: &Conca, out: &Out) -> Result<()> {
 }
 
 pub(crate) fn ssae(args: &Ssae, out: &Out) -> Result<()> {
+    check_outputs(args.common.outputs(), args.kinds.inputs().chain(&args.differences))?;
     let base =
         Options { objective: Objective::Ssae { level: args.level, dual_rate: args.dual_rate }, ..Options::ssae() };
     let options = args.common.options(base, args.machine.threads);

@@ -11,6 +11,7 @@ use tiller::{Error, Result};
 use super::source::{Kinds, Pair};
 use crate::open::Machine;
 use crate::output::{Out, ending};
+use crate::paths::{check_outputs, shown};
 
 /// A linear probe that tells two kinds of rows apart, as safetensors, .npy or a control vector
 #[derive(Clap)]
@@ -50,6 +51,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         return Err(Error::argument(format!("--test must lie between 0 and 1, found {}", args.test)));
     }
     ending(&args.out, &["safetensors", "npy", "gguf"])?;
+    check_outputs([&args.out], args.kinds.inputs())?;
     let (pairs, architecture) = args.kinds.read(&args.machine, out)?;
     let [pair] = &pairs[..] else {
         return Err(Error::argument("a probe is of one layer: give one --layer"));
@@ -82,7 +84,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let figures = |score: &Score| json!({ "accuracy": score.accuracy, "auc": score.auc, "pearson": score.pearson, "loss": score.loss });
     if out.json() {
         return out.object(&json!({
-            "file": args.out, "layer": pair.layer, "columns": used, "features": features, "steps": probe.steps,
+            "file": shown(&args.out), "layer": pair.layer, "columns": used, "features": features, "steps": probe.steps,
             "converged": probe.converged, "train": figures(&seen), "test": held.as_ref().map(figures),
         }));
     }

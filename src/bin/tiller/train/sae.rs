@@ -15,6 +15,7 @@ use super::source::Source;
 use crate::harvest::site;
 use crate::open::{self, Machine, Strict, Texts};
 use crate::output::Out;
+use crate::paths::{check_outputs, shown};
 use crate::plot;
 
 /// A recipe has some forty numbers.
@@ -271,9 +272,16 @@ impl Settings {
 
 /// `path` with `mark` before its extension.
 fn marked(path: &Path, mark: &str) -> PathBuf {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path.extension().map_or_else(String::new, |e| format!(".{}", e.to_string_lossy()));
-    path.with_file_name(format!("{stem}{mark}{extension}"))
+    if mark.is_empty() {
+        return path.to_owned();
+    }
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(mark);
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
@@ -294,6 +302,9 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         path.iter().flat_map(|path| marks.iter().map(move |mark| marked(path, mark))).collect()
     };
     let (checkpoints, journals) = (files(&args.checkpoint), files(&args.metrics));
+    let outputs = [files(&Some(args.out.clone())), checkpoints.clone(), journals.clone(), files(&args.plot)].concat();
+    let inputs = args.rows.iter().chain(&args.streaming.model).chain(&args.streaming.text);
+    check_outputs(&outputs, inputs.chain(&args.recipe))?;
 
     let mut open: Vec<Journal> = journals.iter().map(|path| Journal::new(path)).collect();
     let mut last = vec![None::<Metrics>; runs.len()];
@@ -394,7 +405,7 @@ fn result(
     let dead = stats.iter().filter(|stats| stats.density == 0.0).count();
     let l0: f32 = stats.iter().map(|stats| stats.density).sum();
     Ok(json!({
-        "dictionary": path, "variant": options.variant.name(), "rows": n_rows, "features": dictionary.n_features(),
+        "dictionary": shown(path), "variant": options.variant.name(), "rows": n_rows, "features": dictionary.n_features(),
         "k": options.k, "l0": l0, "dead": dead, "bytes": n_bytes, "seconds": seconds, "last": last,
     }))
 }

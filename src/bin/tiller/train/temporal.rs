@@ -11,6 +11,7 @@ use tiller::train::temporal::{
 use tiller::{Error, Result};
 
 use crate::output::Out;
+use crate::paths::{check_outputs, shown};
 
 /// Which feature drives which, in the same row and in later ones
 #[derive(Clap)]
@@ -74,6 +75,8 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
+    let inputs = [&args.rows].into_iter().chain(&args.dictionary);
+    check_outputs([&args.out].into_iter().chain(&args.checkpoint), inputs)?;
     let rows = Activations::open(&args.rows)?;
     let mut bar = out.bar("temporal", "rows");
     let sequences = match &args.dictionary {
@@ -126,7 +129,7 @@ fn show(args: &Args, out: &Out, (model, forecast): (&Temporal, &Forecast), n_row
     let (now, later) = (count(model.instantaneous()), count(model.lagged()));
     if out.json() {
         return out.object(&json!({
-            "temporal": args.out, "rows": n_rows, "latents": model.n_latents(), "lags": model.lags(),
+            "temporal": shown(&args.out), "rows": n_rows, "latents": model.n_latents(), "lags": model.lags(),
             "instantaneous": now, "delayed": later, "held_out": forecast, "bytes": n_bytes, "seconds": seconds,
         }));
     }

@@ -11,6 +11,7 @@ use tiller::{Error, Result};
 use super::source::Kinds;
 use crate::open::Machine;
 use crate::output::{Out, ending};
+use crate::paths::{check_outputs, shown};
 
 /// Directions that tell two kinds of rows apart, as a control vector, .npy or safetensors
 #[derive(Clap)]
@@ -50,6 +51,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         How::PcaCentred => Method::PcaCentred,
     };
     ending(&args.out, &["gguf", "npy", "safetensors"])?;
+    check_outputs([&args.out], args.kinds.inputs())?;
     let (pairs, architecture) = args.kinds.read(&args.machine, out)?;
     let mut found: Vec<(Option<usize>, Direction)> = Vec::new();
     let mut bar = out.bar("vector", "rows");
@@ -71,7 +73,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         let agreement = one.agreement.is_finite().then_some(one.agreement);
         if out.json() {
             out.object(&json!({
-                "file": args.out, "layer": layer, "method": method.name(), "norm": one.norm(),
+                "file": shown(&args.out), "layer": layer, "method": method.name(), "norm": one.norm(),
                 "agreement": agreement, "separation": separation, "explained": explained,
             }))?;
             continue;
