@@ -448,7 +448,7 @@ mod tests {
                 "a.jsonl:2:52: messages[0]: role: expected a word such as user, found \"user<|im_end|>\"",
             ),
             (r#"{"text":"lone \ud83d surrogate"}"#, "a.jsonl:2:21: text: unexpected end of hex escape"),
-            ("{\"text\":\n\"over two lines\"}", "a.jsonl:2:9: text: EOF while parsing a value"),
+            ("{\"text\":\n\"over two lines\"}", "a.jsonl:2:8: text: EOF while parsing a value"),
         ] {
             let error = read("a.jsonl", format!("{{\"text\":\"good\"}}\n{line}\n")).unwrap_err();
             assert_eq!(error, wanted, "{line}");

@@ -9,9 +9,14 @@ use crate::error::{Error, Kind};
 /// A parser's complaint as `name:line:column: rules[2].strength.unit: what`. `first` is the line at which `text` starts;
 /// `schema` is the hint for JSON of another shape than is expected.
 pub(crate) fn error(error: &serde_json::Error, text: &str, name: impl Display, first: usize, schema: &str) -> Error {
-    let (line, column) = (error.line(), error.column());
+    let (mut line, mut column) = (error.line(), error.column());
     let full = error.to_string();
     let what = full.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&full);
+    if column == 0 && line > 1 {
+        // The end of a line is a place of this line, not of the next one, which may not be there.
+        line -= 1;
+        column = text.lines().nth(line - 1).map_or(0, str::len);
+    }
     // What a value's own rules refuse is told at the comma or bracket behind it, which is not part of the value.
     let last = text.lines().nth(line.saturating_sub(1)).and_then(|line| line.as_bytes().get(column.saturating_sub(1)));
     let behind = error.is_data() && matches!(last, Some(b',' | b']'));
