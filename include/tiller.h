@@ -2032,6 +2032,11 @@ typedef struct {
     uint32_t seed;
     // 1 goes on when the model wants to end.
     uint32_t ignore_end;
+    // A conversation to answer, in place of the prompt, which is then NULL; borrowed for the call. Only the tags of the
+    // model's chat template are control tokens: their names in a message stay text.
+    const tiller_message *messages;
+    // How many messages; 0 for a prompt.
+    size_t n_messages;
 } tiller_generate;
 
 // Gets each piece of text as it comes; borrowed for this call. Return 0 to go on, anything else to end the generation.
@@ -2095,7 +2100,8 @@ TILLER_API size_t tiller_engine_d_model(const tiller_engine *engine);
 // Number of tokens of the vocabulary. 0 if `engine` is NULL.
 TILLER_API size_t tiller_engine_n_vocab(const tiller_engine *engine);
 
-// Tokens of `string`. `special` puts the model's BOS in front, if it wants one, and reads control tokens as such.
+// Tokens of `string`. `special` puts the model's BOS in front, if it wants one and `string` does not begin with it, and
+// reads the names of control tokens as these: for texts that you wrote or trust.
 //
 // Writes up to `n_tokens` tokens and how many there are to `*n`. If there are more than fit, the call fails with
 // TILLER_E_ARGUMENT, but `*n` is written: call again with room for them.
@@ -2117,6 +2123,9 @@ tiller_status tiller_engine_detokenize(const tiller_engine *engine,
                                        tiller_error **err);
 
 // The conversation as the model's own chat template writes it; `answer` adds the opening of the assistant's turn.
+//
+// For people to read, and for messages that you wrote: as a prompt, the names of control tokens in a message would be read
+// as control tokens. To have what others wrote answered, give the messages to tiller_engine_generate() in its options.
 TILLER_API
 tiller_status tiller_engine_chat(const tiller_engine *engine,
                                  const tiller_message *messages,
@@ -2144,8 +2153,8 @@ TILLER_API
 tiller_status tiller_engine_rest(tiller_engine *engine,
                                  tiller_error **err);
 
-// Generates a continuation of `prompt`, which goes in as it is: see tiller_engine_chat() for conversations.
-// `stream` may be NULL.
+// Generates a continuation of `prompt`, in which the names of control tokens are read as these; or, where `given` holds
+// messages, an answer to them. `stream` may be NULL.
 //
 // On success `*out` owns a new object; free it with tiller_generation_free().
 TILLER_API
@@ -2169,7 +2178,7 @@ tiller_status tiller_engine_generate_many(tiller_engine *engine,
                                           tiller_generation **out,
                                           tiller_error **err);
 
-// Reads `prompt` and gets ready to generate step by step. Any generation under way ends.
+// Reads `prompt`, or the messages in `given`, and gets ready to generate step by step. Any generation under way ends.
 //
 // On success `*out` owns a new object; free it with tiller_generation_free().
 TILLER_API

@@ -1234,6 +1234,25 @@ public:
         tiller_generate options = {},
         const std::function<bool(const std::string &)> &stream = nullptr
     ) {
+        return run(prompt.c_str(), options, stream);
+    }
+    // Answers a conversation of {role, content}. What the turns say stays text, whatever control tokens it names.
+    tiller::generation answer(
+        const std::vector<std::pair<std::string, std::string>> &turns,
+        tiller_generate options = {},
+        const std::function<bool(const std::string &)> &stream = nullptr
+    ) {
+        std::vector<tiller_message> messages;
+        for (const auto &[role, content] : turns) messages.push_back({role.c_str(), content.c_str()});
+        options.messages = messages.data();
+        options.n_messages = messages.size();
+        return run(nullptr, options, stream);
+    }
+
+private:
+    tiller::generation run(
+        const char *prompt, tiller_generate options, const std::function<bool(const std::string &)> &stream
+    ) {
         struct lent {
             const std::function<bool(const std::string &)> &fn;
             std::exception_ptr thrown;
@@ -1250,11 +1269,13 @@ public:
         options.size = static_cast<uint32_t>(sizeof options);
         tiller::generation made(detail::make<tiller_generation>([&](auto **out, auto **err) {
             const tiller_stream_fn fn = stream ? +piece : nullptr;
-            return tiller_engine_generate(get(), prompt.c_str(), &options, fn, &lent, out, err);
+            return tiller_engine_generate(get(), prompt, &options, fn, &lent, out, err);
         }));
         if (lent.thrown) std::rethrow_exception(lent.thrown);
         return made;
     }
+
+public:
     // As many side by side as the engine has sequences.
     std::vector<tiller::generation> generate_many(const std::vector<std::string> &prompts, tiller_generate options = {}) {
         options.size = static_cast<uint32_t>(sizeof options);

@@ -84,6 +84,23 @@ fn features_are_found_and_become_a_plan_that_passes_its_check() {
     assert!(fails(&["plan", "check", plan], 1).contains("push"));
 }
 
+#[test]
+fn explanations_of_another_dictionary_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("e.jsonl").to_str().unwrap().to_owned();
+    let dictionary = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/smollm2-135m-l19.gguf");
+    for (n, layer, says) in
+        [(9, 19, "explanations of 9 features, but the dictionary has 4814"), (4814, 3, "of layer 3")]
+    {
+        let header = format!(
+            r#"{{"kind":"tiller.explanations","version":1,"estimator":"data","n_features":{n},"layer":{layer}}}"#
+        );
+        std::fs::write(&path, format!("{header}\n{}\n", r#"{"feature":3,"words":[["war",0.5]]}"#)).unwrap();
+        let args = ["plan", "--dictionary", dictionary, "--explanations", &path, "--words", "war", "--strength", "1"];
+        assert!(fails(&args, 1).contains(says), "{n} {layer}");
+    }
+}
+
 /// Feature 3 pushes feature 9, feature 5 pushes feature 6; only 3 and 9 have words.
 #[test]
 fn relations_of_features_without_words_can_be_left_out() {

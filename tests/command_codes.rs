@@ -157,6 +157,21 @@ fn rows_come_from_every_container() {
 }
 
 #[test]
+fn rows_that_are_not_finite_are_refused_by_number() {
+    let place = Place::new();
+    let mut rows = place.rows.clone();
+    rows[17 * place.d + 3] = f32::NAN;
+    let from = place.path("nan.npy");
+    npy::write(&from, Dtype::F32, &[ROWS, place.d], bytemuck::cast_slice(&rows)).unwrap();
+    for out in ["codes.npy", "codes.safetensors"] {
+        let (from, out) = (from.to_str().unwrap(), place.path(out));
+        let error = fails(&["encode", SHIPPED, "--rows", from, "--out", out.to_str().unwrap()]);
+        assert!(error.contains("row 17, column 3: expected a finite number, found NaN"), "{error}");
+        assert!(!out.exists());
+    }
+}
+
+#[test]
 fn sparse_codes_that_point_outside_are_refused() {
     let place = Place::new();
     for (row, feature, part) in [(5u32, 1u32, "row below 2"), (0, 4_000_000, "feature below")] {

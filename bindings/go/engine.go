@@ -94,18 +94,28 @@ func (n *Engine) Detokenize(list []int32) (string, error) {
 // Message is one turn of a conversation; Role is "system", "user" or "assistant".
 type Message struct{ Role, Content string }
 
-// Chat writes a conversation by the model's own template; answer adds the opening of the assistant's turn.
-func (n *Engine) Chat(turns []Message, answer bool) (string, error) {
-	defer runtime.KeepAlive(n.h)
+// messages puts turns in C memory; call the function when done.
+func messages(turns []Message) (*C.tiller_message, func()) {
 	list := (*C.tiller_message)(calloc(C.size_t(len(turns)+1) * C.sizeof_tiller_message))
-	defer release(unsafe.Pointer(list))
 	all := unsafe.Slice(list, len(turns))
 	for i, turn := range turns {
-		role, content := cstring(turn.Role), cstring(turn.Content)
-		defer free(role)
-		defer free(content)
-		all[i] = C.tiller_message{role, content}
+		all[i] = C.tiller_message{cstring(turn.Role), cstring(turn.Content)}
 	}
+	return list, func() {
+		for _, turn := range all {
+			free(turn.role)
+			free(turn.content)
+		}
+		release(unsafe.Pointer(list))
+	}
+}
+
+// Chat writes a conversation by the model's own template, for people to read; answer adds the opening of the assistant's
+// turn. To have it answered, see Answer.
+func (n *Engine) Chat(turns []Message, answer bool) (string, error) {
+	defer runtime.KeepAlive(n.h)
+	list, done := messages(turns)
+	defer done()
 	var out *C.tiller_text
 	var err *C.tiller_error
 	status := C.tiller_engine_chat(n.h.c(), list, C.size_t(len(turns)), C.bool(answer), &out, &err)
@@ -178,10 +188,22 @@ func ownGeneration(out *C.tiller_generation) *Generation {
 
 // Generate continues a prompt. stream, which may be nil, gets each piece of text; false ends the generation.
 func (n *Engine) Generate(prompt string, options GenerateOptions, stream func(string) bool) (*Generation, error) {
-	defer runtime.KeepAlive(n.h)
 	name := cstring(prompt)
 	defer free(name)
+	return n.generate(name, options.c(), stream)
+}
+
+// Answer answers a conversation. What the turns say stays text, whatever control tokens it names.
+func (n *Engine) Answer(turns []Message, options GenerateOptions, stream func(string) bool) (*Generation, error) {
+	list, done := messages(turns)
+	defer done()
 	o := options.c()
+	o.messages, o.n_messages = list, C.size_t(len(turns))
+	return n.generate(nil, o, stream)
+}
+
+func (n *Engine) generate(prompt *C.char, o C.tiller_generate, stream func(string) bool) (*Generation, error) {
+	defer runtime.KeepAlive(n.h)
 	var call C.tiller_stream_fn
 	var user unsafe.Pointer
 	if stream != nil {
@@ -192,7 +214,7 @@ func (n *Engine) Generate(prompt string, options GenerateOptions, stream func(st
 	}
 	var out *C.tiller_generation
 	var err *C.tiller_error
-	status := C.tiller_engine_generate(n.h.c(), name, &o, call, user, &out, &err)
+	status := C.tiller_engine_generate(n.h.c(), prompt, &o, call, user, &out, &err)
 	return newGeneration(status, out, err)
 }
 

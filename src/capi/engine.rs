@@ -100,7 +100,8 @@ pub extern "C" fn tiller_engine_n_vocab(engine: Option<&tiller_engine>) -> usize
     engine.map_or(0, |e| e.0.n_vocab())
 }
 
-/// Tokens of `string`. `special` puts the model's BOS in front, if it wants one, and reads control tokens as such.
+/// Tokens of `string`. `special` puts the model's BOS in front, if it wants one and `string` does not begin with it, and
+/// reads the names of control tokens as these: for texts that you wrote or trust.
 ///
 /// Writes up to `n_tokens` tokens and how many there are to `*n`. If there are more than fit, the call fails with
 /// TILLER_E_ARGUMENT, but `*n` is written: call again with room for them.
@@ -154,6 +155,9 @@ pub struct tiller_message {
 }
 
 /// The conversation as the model's own chat template writes it; `answer` adds the opening of the assistant's turn.
+///
+/// For people to read, and for messages that you wrote: as a prompt, the names of control tokens in a message would be read
+/// as control tokens. To have what others wrote answered, give the messages to tiller_engine_generate() in its options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_engine_chat(
     engine: Option<&tiller_engine>,
@@ -164,18 +168,27 @@ pub unsafe extern "C" fn tiller_engine_chat(
     err: ErrorOut<'_>,
 ) -> tiller_status {
     make(out, err, || {
-        // SAFETY: the header requires `n_messages` structs.
-        let messages = unsafe { slice(messages, n_messages, "messages") }?;
-        let turn = |(i, m): (usize, &tiller_message)| {
-            // SAFETY: the header requires C strings.
-            let (role, content) = unsafe {
-                (text(m.role, &format!("messages[{i}].role"))?, text(m.content, &format!("messages[{i}].content"))?)
-            };
-            Ok(Message { role: role.into(), content: content.into() })
-        };
-        let turns = messages.iter().enumerate().map(turn).collect::<Result<Vec<_>>>()?;
+        // SAFETY: the header requires `n_messages` structs of C strings.
+        let turns = unsafe { turns(messages, n_messages) }?;
         Ok(tiller_text::from(some(engine, "engine")?.0.chat(&turns, answer)?.as_str()))
     })
+}
+
+/// The turns of a conversation.
+///
+/// # Safety
+/// `messages` holds `n` structs, whose members are C strings.
+unsafe fn turns(messages: *const tiller_message, n: usize) -> Result<Vec<Message>> {
+    // SAFETY: the caller's contract.
+    let messages = unsafe { slice(messages, n, "messages") }?;
+    let turn = |(i, m): (usize, &tiller_message)| {
+        // SAFETY: the caller's contract.
+        let (role, content) = unsafe {
+            (text(m.role, &format!("messages[{i}].role"))?, text(m.content, &format!("messages[{i}].content"))?)
+        };
+        Ok(Message { role: role.into(), content: content.into() })
+    };
+    messages.iter().enumerate().map(turn).collect()
 }
 
 /// Steers by `compiled` from the next token on, in place of any plan before; NULL stops steering. The model is not
@@ -229,9 +242,14 @@ pub struct tiller_generate {
     pub seed: u32,
     /// 1 goes on when the model wants to end.
     pub ignore_end: u32,
+    /// A conversation to answer, in place of the prompt, which is then NULL; borrowed for the call. Only the tags of the
+    /// model's chat template are control tokens: their names in a message stay text.
+    pub messages: *const tiller_message,
+    /// How many messages; 0 for a prompt.
+    pub n_messages: usize,
 }
 
-// SAFETY: `repr(C)`, a `u32` first, numbers only.
+// SAFETY: `repr(C)`, a `u32` first; the pointer is read under the header's contract only.
 unsafe impl Options for tiller_generate {
     const NAME: &'static str = "tiller_generate";
 }
@@ -247,6 +265,22 @@ impl tiller_generate {
             ignore_end: self.ignore_end != 0,
         }
     }
+}
+
+/// The tokens of a prompt, or of the conversation that stands in its place.
+///
+/// # Safety
+/// `prompt` is a C string or NULL; `given` holds `n_messages` messages of C strings.
+unsafe fn asked(engine: &Engine, prompt: *const c_char, given: &tiller_generate) -> Result<Vec<i32>> {
+    if given.n_messages == 0 {
+        // SAFETY: the caller's contract.
+        return engine.tokenize(unsafe { text(prompt, "prompt") }?, true);
+    }
+    if !prompt.is_null() {
+        return Err(Error::argument("prompt: expected NULL beside messages, found a text"));
+    }
+    // SAFETY: the caller's contract.
+    engine.chat_tokens(&unsafe { turns(given.messages, given.n_messages) }?, true)
 }
 
 /// Gets each piece of text as it comes; borrowed for this call. Return 0 to go on, anything else to end the generation.
@@ -266,8 +300,8 @@ impl From<Generation> for tiller_generation {
     }
 }
 
-/// Generates a continuation of `prompt`, which goes in as it is: see tiller_engine_chat() for conversations.
-/// `stream` may be NULL.
+/// Generates a continuation of `prompt`, in which the names of control tokens are read as these; or, where `given` holds
+/// messages, an answer to them. `stream` may be NULL.
 ///
 /// On success `*out` owns a new object; free it with tiller_generation_free().
 #[unsafe(no_mangle)]
@@ -281,15 +315,17 @@ pub unsafe extern "C" fn tiller_engine_generate(
     err: ErrorOut<'_>,
 ) -> tiller_status {
     make(out, err, || {
-        // SAFETY: the header requires a C string, and a struct whose `size` is set, or NULL.
-        let (prompt, given) = unsafe { (text(prompt, "prompt")?, options(given)?) };
+        // SAFETY: the header requires a struct whose `size` is set, or NULL.
+        let given = unsafe { options(given) }?;
         let engine = &mut some(engine, "engine")?.0;
+        // SAFETY: the header requires a C string, or messages of such.
+        let prompt = unsafe { asked(engine, prompt, &given) }?;
         let mut on_text = |piece: &str| match stream {
             // SAFETY: the header requires a function that may be called with `user`.
             Some(call) => unsafe { call(user, c_string(piece).as_ptr()) == 0 },
             None => true,
         };
-        engine.generate(prompt, &given.options(), &mut on_text).map(tiller_generation::from)
+        engine.generate_tokens(&prompt, &given.options(), &mut on_text).map(tiller_generation::from)
     })
 }
 
@@ -311,6 +347,9 @@ pub unsafe extern "C" fn tiller_engine_generate_many(
         let (prompts, given) = unsafe { (texts(prompts, n, "prompts")?, options(given)?) };
         // SAFETY: the header requires `n` writable places.
         let out = unsafe { slice_mut(out, n, "out") }?;
+        if given.n_messages > 0 {
+            return Err(Error::argument("messages: expected none beside many prompts"));
+        }
         let prompts: Vec<String> = prompts.into_iter().map(str::to_owned).collect();
         let made = some(engine, "engine")?.0.generate_many(&prompts, &given.options())?;
         for (place, generation) in out.iter_mut().zip(made) {
@@ -320,7 +359,7 @@ pub unsafe extern "C" fn tiller_engine_generate_many(
     })
 }
 
-/// Reads `prompt` and gets ready to generate step by step. Any generation under way ends.
+/// Reads `prompt`, or the messages in `given`, and gets ready to generate step by step. Any generation under way ends.
 ///
 /// On success `*out` owns a new object; free it with tiller_generation_free().
 #[unsafe(no_mangle)]
@@ -332,9 +371,12 @@ pub unsafe extern "C" fn tiller_engine_begin(
     err: ErrorOut<'_>,
 ) -> tiller_status {
     make(out, err, || {
-        // SAFETY: the header requires a C string, and a struct whose `size` is set, or NULL.
-        let (prompt, given) = unsafe { (text(prompt, "prompt")?, options(given)?) };
-        some(engine, "engine")?.0.begin(prompt, &given.options()).map(tiller_generation::from)
+        // SAFETY: the header requires a struct whose `size` is set, or NULL.
+        let given = unsafe { options(given) }?;
+        let engine = &mut some(engine, "engine")?.0;
+        // SAFETY: the header requires a C string, or messages of such.
+        let prompt = unsafe { asked(engine, prompt, &given) }?;
+        engine.begin_tokens(&prompt, &given.options()).map(tiller_generation::from)
     })
 }
 

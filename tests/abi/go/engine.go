@@ -34,6 +34,14 @@ func init() {
 		"engine_chat": func(a arguments) (string, error) {
 			return get[*tiller.Engine](a[0]).Chat([]tiller.Message{{Role: a[1], Content: a[2]}}, true)
 		},
+		"engine_answer": func(a arguments) (string, error) {
+			turns := []tiller.Message{{Role: "user", Content: a[1]}}
+			g, err := get[*tiller.Engine](a[0]).Answer(turns, tiller.GenerateOptions{MaxTokens: number(a[2])}, nil)
+			if err != nil {
+				return "", err
+			}
+			return show(g.NPrompt()), nil
+		},
 		"engine_generate": func(a arguments) (string, error) {
 			left := number(a[3])
 			var stream func(string) bool
