@@ -419,8 +419,8 @@ impl Writer {
                 ("positions", view(Dtype::I32, vec![n], bytemuck::cast_slice(&self.positions))?),
                 ("documents", view(Dtype::I64, vec![self.documents.len()], bytemuck::cast_slice(&self.documents))?),
             ];
-            let ends = [(DOCUMENTS_DONE, documents), (WINDOWS_DONE, windows)];
-            let ends: HashMap<_, _> = ends.iter().map(|(key, n)| ((*key).to_owned(), n.to_string())).collect();
+            // One key: several would stand in any order, and the same rows make the same bytes.
+            let ends = HashMap::from([(ENDS_AT.to_owned(), format!("{documents} {windows}"))]);
             let bytes = safetensors::serialize(views, Some(ends)).map_err(|e| Error::format(&path, e))?;
             write_atomic(&path, |out| {
                 std::io::Write::write_all(out, &bytes).map_err(|e| Error::io("write", &path, e))
@@ -476,16 +476,15 @@ impl Writer {
 /// Where in a text a shard ends, in documents and in windows of the next one; `None` if it does not say.
 type Place = Option<(u64, u64)>;
 
-/// Keys of a shard's metadata.
-const DOCUMENTS_DONE: &str = "documents_done";
-const WINDOWS_DONE: &str = "windows_done";
+/// The key of a shard's metadata: the two numbers, with a space between.
+const ENDS_AT: &str = "ends_at";
 
 /// Where in the text the shard at `path` ends, as its metadata say; older ones don't.
 fn shard_end(path: &Path) -> Result<Place> {
     let map = Map::open(path)?;
     let (_, header) = SafeTensors::read_metadata(map.bytes()).map_err(|e| Error::format(path, e))?;
-    let number = |key: &str| header.metadata().as_ref()?.get(key)?.parse().ok();
-    Ok(number(DOCUMENTS_DONE).zip(number(WINDOWS_DONE)))
+    let place = header.metadata().as_ref().and_then(|all| all.get(ENDS_AT)).and_then(|text| text.split_once(' '));
+    Ok(place.and_then(|(documents, windows)| Some((documents.parse().ok()?, windows.parse().ok()?))))
 }
 
 /// Brings the writers of one harvest, a layer each, to one place in the text. They write their shards one after the other: a

@@ -152,7 +152,7 @@ fn inputs_that_are_no_files_are_named_at_once() {
             &["decode", shipped, "--codes", path, "--out", &out],
             &["train", "sae", path, "--out", &out],
             &["train", "sae", shipped, "--recipe", path, "--out", &out],
-            &["train", "vector", "--pairs", path, "--model", shipped, "--layer", "1", "--out", &out],
+            &["train", "vector", "--pairs", path, "--model", shipped, "--layer", "1", "--out", "v.npy"],
             &["harvest", shipped, "--text", path, "--layer", "1", "--out", &out],
             &["eval", "mpc", shipped, shipped, "--layer", "1", "--pairs", path],
         ];
@@ -211,7 +211,7 @@ fn paths_that_are_not_utf8_are_written_and_said() {
 }
 
 /// What is called like a path elsewhere: the plan itself, and what the model wrote.
-const NO_PATHS: [&str; 3] = ["self.plan", "with.text", "without.text"];
+const NO_PATHS: [&str; 4] = ["self.plan", "text.text", "with.text", "without.text"];
 
 /// `json!` panics on a path that is not UTF-8, after the work: a path goes into it through `shown` only.
 #[test]
@@ -272,10 +272,10 @@ fn sizes_beyond_memory_are_an_error() {
     let input = dir.path().join("r.npy");
     rows(&input);
     let (input, out) = (input.to_str().unwrap(), dir.path().join("out").to_str().unwrap().to_owned());
-    let many = "4000000000";
+    let many = "1000000000";
     for call in [
         &["train", "sae", input, "--features", many, "--k", "2", "--layer", "1", "--out", &out][..],
-        &["train", "conca", input, "--latents", "400000000000", "--out", &out],
+        &["train", "conca", input, "--latents", many, "--out", &out],
     ] {
         let refused = Command::new("sh")
             .args(["-c", "ulimit -v 8000000; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_tiller")])
