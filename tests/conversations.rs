@@ -27,7 +27,7 @@ fn open(path: &Path) -> Engine {
 }
 
 fn talk(contents: &[&str]) -> Vec<Message> {
-    let role = |i: usize| if i % 2 == 0 { "user" } else { "assistant" };
+    let role = |i: usize| if i.is_multiple_of(2) { "user" } else { "assistant" };
     contents.iter().enumerate().map(|(i, c)| Message { role: role(i).into(), content: (*c).into() }).collect()
 }
 
