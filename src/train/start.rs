@@ -23,6 +23,8 @@ const WEISZFELD: usize = 10;
 /// The state before step 0.
 pub(super) fn start(rows: &Rows<'_>, split: &Split, options: &Options) -> Result<State> {
     let (d, n) = (rows.d_model(), options.n_features);
+    // Both matrices and their two moments.
+    room(n.saturating_mul(d).saturating_mul(6 * size_of::<f32>()), format_args!("{n} features of width {d}"))?;
     let sample = sample(rows, split, options.seed)?;
     let mean = mean(&sample, d);
     let middle = median(&sample, d, &mean);
@@ -35,8 +37,6 @@ pub(super) fn start(rows: &Rows<'_>, split: &Split, options: &Options) -> Result
             "rows: expected rows that differ, found a mean squared spread of {spread}"
         )));
     }
-    // Both matrices and their two moments.
-    room(n.saturating_mul(d).saturating_mul(6 * size_of::<f32>()), format_args!("{n} features of width {d}"))?;
     let decoder = directions(n, d, options.seed);
     let mut encoder_bias = vec![0.0; n];
     let mut extras = extras(options);
