@@ -156,11 +156,33 @@ fn foreign_files_are_called_by_their_names() {
         (b"\x1f\x8b\x08\0", "gzip"),
         (b"<!DOCTYPE html>", "HTML"),
         (b"\x80\x04}.", "torch.save"),
+        (&[&[0; 257][..], b"ustar\0"].concat(), "tar archive"),
         (b"hello, world", "something else"),
     ] {
         std::fs::write(&path, bytes).unwrap();
         let error = Tensors::open(&path).unwrap_err();
-        assert!(error.message().contains(expected), "{error}");
+        let told = format!("{error}: {}", error.hint().unwrap());
+        assert!(told.contains(expected), "{told}");
         assert_eq!(error.kind(), tiller::Kind::Format);
     }
+}
+
+/// `torch.save(..., pickle_protocol=4, _use_new_zipfile_serialization=False)` was taken for somebody else's pickle.
+#[test]
+fn old_files_of_torch_open_whatever_the_protocol_of_their_first_pickle() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.pt");
+    let old = std::fs::read(data().join("legacy.pt")).unwrap();
+    let (number, rest) = old.strip_prefix(b"\x80\x02").unwrap().split_at(13);
+    let wanted = Tensors::open(&data().join("legacy.pt")).unwrap();
+    let frame = [b"\x95".as_slice(), &13u64.to_le_bytes()].concat();
+    for (protocol, frame) in [(3, &[][..]), (4, &frame), (4, &[]), (5, &frame)] {
+        std::fs::write(&path, [&[0x80, protocol], frame, number, rest].concat()).unwrap();
+        let found = Tensors::open(&path).unwrap_or_else(|e| panic!("protocol {protocol}: {e}"));
+        for name in wanted.names() {
+            assert_eq!(numbers(&found.get(name).unwrap()), numbers(&wanted.get(name).unwrap()), "{protocol} {name}");
+        }
+    }
+    std::fs::write(&path, [b"\x80\x06", number, rest].concat()).unwrap();
+    assert!(Tensors::open(&path).is_err());
 }

@@ -79,7 +79,20 @@ fn cut_short_at_every_byte() {
 
 #[test]
 fn empty_file() {
-    malformed(Raw::default(), "at byte 0: not a GGUF file: expected \"GGUF\", found \"\"");
+    malformed(Raw::default(), "at byte 0: not a GGUF file: expected \"GGUF\", found an empty file");
+}
+
+#[test]
+fn downloads_that_brought_something_else() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n";
+    malformed(
+        Raw::default().bytes(pointer),
+        "at byte 0: not a GGUF file: expected \"GGUF\", found a pointer of Git LFS",
+    );
+    malformed(
+        Raw::default().bytes(b"\n<!DOCTYPE html><html>"),
+        "at byte 0: not a GGUF file: expected \"GGUF\", found an HTML page",
+    );
 }
 
 #[test]

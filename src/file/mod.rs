@@ -43,5 +43,5 @@ pub use lock::Lock;
 pub use map::Map;
 pub use sink::Sink;
 pub use tensors::{Tensors, UNNAMED};
-pub use text::read_text;
+pub use text::{name_contents, read_text};
 pub use view::{Dtype, View};

@@ -10,7 +10,7 @@ use super::allowance::Allowance;
 use super::source::Source;
 use super::view::{Tensor, View, missing};
 use super::zip::Zip;
-use super::{Map, npy, safetensors, torch, zip};
+use super::{Map, name_contents, npy, safetensors, torch, zip};
 use crate::error::{Error, Result};
 
 /// The name of the one tensor of a file that gives it none: what NumPy calls it.
@@ -115,17 +115,10 @@ impl Tensors {
 
 /// The error of a file in no container that is known: what it is instead, as far as its first bytes tell.
 fn unknown(path: &Path, bytes: &[u8]) -> Error {
-    let found = match bytes {
-        [] => "nothing: it is empty",
-        _ if bytes.starts_with(b"version https://git-lfs") => {
-            "a pointer of Git LFS: fetch the file itself (git lfs pull)"
-        }
-        _ if bytes.starts_with(b"GGUF") => "GGUF",
-        _ if bytes.starts_with(b"\x89HDF") => "HDF5",
-        _ if bytes.starts_with(b"\x1f\x8b") => "gzip: unpack it",
-        _ if bytes.starts_with(b"<") => "HTML or XML: what a server says when it refuses a download",
-        [0x80, 2..=5, ..] => "a pickle that torch did not write: save it with torch.save",
-        _ => "something else",
+    let (found, hint) = match (name_contents(bytes), bytes) {
+        (Some(known), _) => known,
+        (None, [0x80, 2..=5, ..]) => ("a pickle that torch did not write", "save it with torch.save"),
+        (None, _) => ("something else", "save the arrays with safetensors, numpy.save or torch.save"),
     };
-    Error::format(path, format_args!("expected safetensors, npz, npy or a file of torch, found {found}"))
+    Error::format(path, format_args!("expected safetensors, npz, npy or a file of torch, found {found}")).hinted(hint)
 }

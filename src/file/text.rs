@@ -13,6 +13,8 @@ use crate::error::{Error, Kind, Result};
 const HEAD: usize = 8192;
 /// Of so many bytes one may be a control character; random bytes hold three times as many.
 const CONTROLS: usize = 32;
+/// Where a tar archive says that it is one, and how.
+const TAR: (usize, &[u8]) = (257, b"ustar");
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What is no text: its first bytes, whether they settle it alone (letters count beside binary bytes only), its name, what
@@ -22,17 +24,17 @@ const KINDS: &[(&[u8], bool, &str, &str)] = &[
     (b"\x28\xb5\x2f\xfd", true, "Zstandard", "unpack it first: zstd -d FILE"),
     (b"\xfd7zXZ\0", true, "xz", "unpack it first: xz -d FILE"),
     (b"BZh", false, "bzip2", "unpack it first: bzip2 -d FILE"),
-    (b"PK\x03\x04", true, "a zip archive", "unpack it first, or save the document in it as plain text"),
+    (b"PK\x03\x04", true, "a zip archive", "unpack it first; save a document in it as plain text"),
     (b"%PDF-", true, "PDF", "turn it into text first: pdftotext FILE"),
     (b"PAR1", false, "Parquet", COLUMNS),
     (b"ARROW1", false, "Arrow", COLUMNS),
     (b"\xff\xff\xff\xff", true, "Arrow", COLUMNS),
-    (b"GGUF", false, "GGUF", "a model or dictionary stands where text is expected: check the order of the files"),
-    (b"\x93NUMPY", true, "a NumPy array", "an array stands where text is expected: check the order of the files"),
+    (b"GGUF", false, "GGUF", "a model or dictionary stands in the place of another file: check the order of the files"),
+    (b"\x93NUMPY", true, "a NumPy array", "an array stands in the place of another file: check the order of the files"),
     (b"SQLite format 3\0", true, "an SQLite database", "export the table as JSON lines first"),
     (b"\x89HDF\r\n", true, "HDF5", COLUMNS),
-    (b"\x89PNG", true, "a PNG image", "only text can be read"),
-    (b"\xff\xd8\xff", true, "a JPEG image", "only text can be read"),
+    (b"\x89PNG", true, "a PNG image", "a picture stands in the place of another file"),
+    (b"\xff\xd8\xff", true, "a JPEG image", "a picture stands in the place of another file"),
     (
         b"version https://git-lfs.github.com/spec/",
         true,
@@ -102,6 +104,29 @@ fn no_text(head: &[u8]) -> Option<(&'static str, &'static str)> {
         return Some(("UTF-16 without a byte order mark", UTF_16));
     }
     binary.then_some(("binary data", "only text in UTF-8 can be read"))
+}
+
+/// What a file is that begins with `head` and is not what it should be, and what to do with it: for readers of other formats,
+/// which meet downloads that brought something else. `None` if that is not known.
+pub fn name_contents(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    let text = head.trim_ascii_start();
+    let begins = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()));
+    if head.is_empty() {
+        return Some(("an empty file", "nothing arrived: fetch or write it again"));
+    }
+    if begins("<!doctype html") || begins("<html") {
+        return Some((
+            "an HTML page",
+            "a server answered with a page, such as an error or a login: fetch the file itself",
+        ));
+    }
+    if head.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1)) {
+        return Some((
+            "a tar archive",
+            "unpack it first; what torch wrote as tar (2016), load and save again with torch",
+        ));
+    }
+    KINDS.iter().find(|(first, ..)| head.starts_with(first)).map(|&(.., name, hint)| (name, hint))
 }
 
 /// A NUL at `at` of what looked like text.

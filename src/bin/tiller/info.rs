@@ -138,10 +138,14 @@ fn look(path: &Path) -> Result<Facts> {
         true if text.contains("tiller.vocabulary") => vocabulary(path),
         true if text.contains("\"rules\"") => plan(path),
         true if first.contains("tiller.explanations") || first.contains("\"feature\"") => explanations(path),
-        _ => Err(Error::format(
-            path,
-            "expected a model, dictionary, control vector, plan, harvest, vocabulary or explanations, found none of them",
-        )),
+        _ => {
+            let what = "expected a model, dictionary, control vector, plan, harvest, vocabulary or explanations, found";
+            Err(match tiller::file::name_contents(start) {
+                Some((name, hint)) => Error::format(path, format_args!("{what} {name}")).hinted(hint),
+                None => Error::format(path, format_args!("{what} none of them"))
+                    .hinted("name one of these files; text and rows of arrays have nothing to tell"),
+            })
+        }
     }
 }
 

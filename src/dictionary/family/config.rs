@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map as Object, Value};
 
 use crate::error::{Error, Result};
+use crate::file::{name_contents, read_text};
 
 /// A configuration is some kilobytes.
 const MAX_BYTES: u64 = 16 << 20;
@@ -19,13 +20,17 @@ pub(super) struct Config {
 impl Config {
     /// The JSON object at `path`; keys are looked for at its top, then in its objects called `inner`.
     pub(super) fn read(path: &Path, inner: &[&str]) -> Result<Self> {
-        let top: Object<String, Value> = serde_json::from_slice(&bytes(path)?).map_err(|e| {
-            let error = Error::format(path, format!("expected a JSON object: {e}"));
-            error.hinted(match e.is_eof() {
+        let text = text(path)?;
+        let top: Object<String, Value> = serde_json::from_str(&text).map_err(|e| {
+            if let Some((name, hint)) = name_contents(text.as_bytes()) {
+                return Error::format(path, format_args!("expected a JSON object, found {name}")).hinted(hint);
+            }
+            Error::format(path, format!("expected a JSON object: {e}")).hinted(match e.is_eof() {
                 true => "the file may be cut short: fetch it again",
-                false => {
-                    "fetch the dictionary's config again; a page of HTML or a pointer of Git LFS may lie in its place"
+                false if text.contains("NaN") || text.contains("Infinity") => {
+                    "JSON has no NaN and no Infinity, though Python writes them: put null in their place"
                 }
+                false => "mend the config, or fetch it again",
             })
         })?;
         let inner: Vec<_> = inner.iter().filter_map(|key| top.get(*key)?.as_object().cloned()).collect();
@@ -34,7 +39,7 @@ impl Config {
 
     /// The plain `key: value` lines at the top of the YAML file at `path`; every value is a text.
     pub(super) fn read_yaml(path: &Path) -> Result<Self> {
-        let text = String::from_utf8_lossy(&bytes(path)?).into_owned();
+        let text = text(path)?;
         let pairs = text.lines().filter_map(|line| {
             let (key, value) = line.split_once(':').filter(|(key, _)| !key.starts_with([' ', '#', '-']))?;
             let value = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
@@ -108,8 +113,8 @@ const MAX_SIZE: usize = u32::MAX as usize;
 /// No model has so many.
 const MAX_LAYERS: usize = 1 << 16;
 
-fn bytes(path: &Path) -> Result<Vec<u8>> {
-    crate::file::read(path, MAX_BYTES)
+fn text(path: &Path) -> Result<String> {
+    read_text(path, MAX_BYTES)
 }
 
 /// Enough of a value for a message.

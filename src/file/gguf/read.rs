@@ -11,7 +11,7 @@ use super::cursor::Cursor;
 use super::value::{Array, Value, ValueType};
 use super::{GgmlType, Tensor};
 use crate::error::{Error, Result};
-use crate::file::Map;
+use crate::file::{Map, name_contents};
 
 /// The first four bytes of every GGUF file.
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
@@ -78,8 +78,11 @@ impl Cursor<'_> {
     fn version(&mut self) -> Result<u32> {
         let found = self.map.bytes().get(..MAGIC.len()).unwrap_or(self.map.bytes());
         if found != MAGIC {
-            let found = found.escape_ascii();
-            return Err(self.error(0, format_args!("not a GGUF file: expected \"GGUF\", found \"{found}\"")));
+            let wanted = "not a GGUF file: expected \"GGUF\"";
+            return Err(match name_contents(self.map.bytes()) {
+                Some((name, hint)) => self.error(0, format_args!("{wanted}, found {name}")).hinted(hint),
+                None => self.error(0, format_args!("{wanted}, found \"{}\"", found.escape_ascii())),
+            });
         }
         self.at = MAGIC.len();
         let version = self.u32("the version")?;
@@ -87,7 +90,8 @@ impl Cursor<'_> {
         // Seen from the wrong end, a small version is a multiple of 65,536.
         if version != 0 && version & 0xffff == 0 {
             let (path, version) = (self.path().display(), version.swap_bytes());
-            return Err(Error::unsupported(format!("{path}: GGUF version: {wanted}, found big-endian {version}")));
+            let error = Error::unsupported(format!("{path}: GGUF version: {wanted}, found big-endian {version}"));
+            return Err(error.hinted("fetch or convert the model for little-endian machines"));
         }
         if !(VERSION_MIN..=VERSION_MAX).contains(&version) {
             let path = self.path().display();

@@ -14,8 +14,8 @@ use crate::file::source::Source;
 use crate::file::tensors::Contents;
 use crate::file::view::width;
 
-/// What such files start with: a pickle of the number 0x1950a86a20f9469cfc6c.
-const START: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+/// What such files start with, behind the pickle's protocol: the number 0x1950a86a20f9469cfc6c, and the pickle's end.
+const NUMBER: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 /// The only version there is.
 const VERSION: i64 = 1001;
 /// What errors call the part of the file with the pickles.
@@ -23,13 +23,25 @@ const PLACE: &str = "pickle";
 
 /// Whether a file that starts with these bytes is one.
 pub(in crate::file) fn recognize(bytes: &[u8]) -> bool {
-    bytes.starts_with(START)
+    start(bytes).is_some()
+}
+
+/// Where the second pickle starts, if the first is the number. torch writes protocol 2 unless it is told otherwise; from 4
+/// on a pickle begins with the length of a frame.
+fn start(bytes: &[u8]) -> Option<usize> {
+    let (protocol, rest) = bytes.strip_prefix(b"\x80")?.split_first()?;
+    let rest = match protocol {
+        2 | 3 => rest,
+        4 | 5 => rest.strip_prefix(b"\x95").map_or(Some(rest), |framed| framed.get(8..))?,
+        _ => return None,
+    };
+    Some(bytes.len() - rest.strip_prefix(NUMBER)?.len())
 }
 
 /// Reads the file that all of `source` is.
 pub(in crate::file) fn read(source: &Source, path: &Path, allowance: &mut Allowance) -> Result<Contents> {
     let bytes = source.bytes();
-    let mut at = START.len();
+    let mut at = start(bytes).unwrap_or_default();
     let mut next = || -> Result<(Pickle<'_>, usize)> {
         let from = at;
         let pickle = Pickle::run(bytes.get(from..).unwrap_or_default()).map_err(|f| error(path, PLACE, from, f))?;
