@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use tiller::num::rng;
-use tiller::plan::{Op, Plan, PointOps, Route, RowMeta, Rule, Scratch, Strength};
+use tiller::plan::{Op, Plan, PointOps, Route, Row, Rule, Scratch, Strength};
 
 const LAYER: usize = 1;
 const N_FEATURES: usize = 256;
@@ -52,8 +52,8 @@ fn edit(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("edit/d{d_model}/rows{n_rows}"));
         group.throughput(Throughput::Elements(n_rows as u64));
         let clean = numbers(n_rows * d_model, 4.0);
-        let meta: Vec<RowMeta> =
-            (0..n_rows as i32).map(|i| RowMeta { position: i + 1, sequence: 0, generated: false }).collect();
+        let meta: Vec<Row> =
+            (0..n_rows as i32).map(|i| Row::new(i + 1, 0)).collect();
         let offset = rng(7).random_range(0..PAGE);
         let mut buffer = vec![0.0; n_rows * d_model + PAGE];
         let mut scratch = Scratch::new();

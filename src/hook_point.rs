@@ -1,4 +1,4 @@
-//! Floor 1: hook points: where in a block rows are read and edited, and which node of llama.cpp's graph that is.
+//! Floor 1: hook points: where in a block rows are read and edited, and which of them an architecture has.
 //!
 //! A block of a pre-norm transformer adds to the residual stream twice:
 //!
@@ -7,9 +7,9 @@
 //! ```
 //!
 //! The names are those of TransformerLens, and so is what they mean: `attn_out` and `mlp_out` are what is added, after any
-//! norm that stands behind the sublayer. llama.cpp gives nodes names of its own, which differ between architectures;
-//! [`HookPoint::node`] has the table, read from the graphs of the llama.cpp that the engine builds. Only `resid_post` is
-//! called the same, `l_out-L`, in all of them.
+//! norm that stands behind the sublayer and any scale of the residual. Not all architectures have such blocks: where
+//! attention and MLP run side by side there is no `resid_mid`. [`HookPoint::check`] has the table of what exists; which node
+//! of a graph it is, the [hook](crate::hook) finds from the graph.
 
 use std::fmt;
 use std::str::FromStr;
@@ -95,25 +95,25 @@ impl HookPoint {
         (self.site == Site::ResidPost).then_some(self.layer)
     }
 
-    /// The name of the node of llama.cpp's graph that holds the rows, `[n_tokens, d_model]`, without its block.
+    /// Whether blocks of an architecture, as GGUF's `general.architecture` spells it, have this site.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`](crate::Kind::Unsupported) if no node of this architecture does; the message says what exists.
-    pub fn node(self, architecture: &str) -> Result<&'static str> {
-        let nodes = NODES.iter().find(|(names, _)| names.contains(&architecture)).map_or(Nodes::UNKNOWN, |(_, n)| *n);
-        nodes.of(self.site).ok_or_else(|| {
-            let known = Site::ALL.into_iter().filter(|&site| nodes.of(site).is_some()).map(Site::name);
-            let known = known.collect::<Vec<_>>().join(", ");
-            let which = if architecture.is_empty() {
-                "a model of unknown architecture".into()
-            } else {
-                format!("\"{architecture}\"")
-            };
-            Error::unsupported(format!(
-                "hook point: the graph of {which} shows {known}, found \"{}\": use one of these",
-                self.site.name()
-            ))
-        })
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) if they do not, or if nobody looked; the message says what exists.
+    pub fn check(self, architecture: &str) -> Result<()> {
+        if let Some((_, why)) = NONE.iter().find(|(names, _)| names.contains(&architecture)) {
+            return Err(Error::unsupported(format!("hook point: \"{architecture}\" has none: {why}")));
+        }
+        let sites = SITES.iter().find(|(names, _)| names.contains(&architecture)).map_or(RESIDUAL, |(_, sites)| *sites);
+        if sites.contains(&self.site) {
+            return Ok(());
+        }
+        let known = sites.iter().map(|site| site.name()).collect::<Vec<_>>().join(", ");
+        let which = match architecture {
+            "" => "a model of unknown architecture".into(),
+            name => format!("\"{name}\""),
+        };
+        let found = self.site.name();
+        Err(Error::unsupported(format!("hook point: {which} has {known}, found \"{found}\": use one of these")))
     }
 }
 
@@ -151,50 +151,27 @@ impl FromStr for HookPoint {
     }
 }
 
-/// The nodes of an architecture's graph.
-#[derive(Clone, Copy)]
-struct Nodes {
-    /// What the first block reads.
-    embedding: Option<&'static str>,
-    attn_out: Option<&'static str>,
-    resid_mid: Option<&'static str>,
-    mlp_out: Option<&'static str>,
-}
+/// What every architecture has, also those that the tables lack.
+const RESIDUAL: &[Site] = &[Site::ResidPre, Site::ResidPost];
 
-impl Nodes {
-    /// Of an architecture that the table lacks.
-    const UNKNOWN: Self = Self { embedding: None, attn_out: None, resid_mid: None, mlp_out: None };
+/// Architectures that have more, as their graphs show.
+#[rustfmt::skip]
+const SITES: &[(&[&str], &[Site])] = &[
+    // Attention or another mixer, then the MLP, each added to the residual stream.
+    (&["arcee", "bitnet", "deepseek2", "exaone4", "falcon-h1", "gemma", "gemma2", "gemma3", "glm4", "glm4moe", "gpt-oss",
+       "gpt2", "granite", "granitehybrid", "internlm2", "jamba", "lfm2", "lfm2moe", "llama", "llama4", "minicpm3", "mistral3",
+       "nemotron", "olmo", "olmo2", "olmoe", "phi3", "phimoe", "plamo2", "qwen2", "qwen3", "qwen35", "qwen35moe", "qwen3moe",
+       "qwen3next", "qwen3vl", "rwkv6", "rwkv7", "smollm3", "stablelm", "starcoder2"], &Site::ALL),
+    // What the MLP adds is scaled together with the residual stream.
+    (&["gemma4"], &[Site::ResidPre, Site::AttnOut, Site::ResidMid, Site::ResidPost]),
+    // One sublayer a block.
+    (&["mamba", "mamba2"], &[Site::ResidPre, Site::AttnOut, Site::ResidPost]),
+];
 
-    const fn new(embedding: &'static str, resid_mid: &'static str, mlp_out: &'static str) -> Self {
-        Self { embedding: Some(embedding), attn_out: None, resid_mid: Some(resid_mid), mlp_out: Some(mlp_out) }
-    }
-
-    const fn with_attention(mut self, attn_out: &'static str) -> Self {
-        self.attn_out = Some(attn_out);
-        self
-    }
-
-    fn of(self, site: Site) -> Option<&'static str> {
-        match site {
-            Site::ResidPre => self.embedding,
-            Site::AttnOut => self.attn_out,
-            Site::ResidMid => self.resid_mid,
-            Site::MlpOut => self.mlp_out,
-            Site::ResidPost => Some("l_out"),
-        }
-    }
-}
-
-/// Architectures, as GGUF's `general.architecture` spells them, with their nodes. Several graphs call the sum after the MLP
-/// `ffn_out` too, after the MLP itself: the first node of that name is the one. Where attention's output has no name of its
-/// own, it is not here.
-const NODES: &[(&[&str], Nodes)] = &[
-    (&["llama", "mistral3", "smollm3", "arcee"], Nodes::new("embd", "ffn_inp", "ffn_out").with_attention("attn_out")),
-    (&["gemma2", "gemma3"], Nodes::new("inp_scaled", "sa_out", "ffn_post_norm").with_attention("attn_post_norm")),
-    (&["gemma"], Nodes::new("inp_scaled", "sa_out", "ffn_out")),
-    (&["olmo2"], Nodes::new("embd", "ffn_inp", "ffn_post_norm").with_attention("attn_post_norm")),
-    (&["qwen2", "qwen3", "internlm2", "starcoder2", "stablelm", "nemotron"], Nodes::new("embd", "ffn_inp", "ffn_out")),
-    (&["gpt2"], Nodes::new("inpL", "ffn_inp", "ffn_out")),
+/// Architectures that have no residual stream of one row a token, and why.
+const NONE: &[(&[&str], &str)] = &[
+    (&["deepseek4", "qwen4exp"], "several residual streams are mixed anew in every block (hyper-connections)"),
+    (&["t5", "t5encoder"], "its encoder and its decoder have blocks of the same numbers"),
 ];
 
 #[cfg(test)]
@@ -234,15 +211,18 @@ mod tests {
     }
 
     #[test]
-    fn an_architecture_without_a_node_says_what_it_has() {
-        let point = HookPoint::new(Site::AttnOut, 2);
-        assert_eq!(point.node("llama").unwrap(), "attn_out");
-        assert_eq!(point.node("gemma3").unwrap(), "attn_post_norm");
-        let error = point.node("qwen3").unwrap_err();
-        assert_eq!(error.kind(), Kind::Unsupported);
-        assert!(error.message().contains("resid_pre, resid_mid, mlp_out, resid_post"), "{error}");
-        assert!(error.message().contains("\"attn_out\""), "{error}");
-        assert_eq!(HookPoint::from(3).node("rwkv9").unwrap(), "l_out");
-        assert!(point.node("rwkv9").unwrap_err().message().contains("shows resid_post,"));
+    fn an_architecture_without_a_site_says_what_it_has() {
+        let point = HookPoint::new(Site::ResidMid, 2);
+        for architecture in ["llama", "gemma3", "qwen3"] {
+            point.check(architecture).unwrap();
+        }
+        for architecture in ["falcon", "command-r", "an architecture of tomorrow", ""] {
+            let error = point.check(architecture).unwrap_err();
+            assert_eq!(error.kind(), Kind::Unsupported);
+            assert!(error.message().contains("has resid_pre, resid_post, found \"resid_mid\""), "{error}");
+            HookPoint::from(3).check(architecture).unwrap();
+        }
+        let error = HookPoint::from(3).check("deepseek4").unwrap_err();
+        assert!(error.message().contains("\"deepseek4\" has none: several residual streams"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::arguments::{Options, Report, choice, options, path, report, slice, slice_mut, some, text, texts};
 use super::error::tiller_status;
 use super::guard::{ErrorOut, Out, guard, make};
-use super::hook::tiller_report;
+use super::ledger::{finished, tiller_ledger, tiller_report};
 use super::plan::{SITES, tiller_compiled};
 use super::progress::{reporter, tiller_progress};
 use super::text::{c_string, tiller_text};
@@ -202,7 +202,8 @@ pub extern "C" fn tiller_engine_set_plan(
     guard(err, || some(engine, "engine")?.0.set_plan(compiled.map(|c| Arc::clone(&c.plan))))
 }
 
-/// TILLER_OK and, if `out` is not NULL, what the hook saw and did since the last call; or its first failure since then.
+/// What the hook saw and did since the last call: fills `out`, if it is not NULL, whatever went wrong. TILLER_OK if nothing
+/// did, else the first fault. tiller_engine_ledger() tells all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_engine_finish(
     engine: Option<&mut tiller_engine>,
@@ -210,10 +211,22 @@ pub unsafe extern "C" fn tiller_engine_finish(
     err: ErrorOut<'_>,
 ) -> tiller_status {
     guard(err, || {
-        let done = some(engine, "engine")?.0.finish()?;
+        let done = some(engine, "engine")?.0.finish();
         // SAFETY: the header requires a struct whose `size` is set, or NULL.
-        if out.is_null() { Ok(()) } else { unsafe { report(out, done.into()) } }
+        unsafe { finished(done, out) }
     })
+}
+
+/// As tiller_engine_finish(), with what each rule did and every fault.
+///
+/// On success `*out` owns a new ledger; free it with tiller_ledger_free().
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_engine_ledger(
+    engine: Option<&mut tiller_engine>,
+    out: Out<'_, tiller_ledger>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || Ok(tiller_ledger(some(engine, "engine")?.0.finish())))
 }
 
 /// Has the engine's threads sleep at once. They do so by themselves some milliseconds after a decode, and the next one wakes

@@ -1,19 +1,21 @@
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use super::arguments::{Report, report, slice, some, text};
+use super::arguments::{slice, some, text};
 use super::error::tiller_status;
 use super::guard::{ErrorOut, Out, catch, guard, make};
+use super::ledger::{finished, tiller_ledger, tiller_report};
 use super::plan::{tiller_compiled, tiller_point, tiller_row};
 use crate::error::{Error, Result};
-use crate::hook::{Captured, Hook, Host, Tensor as ggml_tensor};
-use crate::plan::RowMeta;
+use crate::hook::{Captured, Fields, Functions, Hook, Host, Ledger, Steering, Tensor as ggml_tensor};
+use crate::plan::Row;
 
 /// How the hook sees your ggml. Fill it with tiller_llama_ggml() of tiller_llama.h, which is compiled against the
 /// ggml.h of your own llama.cpp, whatever its version; or by hand, for another runtime.
 ///
 /// Every function must take any tensor of a graph that is being computed, and may be called from the thread that
-/// computes it. All but `src` are required.
+/// computes it. All but `src` and `op` are required.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct tiller_ggml {
@@ -36,6 +38,8 @@ pub struct tiller_ggml {
     /// The `i`-th operand of the node that computes the tensor, or NULL. Without it rows are attributed by
     /// tiller_hook_announce() alone.
     pub src: Option<unsafe extern "C" fn(tensor: *const ggml_tensor, i: c_int) -> *const ggml_tensor>,
+    /// The operation that computes the tensor, as ggml_op_desc() calls it.
+    pub op: Option<unsafe extern "C" fn(tensor: *const ggml_tensor) -> *const c_char>,
 }
 
 // SAFETY: `repr(C)`, a `u32` first, and nullable functions.
@@ -45,61 +49,64 @@ unsafe impl super::arguments::Options for tiller_ggml {
 
 impl tiller_ggml {
     fn host(&self) -> Result<Host> {
-        Ok(Host {
-            size: size_of::<Host>() as u32,
+        let functions = Functions {
             name: some(self.name, "ggml.name")?,
-            dtype: some(self.dtype, "ggml.dtype")?,
-            shape: some(self.shape, "ggml.shape")?,
             contiguous: some(self.contiguous, "ggml.contiguous")?,
-            data: some(self.data, "ggml.data")?,
             get: some(self.get, "ggml.get")?,
             set: some(self.set, "ggml.set")?,
+            op: self.op,
+        };
+        let fields = Fields::Asked {
+            dtype: some(self.dtype, "ggml.dtype")?,
+            shape: some(self.shape, "ggml.shape")?,
+            data: some(self.data, "ggml.data")?,
             src: self.src,
-        })
-    }
-}
-
-/// What a hook saw and did since the last tiller_hook_finish().
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct tiller_report {
-    /// Set it to sizeof(tiller_report) before the call.
-    pub size: u32,
-    /// Always 0.
-    pub reserved: u32,
-    /// Rows of the residual stream at layers with a plan or a capture.
-    pub rows_seen: u64,
-    /// Rows that a plan changed.
-    pub rows_edited: u64,
-    /// Rows that a plan could have changed, but that were left alone because their token could not be told, or because
-    /// the edit was not finite.
-    pub rows_skipped: u64,
-    /// Rows copied for you.
-    pub rows_captured: u64,
-}
-
-// SAFETY: `repr(C)`, a `u32` first.
-unsafe impl Report for tiller_report {
-    const NAME: &'static str = "tiller_report";
-}
-
-impl From<crate::hook::Report> for tiller_report {
-    fn from(r: crate::hook::Report) -> Self {
-        let crate::hook::Report { rows_seen, rows_edited, rows_skipped, rows_captured } = r;
-        Self { size: 0, reserved: 0, rows_seen, rows_edited, rows_skipped, rows_captured }
+        };
+        Ok(Host::new(functions, fields))
     }
 }
 
 /// Reads and edits the residual stream while your llama.cpp computes.
 ///
 /// Its life: fill a tiller_ggml; tiller_hook_new(); before the llama context is made, set `cb_eval` of its parameters to
-/// tiller_hook_eval and `cb_eval_user_data` to the hook; set a plan, change it, clear it, between any two decodes; call
+/// tiller_hook_eval and `cb_eval_user_data` to the hook; set a plan, change it, clear it, as often as you like; call
 /// tiller_hook_finish() after a decode to learn what was done; free the context, then the hook.
 ///
-/// Thread safety: one thread at a time; the thread that is inside llama_decode() owns the hook while it is there.
+/// A hook belongs to one context: the first whose graph it sees when it has something to do. Graphs of other contexts that
+/// call it (a draft model's inherits the callback) pass untouched and are counted. See tiller_hook_rebind().
+///
+/// Thread safety: any thread may call tiller_hook_set_plan() at any time; the next decode goes by the plan, whole. Of the
+/// other calls one at a time: what finds the hook in use by another thread fails with TILLER_E_ARGUMENT, and a graph that
+/// does runs untouched, which tiller_hook_finish() reports.
 pub struct tiller_hook {
-    hook: Hook,
-    has_control_vector: bool,
+    hook: Mutex<Hook>,
+    steering: Steering,
+    /// Graphs' nodes that came while another thread used the hook.
+    busy: AtomicU64,
+    has_control_vector: AtomicBool,
+}
+
+impl tiller_hook {
+    /// The hook, if no other thread is using it.
+    fn lock(&self) -> Result<MutexGuard<'_, Hook>> {
+        match self.hook.try_lock() {
+            Ok(hook) => Ok(hook),
+            Err(TryLockError::Poisoned(hook)) => Ok(hook.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Error::argument("the hook is in use by another thread")
+                .hinted("give each context its own hook, and call it between decodes")),
+        }
+    }
+
+    fn finish(&self) -> Result<Ledger> {
+        let mut hook = self.lock()?;
+        match self.busy.swap(0, Ordering::Relaxed) {
+            0 => {}
+            n => hook.fail(Error::argument(format!(
+                "{n} nodes of graphs came while another thread used the hook, and ran untouched: give each context its own"
+            ))),
+        }
+        Ok(hook.finish())
+    }
 }
 
 /// Makes a hook with nothing to do. `ggml` is copied.
@@ -117,7 +124,9 @@ pub unsafe extern "C" fn tiller_hook_new(
         }
         // SAFETY: the header requires a table whose `size` is set.
         let table = unsafe { super::arguments::options(ggml) }?;
-        Ok(tiller_hook { hook: Hook::new(table.host()?), has_control_vector: false })
+        let hook = Hook::new(table.host()?);
+        let steering = hook.steering();
+        Ok(tiller_hook { hook: Mutex::new(hook), steering, busy: AtomicU64::new(0), has_control_vector: AtomicBool::new(false) })
     })
 }
 
@@ -126,11 +135,15 @@ pub unsafe extern "C" fn tiller_hook_new(
 /// the layer of tiller_hook_stop_after().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_hook_eval(tensor: *mut ggml_tensor, ask: bool, hook: *mut c_void) -> bool {
-    // SAFETY: the header requires `hook` to be a live tiller_hook which no other thread uses.
-    let Some(tiller_hook { hook, .. }) = (unsafe { hook.cast::<tiller_hook>().as_mut() }) else { return !ask };
+    // SAFETY: the header requires `hook` to be a live tiller_hook.
+    let Some(shared) = (unsafe { hook.cast::<tiller_hook>().as_ref() }) else { return !ask };
     if tensor.is_null() {
         return !ask;
     }
+    let Ok(mut hook) = shared.lock() else {
+        shared.busy.fetch_add(1, Ordering::Relaxed);
+        return !ask;
+    };
     // SAFETY: the scheduler passes a node of the graph that runs; the app's table fits it.
     catch(|| Ok(unsafe { hook.eval(tensor, ask) })).unwrap_or_else(|error| {
         hook.fail(error);
@@ -142,29 +155,68 @@ pub unsafe extern "C" fn tiller_hook_eval(tensor: *mut ggml_tensor, ask: bool, h
 /// hook points other than the residual stream after a block are called differently in each.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_hook_set_architecture(
-    hook: Option<&mut tiller_hook>,
+    hook: Option<&tiller_hook>,
     architecture: *const c_char,
     err: ErrorOut<'_>,
 ) -> tiller_status {
     guard(err, || {
         // SAFETY: the header requires a C string.
-        some(hook, "hook")?.hook.set_architecture(unsafe { text(architecture, "architecture") }?);
+        some(hook, "hook")?.lock()?.set_architecture(unsafe { text(architecture, "architecture") }?);
         Ok(())
     })
 }
 
-/// Steers by `compiled` from the next decode on, in place of any plan before; NULL stops steering. What the plan compiled
-/// to a control vector is not the hook's to apply: see tiller_compiled_control_vector(). Keeps its own reference.
+/// Says for how many sequences the context is made (`n_seq_max` of its parameters). With one, every row is of sequence 0,
+/// also unannounced. tiller_llama_install() says it.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_hook_set_sequences(
+    hook: Option<&tiller_hook>,
+    n_sequences: u32,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        some(hook, "hook")?.lock()?.set_sequences(n_sequences as usize);
+        Ok(())
+    })
+}
+
+/// Has the hook belong to the next context whose graph it sees: after a context was made anew. tiller_llama_install() does
+/// it.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_hook_rebind(hook: Option<&tiller_hook>, err: ErrorOut<'_>) -> tiller_status {
+    guard(err, || {
+        some(hook, "hook")?.lock()?.rebind();
+        Ok(())
+    })
+}
+
+/// Whether tiller_hook_set_plan() would take `compiled`: for callers that have a control vector to set first.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_hook_check_plan(
+    hook: Option<&tiller_hook>,
+    compiled: Option<&tiller_compiled>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        let (hook, compiled) = (some(hook, "hook")?, compiled);
+        compiled.map_or(Ok(()), |compiled| hook.steering.check_plan(&compiled.plan))
+    })
+}
+
+/// Steers by `compiled` from the next decode on, in place of any plan before; NULL stops steering. Sequence gates of rules
+/// that stay the same keep their memory. When it fails, nothing has changed. What the plan compiled to a control vector is
+/// not the hook's to apply: see tiller_compiled_control_vector(). Keeps its own reference.
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_hook_set_plan(
-    hook: Option<&mut tiller_hook>,
+    hook: Option<&tiller_hook>,
     compiled: Option<&tiller_compiled>,
     err: ErrorOut<'_>,
 ) -> tiller_status {
     guard(err, || {
         let hook = some(hook, "hook")?;
-        hook.hook.set_plan(compiled.map(|c| Arc::clone(&c.plan)))?;
-        hook.has_control_vector = compiled.is_some_and(|c| c.plan.control_vector.is_some());
+        hook.steering.set_callback(compiled.map(|c| Arc::clone(&c.plan)))?;
+        let has = compiled.is_some_and(|c| c.plan.control_vector.is_some());
+        hook.has_control_vector.store(has, Ordering::Relaxed);
         Ok(())
     })
 }
@@ -172,16 +224,18 @@ pub extern "C" fn tiller_hook_set_plan(
 /// Whether the plan in force has a part that is a control vector, which llama.cpp has to be told to forget.
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_hook_has_control_vector(hook: Option<&tiller_hook>) -> bool {
-    hook.is_some_and(|h| h.has_control_vector)
+    hook.is_some_and(|h| h.has_control_vector.load(Ordering::Relaxed))
 }
 
-/// Says what the next llama_decode() holds: one row for each token, in the order of the batch.
+/// Says what the next llama_decode() holds: one row for each token, in the order of the batch. It counts for that decode
+/// only. `n_rows` = 0 takes the last one back: its batch was not decoded.
 ///
-/// Without it positions come from the graph, every row counts as sequence 0, and a graph of one row past position 0 as
-/// generated. With it, a batch that the graph contradicts is not steered, and tiller_hook_finish() says so.
+/// What a row leaves open, the graph may tell. Without an announcement nobody knows which sequences rows are of, where
+/// llama.cpp keeps several in one cache, or which the model wrote: rules that depend on it leave rows alone, and
+/// tiller_hook_finish() says so. A batch that the graph contradicts is not steered either.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_hook_announce(
-    hook: Option<&mut tiller_hook>,
+    hook: Option<&tiller_hook>,
     rows: *const tiller_row,
     n_rows: usize,
     err: ErrorOut<'_>,
@@ -189,7 +243,24 @@ pub unsafe extern "C" fn tiller_hook_announce(
     guard(err, || {
         // SAFETY: the header requires `n_rows` structs.
         let rows = unsafe { slice(rows, n_rows, "rows") }?;
-        some(hook, "hook")?.hook.announce(&rows.iter().map(RowMeta::from).collect::<Vec<_>>());
+        let mut hook = some(hook, "hook")?.lock()?;
+        match rows {
+            [] => hook.withdraw(),
+            rows => hook.announce(&rows.iter().map(Row::from).collect::<Vec<_>>()),
+        }
+        Ok(())
+    })
+}
+
+/// Closes the sequence gates of a sequence. Needed only where one starts anew at a later position: a state that was loaded.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_hook_forget_sequence(
+    hook: Option<&tiller_hook>,
+    sequence: i32,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        some(hook, "hook")?.lock()?.forget_sequence(sequence);
         Ok(())
     })
 }
@@ -198,7 +269,7 @@ pub unsafe extern "C" fn tiller_hook_announce(
 /// `n_points` = 0 ends it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_hook_capture(
-    hook: Option<&mut tiller_hook>,
+    hook: Option<&tiller_hook>,
     points: *const tiller_point,
     n_points: usize,
     err: ErrorOut<'_>,
@@ -206,7 +277,7 @@ pub unsafe extern "C" fn tiller_hook_capture(
     guard(err, || {
         // SAFETY: the header requires `n_points` structs.
         let points = unsafe { slice(points, n_points, "points") }?;
-        some(hook, "hook")?.hook.capture(points.iter().map(|point| point.point()).collect::<Result<Vec<_>>>()?)
+        some(hook, "hook")?.lock()?.capture(points.iter().map(|point| point.point()).collect::<Result<Vec<_>>>()?)
     })
 }
 
@@ -231,7 +302,7 @@ unsafe impl Send for User {}
 /// Runs `patch` over the rows at `point` after the plan, for what no plan can say; NULL takes it away. It must not unwind.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_hook_patch(
-    hook: Option<&mut tiller_hook>,
+    hook: Option<&tiller_hook>,
     point: tiller_point,
     patch: tiller_patch_fn,
     user: *mut c_void,
@@ -251,7 +322,7 @@ pub unsafe extern "C" fn tiller_hook_patch(
                 }
             })
         });
-        some(hook, "hook")?.hook.patch(point.point()?, patch)
+        some(hook, "hook")?.lock()?.patch(point.point()?, patch)
     })
 }
 
@@ -259,12 +330,12 @@ pub unsafe extern "C" fn tiller_hook_patch(
 /// -1 lets graphs run to their end again.
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_hook_stop_after(
-    hook: Option<&mut tiller_hook>,
+    hook: Option<&tiller_hook>,
     layer: i32,
     err: ErrorOut<'_>,
 ) -> tiller_status {
     guard(err, || {
-        some(hook, "hook")?.hook.stop_after(usize::try_from(layer).ok());
+        some(hook, "hook")?.lock()?.stop_after(usize::try_from(layer).ok());
         Ok(())
     })
 }
@@ -282,31 +353,43 @@ pub struct tiller_captured {
 /// On success `*out` owns a new object; free it with tiller_captured_free().
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_hook_captured(
-    hook: Option<&mut tiller_hook>,
+    hook: Option<&tiller_hook>,
     point: tiller_point,
     out: Out<'_, tiller_captured>,
     err: ErrorOut<'_>,
 ) -> tiller_status {
     make(out, err, || {
-        let captured = some(hook, "hook")?.hook.take_captured(point.point()?);
+        let captured = some(hook, "hook")?.lock()?.take_captured(point.point()?);
         let rows = captured.meta.iter().map(tiller_row::from).collect();
         Ok(tiller_captured { captured, rows })
     })
 }
 
-/// Ends a run. TILLER_OK and, if `out` is not NULL, what was seen and done since the last call; or the first failure
-/// since then.
+/// What was seen and done since the last call: fills `out`, if it is not NULL, whatever went wrong. TILLER_OK if nothing
+/// did, else the first fault. tiller_hook_ledger() tells all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_hook_finish(
-    hook: Option<&mut tiller_hook>,
+    hook: Option<&tiller_hook>,
     out: *mut tiller_report,
     err: ErrorOut<'_>,
 ) -> tiller_status {
     guard(err, || {
-        let done = some(hook, "hook")?.hook.finish()?;
+        let done = some(hook, "hook")?.finish()?;
         // SAFETY: the header requires a struct whose `size` is set, or NULL.
-        if out.is_null() { Ok(()) } else { unsafe { report(out, done.into()) } }
+        unsafe { finished(done, out) }
     })
+}
+
+/// As tiller_hook_finish(), with what each rule did and every fault.
+///
+/// On success `*out` owns a new ledger; free it with tiller_ledger_free().
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_hook_ledger(
+    hook: Option<&tiller_hook>,
+    out: Out<'_, tiller_ledger>,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    make(out, err, || Ok(tiller_ledger(some(hook, "hook")?.finish()?)))
 }
 
 /// Frees `hook`. Free the llama context that calls it first. NULL is a no-op.

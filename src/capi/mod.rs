@@ -30,6 +30,7 @@ mod explanations;
 mod gguf;
 mod guard;
 mod hook;
+mod ledger;
 mod model;
 mod mpc;
 mod plan;

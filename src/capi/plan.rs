@@ -10,7 +10,7 @@ use super::text::{c_string, tiller_text};
 use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
 use crate::hook_point::{HookPoint, Site};
-use crate::plan::{Compiled, Feature, Op, Plan, Route, RowMeta, Rule, Scratch, Strength};
+use crate::plan::{Compiled, Feature, Op, Plan, Route, Row, Rule, Scratch, SequenceSet, Strength};
 
 /// What to do to the residual stream: a list of rules, as data. A plan is a short JSON file that people read, diff and
 /// edit by hand; its schema stands in the README.
@@ -64,23 +64,48 @@ impl tiller_point {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct tiller_row {
-    /// Its position in its sequence, from 0; -1 where that is not known (out only).
+    /// Its position in its sequences, from 0; -1 where that is not known.
     pub position: i32,
-    /// Which sequence.
+    /// Which sequence, from 0 to 255; of several, the lowest; -1 where that is not known.
     pub sequence: i32,
-    /// 1 if the model wrote the token, 0 if it was given.
+    /// 1 if the model wrote the token, 0 if it was given, 2 where that is not known.
     pub generated: u32,
+    /// 1 if `token` is known.
+    pub has_token: u32,
+    /// The token.
+    pub token: i32,
+    /// Always 0.
+    pub reserved: u32,
+    /// The sequences that share the token with `sequence`, a bit for each: id i is bit i % 64 of word i / 64. All 0 if none.
+    pub shared: [u64; 4],
 }
 
-impl From<&tiller_row> for RowMeta {
+impl From<&tiller_row> for Row {
     fn from(row: &tiller_row) -> Self {
-        Self { position: row.position, sequence: row.sequence, generated: row.generated != 0 }
+        let shared = (0..256).filter(|&id| row.shared[id as usize / 64] >> (id % 64) & 1 == 1);
+        let mut out = Self::default();
+        out.position = Some(row.position).filter(|p| *p >= 0);
+        out.sequences = SequenceSet::of(shared.chain([row.sequence]));
+        out.token = (row.has_token == 1).then_some(row.token);
+        out.generated = [Some(false), Some(true)].get(row.generated as usize).copied().flatten();
+        out
     }
 }
 
-impl From<&RowMeta> for tiller_row {
-    fn from(row: &RowMeta) -> Self {
-        Self { position: row.position, sequence: row.sequence, generated: row.generated.into() }
+impl From<&Row> for tiller_row {
+    fn from(row: &Row) -> Self {
+        let mut shared = [0; 4];
+        let others = row.sequences.iter().flat_map(SequenceSet::iter).filter(|id| Some(*id) != row.sequence());
+        others.for_each(|id| shared[id as usize / 64] |= 1 << (id % 64));
+        Self {
+            position: row.position.unwrap_or(-1),
+            sequence: row.sequence().unwrap_or(-1),
+            generated: row.generated.map_or(2, u32::from),
+            has_token: row.token.is_some().into(),
+            token: row.token.unwrap_or(0),
+            reserved: 0,
+            shared,
+        }
     }
 }
 
@@ -326,7 +351,7 @@ pub unsafe extern "C" fn tiller_compiled_apply(
         let data = unsafe { slice_mut(data, n_data, "data") }?;
         // SAFETY: the header requires `n_rows` structs.
         let rows = unsafe { slice(rows, n_rows, "rows") }?;
-        let meta: Vec<RowMeta> = rows.iter().map(RowMeta::from).collect();
+        let meta: Vec<Row> = rows.iter().map(Row::from).collect();
         let mut scratch = Scratch::new();
         let edited = match plan.points.get(&point.point()?) {
             Some(ops) => ops.apply(data, &meta, &mut scratch).edited,

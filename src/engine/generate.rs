@@ -6,7 +6,7 @@ use ggml_sys as sys;
 
 use super::{Engine, guard};
 use crate::error::{Error, Result};
-use crate::plan::RowMeta;
+use crate::plan::Row;
 
 /// How text is generated.
 #[derive(Clone, Debug)]
@@ -91,11 +91,11 @@ impl Generation {
 
     /// The token whose successor comes next, and its row; none before the first token. A generation without room for it
     /// ends.
-    fn next(&mut self, positions: usize) -> Option<(i32, RowMeta)> {
+    fn next(&mut self, positions: usize) -> Option<(i32, Row)> {
         let &last = self.tokens.last()?;
         let position = self.prompt.len() + self.tokens.len() - 1;
         match i32::try_from(position).ok().filter(|_| position < positions) {
-            Some(position) => Some((last, RowMeta { position, sequence: self.sequence, generated: true })),
+            Some(position) => Some((last, Row::new(position, self.sequence).generated(true))),
             None => {
                 self.end(Stop::Context);
                 None
@@ -359,7 +359,7 @@ impl Engine {
         for chunk in tokens.chunks(self.options.batch.max(1)) {
             let mut meta = Vec::with_capacity(chunk.len());
             for i in 0..chunk.len() {
-                meta.push(RowMeta { position: self.position(done + i)?, sequence, generated: false });
+                meta.push(Row::new(self.position(done + i)?, sequence));
             }
             done += chunk.len();
             let mut logits = vec![0_i8; chunk.len()];
@@ -379,7 +379,7 @@ impl Engine {
         let positions = self.positions;
         loop {
             let going = generations.iter_mut().filter(|g| g.stop.is_none());
-            let (mut tokens, meta): (Vec<i32>, Vec<RowMeta>) = going.filter_map(|g| g.next(positions)).unzip();
+            let (mut tokens, meta): (Vec<i32>, Vec<Row>) = going.filter_map(|g| g.next(positions)).unzip();
             let n = tokens.len();
             if n == 0 {
                 return Ok(());

@@ -11,7 +11,7 @@ use crate::activations::{self, Meta, RowType, Writer};
 use crate::error::{Error, Result};
 use crate::hook_point::{HookPoint, Site};
 use crate::model::{Kinship, Model};
-use crate::plan::RowMeta;
+use crate::plan::Row;
 use crate::progress::{Progress, Step, report};
 
 /// What is harvested.
@@ -124,7 +124,7 @@ impl Run {
 #[derive(Default)]
 pub(super) struct Batch {
     tokens: Vec<i32>,
-    meta: Vec<RowMeta>,
+    meta: Vec<Row>,
     /// Where each window ends.
     ends: Vec<usize>,
 }
@@ -342,7 +342,7 @@ impl Engine {
         self.hook_mut().capture_nothing();
         self.hook_mut().stop_after(None);
         decoded?;
-        self.finish()?;
+        self.finish().ok()?;
         Ok(captured.rows)
     }
 
@@ -364,9 +364,8 @@ impl Engine {
         for (i, point) in points.iter().enumerate() {
             let captured = self.hook_mut().take_captured(*point);
             if captured.meta != batch.meta {
-                return Err(self.finish().err().unwrap_or_else(|| {
-                    Error::mismatch(format!("{point} gave {} rows for {n} tokens", captured.meta.len()))
-                }));
+                let what = format!("{point} gave {} rows for {n} tokens", captured.meta.len());
+                return Err(self.finish().ok().err().unwrap_or_else(|| Error::mismatch(what)));
             }
             let width = captured.rows.len() / n;
             let mut start = 0;
@@ -376,7 +375,7 @@ impl Engine {
                 start = end;
             }
         }
-        self.finish()?;
+        self.finish().ok()?;
         *batch = Batch::default();
         Ok(n as u64)
     }
@@ -388,7 +387,7 @@ impl Batch {
         let sequence = number(self.ends.len())?;
         for (i, &token) in window.iter().enumerate() {
             self.tokens.push(token);
-            self.meta.push(RowMeta { position: number(i)?, sequence, generated: false });
+            self.meta.push(Row::new(number(i)?, sequence).token(token));
         }
         self.ends.push(self.tokens.len());
         Ok(())

@@ -40,9 +40,9 @@ pub use stream::Streamed;
 pub use text::Message;
 
 use crate::error::{Error, Kind, Result};
-use crate::hook::{Hook, Report, Tensor};
+use crate::hook::{Hook, Ledger, Steering, Tensor};
 use crate::model::Model;
-use crate::plan::{Compiled, RowMeta};
+use crate::plan::{Compiled, Row};
 use options::Fitted;
 use threads::Threads;
 
@@ -91,6 +91,7 @@ impl Engine {
         let model = load(path, &options)?;
         let mut hook = Box::new(Hook::new(host::table()));
         hook.set_architecture(file.architecture());
+        hook.set_sequences(options.sequences);
         let hook = NonNull::from(Box::leak(hook));
         let params = context_params(&options, hook);
         // SAFETY: the model is loaded; the hook outlives the context.
@@ -197,6 +198,7 @@ impl Engine {
                 ));
             }
         }
+        plan.iter().try_for_each(|plan| self.hook_mut().check_plan(plan))?;
         let had = self.plan.as_ref().is_some_and(|plan| plan.control_vector.is_some());
         let vector = plan.as_ref().and_then(|plan| plan.control_vector.as_ref());
         if had || vector.is_some() {
@@ -222,8 +224,13 @@ impl Engine {
         self.plan.as_ref()
     }
 
-    /// What the hook saw and did since the last call, or its first failure since then.
-    pub fn finish(&mut self) -> Result<Report> {
+    /// A handle that sets plans without a control vector from other threads, also during a decode; see [`Steering`].
+    pub fn steering(&mut self) -> Steering {
+        self.hook_mut().steering()
+    }
+
+    /// What the hook saw and did since the last call, and all that went wrong; [`Ledger::ok`] makes an error of that.
+    pub fn finish(&mut self) -> Ledger {
         self.hook_mut().finish()
     }
 
@@ -290,7 +297,7 @@ impl Engine {
     }
 
     /// Runs one batch; `logits` says which tokens want them.
-    fn decode(&mut self, tokens: &mut [i32], meta: &[RowMeta], logits: &mut [i8]) -> Result<()> {
+    fn decode(&mut self, tokens: &mut [i32], meta: &[Row], logits: &mut [i8]) -> Result<()> {
         if self.try_decode(tokens, meta, logits)? { Ok(()) } else { Err(self.full()) }
     }
 
@@ -304,12 +311,13 @@ impl Engine {
     }
 
     /// As `decode`; false, with nothing computed, when the context has no room for the batch.
-    fn try_decode(&mut self, tokens: &mut [i32], meta: &[RowMeta], logits: &mut [i8]) -> Result<bool> {
+    fn try_decode(&mut self, tokens: &mut [i32], meta: &[Row], logits: &mut [i8]) -> Result<bool> {
         debug_assert!(tokens.len() == meta.len() && tokens.len() == logits.len());
         self.usable()?;
-        self.hook_mut().announce(meta);
-        let mut positions: Vec<i32> = meta.iter().map(|row| row.position).collect();
-        let mut sequences: Vec<i32> = meta.iter().map(|row| row.sequence).collect();
+        let rows: Vec<Row> = meta.iter().zip(&*tokens).map(|(row, &token)| row.token(token)).collect();
+        self.hook_mut().announce(&rows);
+        let mut positions: Vec<i32> = meta.iter().map(|row| row.position.unwrap_or(-1)).collect();
+        let mut sequences: Vec<i32> = meta.iter().map(|row| row.sequence().unwrap_or(-1)).collect();
         let mut one = vec![1_i32; tokens.len()];
         let mut lists: Vec<*mut i32> = sequences.iter_mut().map(std::ptr::from_mut).collect();
         let batch = sys::llama_batch {
@@ -325,7 +333,10 @@ impl Engine {
         // SAFETY: every array of the batch has `n_tokens` entries and outlives the call; the hook is not borrowed.
         match self.change("computing", || unsafe { guard::llama_decode(context, batch) })? {
             0 => Ok(true),
-            1 => Ok(false),
+            1 => {
+                self.hook_mut().withdraw();
+                Ok(false)
+            }
             status => Err(Error::new(
                 Kind::Numeric,
                 format!("llama.cpp could not compute (status {status}): {}", log::reason()),

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::error::{Error, Result};
-use crate::plan::RowMeta;
+use crate::plan::Row;
 
 /// Floats of logits held at once while scoring; bounds memory for large vocabularies (128 MB).
 const LOGITS: usize = 32 << 20;
@@ -67,7 +67,7 @@ impl Engine {
         for (start, chunk) in (0..).step_by(size).zip(read.chunks(size)) {
             let mut meta = Vec::with_capacity(chunk.len());
             for i in 0..chunk.len() {
-                meta.push(RowMeta { position: self.position(start + i)?, sequence: 0, generated: false });
+                meta.push(Row::new(self.position(start + i)?, 0));
             }
             // Token i is predicted by the logits of token i − 1.
             let predicts = |i: usize| start + i + 1 >= from && start + i + 1 < tokens.len();
@@ -108,7 +108,7 @@ impl Engine {
             let (mut tokens, mut meta, mut end) = (Vec::new(), Vec::new(), start);
             while let Some(next) = sequences.get(end).filter(|next| tokens.len() + next.len() <= size) {
                 for i in 0..next.len() {
-                    meta.push(RowMeta { position: self.position(i)?, sequence: end as i32, generated: false });
+                    meta.push(Row::new(self.position(i)?, end as i32));
                 }
                 tokens.extend_from_slice(next);
                 end += 1;
@@ -117,8 +117,9 @@ impl Engine {
             if n > 0 {
                 self.decode(&mut tokens, &meta, &mut vec![1; n])?;
             }
-            for (i, row) in meta.iter().enumerate() {
-                each(row.sequence as usize, row.position as usize, self.logits(i as i32)?);
+            let places = (start..end).flat_map(|s| (0..sequences[s].len()).map(move |position| (s, position)));
+            for (i, (sequence, position)) in (0..).zip(places) {
+                each(sequence, position, self.logits(i)?);
             }
             start = end;
         }

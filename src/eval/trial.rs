@@ -83,10 +83,8 @@ pub fn write(
     let written = engine.generate_many_tokens(prompts, generate);
     let hooked = engine.finish();
     engine.set_plan(None)?;
-    let (written, report) = (written?, hooked?);
-    if report.rows_skipped > 0 {
-        return Err(Error::numeric(format!("{} rows were left unsteered", report.rows_skipped)));
-    }
+    let written = written?;
+    hooked.ok()?;
     let mut texts = Vec::with_capacity(written.len());
     for generation in &written {
         let (prompt, tokens) = (generation.prompt(), generation.tokens());

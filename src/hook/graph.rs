@@ -1,292 +1,246 @@
-//! Following one graph: which hook point a node is, and which token each of its rows belongs to.
+//! Following one graph: where it begins, whose it is, and what it shows of its rows.
+//!
+//! *A graph begins* with the first node after a batch was announced or a run was finished; where the node that began the
+//! last one comes again; where a node of block 0 comes after one of a later block; or where the batch's tokens or
+//! embeddings are read again after a block began. Names of first nodes would not do: batches of embeddings start with
+//! another node than batches of tokens, and graphs that shift the cache or load a state have neither.
+//!
+//! *Whose it is*: a graph writes to a cache; the address of the first cache tensor tells contexts apart, and the address of
+//! the token embeddings tells models apart (a draft model's context may inherit the callback).
+//!
+//! *What it shows*: the tokens, their positions, the cells that they are written to, and which rows the last block keeps.
+//! These inputs share memory with later nodes, so each is read when its first reader is asked about.
 
-use std::ffi::{CStr, c_int};
-
-use super::host::{Host, TYPE_F32, TYPE_I32, Tensor};
-use crate::error::{Error, Result};
-use crate::hook_point::{HookPoint, Site};
-use crate::plan::RowMeta;
-
-/// The largest batch that is believed; guards the sizes that come through the host's table.
-const MAX_ROWS: i64 = 1 << 24;
-
-/// The node of the residual stream after a block.
-const RESID_POST: &[u8] = b"l_out";
+use super::attribute::Shown;
+use super::node::{Node, Source, is_copy_of, split};
 
 /// What is known of the graph that runs now.
 #[derive(Default)]
 pub(super) struct Graph {
-    /// The wanted sites besides the residual stream after a block, with the names of their nodes.
-    watched: Vec<(Site, &'static [u8])>,
-    /// The nodes of watched sites that were met in this graph: a second node of a name is not the site.
-    met: Vec<(HookPoint, *const Tensor)>,
-    /// Name of the first node that was ever asked about: seeing it again means that a new graph begins.
-    first: Vec<u8>,
-    /// Position of each token of this micro-batch, once the graph has shown them.
-    positions: Vec<i32>,
-    /// Rows that are left in the last block, once the graph has shown them.
-    outputs: Vec<i32>,
-    /// Where this micro-batch starts in the announced batch.
-    start: usize,
-    /// How many tokens it holds, once its rows have been seen.
-    n_tokens: usize,
-    /// The announcement is new: no graph has run for it yet.
-    fresh: bool,
+    /// A boundary: the next node begins a graph.
+    restart: bool,
+    /// It is followed.
+    running: bool,
+    /// The node that the graph began with.
+    first: usize,
+    /// The highest block so far.
+    pub(super) block: Option<usize>,
+    /// What the current block reads.
+    pub(super) entry: Option<usize>,
+    /// Width of the residual stream.
+    pub(super) width: usize,
+    /// It is another context's.
+    pub(super) foreign: bool,
+    /// It has tokens or embeddings.
+    pub(super) has_input: bool,
+    tokens: Option<Vec<i32>>,
+    positions: Option<Vec<i32>>,
+    streams: Option<Vec<i32>>,
+    unified: bool,
+    outputs: Option<Vec<i32>>,
+    n_tokens: Option<usize>,
+    /// Counts what was learned, so that rows are attributed anew when there is more.
+    pub(super) learned: usize,
+    /// The first cache tensor was met.
+    placed: bool,
+    /// The context that the hook belongs to, by its first cache tensor; and its model, by its token embeddings.
+    context: Option<usize>,
+    model: Option<usize>,
+    /// The largest micro-batch of this context so far.
+    largest: usize,
 }
 
-// SAFETY: the tensors of `met` are compared, never read.
-unsafe impl Send for Graph {}
+/// What a node that is asked about means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It begins a graph.
+    Begins,
+    /// It belongs to the graph that runs.
+    GoesOn,
+    /// Nobody followed the graph that runs from its start.
+    Lost,
+}
 
 impl Graph {
-    /// Watches for the nodes of `sites`.
-    pub(super) fn watch(&mut self, sites: impl Iterator<Item = Site>, architecture: &str) {
-        self.watched.clear();
-        for site in sites.filter(|site| *site != Site::ResidPost) {
-            if let Ok(node) = HookPoint::new(site, 0).node(architecture)
-                && !self.watched.contains(&(site, node.as_bytes()))
-            {
-                self.watched.push((site, node.as_bytes()));
-            }
-        }
-    }
-
-    /// A new decode begins.
+    /// The next node begins a graph.
     pub(super) fn restart(&mut self) {
-        (self.start, self.n_tokens, self.fresh) = (0, 0, true);
-        self.positions.clear();
-        self.outputs.clear();
+        self.restart = true;
     }
 
-    /// Looks at a node; the hook point that it is, if it is the residual stream after a block or a watched site.
-    ///
-    /// # Safety
-    /// `tensor` is valid and the host's table fits it.
-    pub(super) unsafe fn visit(&mut self, host: &Host, tensor: *const Tensor, ask: bool) -> Option<HookPoint> {
-        // SAFETY: the caller vouches for the tensor.
-        let initial = unsafe { initial(host, tensor) };
-        if ask {
-            if self.first.first().is_none_or(|&first| first == initial) {
-                // SAFETY: the caller vouches for the tensor.
-                let name = unsafe { name(host, tensor) };
-                if self.first.is_empty() {
-                    self.first.extend_from_slice(name);
-                }
-                if name == self.first {
-                    self.begin();
-                }
-            }
-            // The row of a lone token is that token's in every block.
-            let learns = self.positions.is_empty() || (self.outputs.is_empty() && self.positions.len() > 1);
-            if let Some(src) = host.src.filter(|_| learns) {
-                // SAFETY: the caller vouches for the tensor; `src` returns an operand that lives as long, or NULL.
-                let operand = unsafe { src(tensor, 1) };
-                if !operand.is_null() {
-                    // SAFETY: the operand is a tensor of the same graph.
-                    unsafe { self.learn(host, operand) };
-                }
-            }
+    /// The next context that is seen is the hook's.
+    pub(super) fn unbind(&mut self) {
+        (self.context, self.model, self.largest) = (None, None, 0);
+        self.restart = true;
+    }
+
+    /// Whether a graph with rows is under way.
+    pub(super) fn is_open(&self) -> bool {
+        self.running && self.has_input
+    }
+
+    /// The graph has ended.
+    pub(super) fn close(&mut self) {
+        self.running = false;
+    }
+
+    /// A graph runs that is not followed: where it begins is past.
+    pub(super) fn leave(&mut self) {
+        (self.running, self.restart) = (false, false);
+    }
+
+    /// Looks at a node that is asked about; before anything else is done with it.
+    pub(super) fn meet(&mut self, node: Node, block: Option<usize>) -> Step {
+        let reads = self.input(node, block);
+        let falls = block == Some(0) && self.block > Some(0);
+        if self.restart || falls || (self.running && node.address() == self.first) {
+            return Step::Begins;
         }
-        if initial != RESID_POST[0] && !self.watched.iter().any(|(_, node)| node.first() == Some(&initial)) {
-            return None;
-        }
-        // SAFETY: the caller vouches for the tensor.
-        let name = unsafe { name(host, tensor) };
-        if let Some(layer) = layer(name, RESID_POST) {
-            return Some(layer.into());
-        }
-        let point = self.watched.iter().find_map(|(site, node)| match site {
-            Site::ResidPre => (name == *node).then(|| HookPoint::new(Site::ResidPre, 0)),
-            site => layer(name, node).map(|layer| HookPoint::new(*site, layer)),
-        })?;
-        match self.met.iter().find(|met| met.0 == point) {
-            Some((_, first)) => (*first == tensor).then_some(point),
-            None => {
-                self.met.push((point, tensor));
-                Some(point)
-            }
+        match self.running {
+            true if reads && self.block.is_some() => Step::Begins,
+            true => Step::GoesOn,
+            false if reads => Step::Begins,
+            false => Step::Lost,
         }
     }
 
-    /// A new micro-batch begins.
-    fn begin(&mut self) {
-        if self.fresh {
-            self.fresh = false;
-        } else {
-            self.start += self.n_tokens;
-        }
-        self.n_tokens = 0;
-        self.met.clear();
-        self.positions.clear();
-        self.outputs.clear();
-    }
-
-    /// Remembers the inputs that attribute rows. Their memory is reused later in the graph: they are read when first seen.
-    ///
-    /// # Safety
-    /// As [`Graph::visit`].
-    unsafe fn learn(&mut self, host: &Host, operand: *const Tensor) {
-        // SAFETY: the caller vouches for the operand.
-        let name = unsafe { name(host, operand) };
-        let is =
-            |wanted: &[u8]| name == wanted || (name.contains(&b'#') && name.windows(wanted.len()).any(|w| w == wanted));
-        if self.positions.is_empty() && is(b"inp_pos") {
-            // SAFETY: as above.
-            unsafe { integers(host, operand, &mut self.positions) };
-        } else if self.outputs.is_empty() && (is(b"inp_out_ids") || is(b"out_ids")) {
-            // SAFETY: as above.
-            unsafe { integers(host, operand, &mut self.outputs) };
-        }
-    }
-
-    /// Fills `meta` with the token of each of `n_rows` rows, or says why that can't be done (then all positions are −1).
-    pub(super) fn attribute(
-        &mut self,
-        n_rows: usize,
-        announced: &[RowMeta],
-        meta: &mut Vec<RowMeta>,
-    ) -> std::result::Result<(), String> {
-        meta.clear();
-        let known = self.tokens(n_rows, announced, meta);
-        if known.is_err() {
-            meta.clear();
-            meta.resize(n_rows, RowMeta { position: -1, sequence: -1, generated: false });
-        }
-        known
-    }
-
-    fn tokens(
-        &mut self,
-        n_rows: usize,
-        announced: &[RowMeta],
-        meta: &mut Vec<RowMeta>,
-    ) -> std::result::Result<(), String> {
-        let n_outputs = self.outputs.len();
-        if self.positions.is_empty() {
-            let batch = announced.get(self.start..).unwrap_or_default();
-            if batch.len() != n_rows {
-                return Err(format!(
-                    "the graph shows no positions, and {} announced tokens are left for {n_rows} rows",
-                    batch.len()
-                ));
-            }
-            meta.extend_from_slice(batch);
-            self.n_tokens = n_rows;
-            return Ok(());
-        }
-        // Multi-section rotary positions hold several numbers a token, the text position first.
-        let n_tokens = match announced.len().checked_sub(self.start) {
-            _ if self.positions.len() == n_rows => n_rows,
-            Some(left) if left > 0 && left <= self.positions.len() => left,
-            _ => self.positions.len(),
+    /// Whether a node reads the batch itself: its tokens or embeddings.
+    fn input(&self, node: Node, block: Option<usize>) -> bool {
+        let is = |operand: Option<Node>, name: &[u8]| {
+            operand.is_some_and(|o| o.name() == name || is_copy_of(o.name(), name)) // a leaf, or its copy on a device
         };
-        self.n_tokens = n_tokens;
-        let token = |row: usize| -> std::result::Result<RowMeta, String> {
-            let position =
-                *self.positions.get(row).ok_or_else(|| format!("row {row} of {n_tokens} has no position"))?;
-            if announced.is_empty() {
-                return Ok(RowMeta { position, sequence: 0, generated: n_tokens == 1 && position > 0 });
-            }
-            let said = announced
-                .get(self.start + row)
-                .ok_or_else(|| format!("{} tokens were announced, but more arrived", announced.len()))?;
-            if said.position != position {
-                return Err(format!("announced position {}, the graph has {position}", said.position));
-            }
-            Ok(*said)
-        };
-        if n_rows == n_tokens {
-            (0..n_rows).try_for_each(|row| token(row).map(|t| meta.push(t)))
-        } else if n_rows == n_outputs {
-            self.outputs.iter().try_for_each(|&row| {
-                let row = usize::try_from(row).map_err(|_| format!("output row {row} is negative"))?;
-                token(row).map(|t| meta.push(t))
-            })
-        } else {
-            Err(format!("{n_rows} rows, but {n_tokens} positions and {n_outputs} outputs"))
+        match block {
+            None => is(node.src(1), b"inp_tokens") || is(node.src(0), b"inp_embd"),
+            Some(block) => block == 0 && is(node.src(0), b"inp_embd"),
         }
     }
-}
 
-/// The block of a node that is called `node-L`.
-fn layer(name: &[u8], node: &[u8]) -> Option<usize> {
-    let digits = name.strip_prefix(node)?.strip_prefix(b"-")?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// The name of a tensor.
-///
-/// # Safety
-/// `tensor` is valid, the table fits it, and the name outlives the use.
-unsafe fn name<'a>(host: &Host, tensor: *const Tensor) -> &'a [u8] {
-    // SAFETY: the caller vouches for the tensor.
-    let text = unsafe { (host.name)(tensor) };
-    if text.is_null() {
-        return b"";
+    pub(super) fn begin(&mut self, node: Node) {
+        let Self { context, model, largest, .. } = *self;
+        *self = Self { running: true, first: node.address(), context, model, largest, ..Self::default() };
     }
-    // SAFETY: names are NUL-terminated by the table's contract.
-    unsafe { CStr::from_ptr(text) }.to_bytes()
+
+    /// Learns what a node shows. A node of a later block than any before enters it.
+    pub(super) fn learn(&mut self, node: Node, name: &[u8], block: Option<usize>) {
+        if let Some(input) = node.src(1).filter(|input| input.dtype() != super::host::TYPE_F32) {
+            self.integers(node, input);
+        }
+        if !self.placed && name.starts_with(b"cache_") {
+            self.place(node);
+        }
+        if !self.has_input && self.input(node, block) {
+            self.has_input = true;
+        }
+        if block.is_some() && block > self.block {
+            (self.block, self.entry) = (block, None);
+        }
+    }
+
+    /// The rows that the current block reads were found.
+    pub(super) fn enter(&mut self, entry: Source) {
+        self.entry = Some(entry.root.address());
+        let Some((width, n)) = entry.rows.rows() else { return };
+        if self.n_tokens.is_none() {
+            (self.width, self.n_tokens) = (width, Some(n));
+            self.learned += 1;
+            // A graph for embeddings has the tokens' input too, with what an earlier batch left in it.
+            if self.block == Some(0) && !entry.root.picks_by(b"inp_tokens", 6) {
+                self.tokens = None;
+            }
+        }
+    }
+
+    /// Whether a matrix holds this graph's rows: all, or those that the last block keeps.
+    pub(super) fn holds_rows(&self, node: Node) -> bool {
+        let outputs = self.outputs.as_ref().map(Vec::len);
+        node.rows().is_some_and(|(d, n)| d == self.width && (Some(n) == self.n_tokens || Some(n) == outputs))
+    }
+
+    fn integers(&mut self, node: Node, input: Node) {
+        let name = input.name();
+        let is = |wanted: &[u8]| name == wanted || is_copy_of(name, wanted);
+        let narrow = |list: Option<Vec<i64>>| list?.into_iter().map(|v| i32::try_from(v).ok()).collect::<Option<Vec<_>>>();
+        if self.tokens.is_none() && is(b"inp_tokens") {
+            self.tokens = narrow(input.integers());
+            self.has_input = true;
+            self.model(node);
+        } else if self.positions.is_none() && is(b"inp_pos") {
+            self.positions = narrow(input.integers());
+            self.has_input = true;
+        } else if self.outputs.is_none() && (is(b"out_ids") || is(b"inp_out_ids")) {
+            self.outputs = narrow(input.integers());
+        } else if self.streams.is_none() && !self.unified && node.src(2).is_some() {
+            self.cells(node, input);
+        } else {
+            return;
+        }
+        self.learned += 1;
+    }
+
+    /// Rows that are written to a cache of several streams: the stream is the sequence.
+    fn cells(&mut self, node: Node, input: Node) {
+        let Some(cache) = node.src(2).map(cache).filter(|cache| cache.name().starts_with(b"cache_k")) else { return };
+        let [_, size, streams, _] = cache.shape();
+        if streams < 2 || size < 1 {
+            self.unified = true;
+            return;
+        }
+        let stream = |cell: i64| i32::try_from(cell / size).ok().filter(|_| cell >= 0);
+        self.streams = input.integers().and_then(|cells| cells.into_iter().map(stream).collect());
+    }
+
+    /// The first cache tensor of the graph: the context's own, or another's.
+    fn place(&mut self, node: Node) {
+        self.placed = true;
+        let own = *self.context.get_or_insert(cache(node).address());
+        self.foreign |= own != cache(node).address();
+    }
+
+    fn model(&mut self, node: Node) {
+        let Some(embeddings) = node.src(0).map(Node::address) else { return };
+        self.foreign |= *self.model.get_or_insert(embeddings) != embeddings;
+    }
+
+    /// The rows that the graph shows, as many as there are tokens; `None` before their number is known.
+    pub(super) fn shown(&self, alone: bool) -> Option<Shown<'_>> {
+        let n = self.n_tokens.or(self.tokens.as_ref().map(Vec::len))?;
+        let of_tokens = |list: &&[i32]| list.len() == n;
+        // Multi-section rotary positions hold several numbers a token, the text's first.
+        let whole = |list: &&[i32]| list.len() >= n && list.len().is_multiple_of(n.max(1));
+        Some(Shown {
+            n,
+            largest: self.largest.max(n),
+            tokens: self.tokens.as_deref().filter(of_tokens),
+            positions: self.positions.as_deref().filter(whole),
+            streams: self.streams.as_deref().filter(of_tokens),
+            unified: self.unified,
+            alone,
+        })
+    }
+
+    /// The rows that are left in the last block.
+    pub(super) fn outputs(&self) -> Option<&[i32]> {
+        self.outputs.as_deref()
+    }
+
+    /// A micro-batch of the hook's own context is done.
+    pub(super) fn count(&mut self, n: usize) {
+        self.largest = self.largest.max(n);
+    }
 }
 
-/// The first byte of the name of a tensor, which tells most nodes that nobody wants; 0 if it has none.
-///
-/// # Safety
-/// `tensor` is valid and the table fits it.
-unsafe fn initial(host: &Host, tensor: *const Tensor) -> u8 {
-    // SAFETY: the caller vouches for the tensor.
-    let text = unsafe { (host.name)(tensor) };
-    // SAFETY: names are NUL-terminated by the table's contract.
-    if text.is_null() { 0 } else { unsafe { text.cast::<u8>().read() } }
+/// The tensor behind views of a cache.
+fn cache(node: Node) -> Node {
+    let mut node = node;
+    for _ in 0..8 {
+        match node.src(0).filter(|inner| inner.name().starts_with(b"cache_")) {
+            Some(inner) => node = inner,
+            None => break,
+        }
+    }
+    node
 }
 
-/// `[d_model, n_rows]` of a contiguous f32 matrix.
-///
-/// # Safety
-/// `tensor` is valid and the host's table fits it.
-pub(super) unsafe fn matrix(host: &Host, tensor: *const Tensor) -> Result<(usize, usize)> {
-    // SAFETY: the caller vouches for the tensor.
-    let (shape, dtype) = unsafe { extents(host, tensor) };
-    if dtype != TYPE_F32 {
-        return Err(Error::unsupported(format!(
-            "the residual stream has ggml type {dtype}, expected f32 ({TYPE_F32})"
-        )));
-    }
-    // SAFETY: as above.
-    if !unsafe { (host.contiguous)(tensor) } {
-        return Err(Error::unsupported("the residual stream is not contiguous"));
-    }
-    let size = |n: i64| usize::try_from(n).ok().filter(|_| n <= MAX_ROWS);
-    match (size(shape[0]), size(shape[1]), shape[2], shape[3]) {
-        (Some(d_model), Some(n_rows), 1, 1) => Ok((d_model, n_rows)),
-        _ => Err(Error::unsupported(format!(
-            "the residual stream has shape {shape:?}, expected [d_model, n_rows, 1, 1]"
-        ))),
-    }
-}
-
-/// The elements of an integer vector; leaves `out` empty when it is none.
-///
-/// # Safety
-/// As [`matrix`].
-unsafe fn integers(host: &Host, tensor: *const Tensor, out: &mut Vec<i32>) {
-    // SAFETY: the caller vouches for the tensor.
-    let (shape, dtype) = unsafe { extents(host, tensor) };
-    let Some(n) = usize::try_from(shape[0]).ok().filter(|_| shape[0] <= MAX_ROWS) else { return };
-    if dtype != TYPE_I32 || shape[1..] != [1, 1, 1] {
-        return;
-    }
-    out.resize(n, 0);
-    // SAFETY: `out` has room for the whole tensor.
-    unsafe { (host.get)(tensor, out.as_mut_ptr().cast(), 0, n * size_of::<i32>()) };
-}
-
-/// Shape and element type.
-///
-/// # Safety
-/// As [`matrix`].
-unsafe fn extents(host: &Host, tensor: *const Tensor) -> ([i64; 4], c_int) {
-    let mut shape = [0; 4];
-    // SAFETY: the caller vouches for the tensor; the array has the four places that the table promises to write.
-    unsafe { (host.shape)(tensor, shape.as_mut_ptr()) };
-    // SAFETY: as above.
-    (shape, unsafe { (host.dtype)(tensor) })
+/// A node's block.
+pub(super) fn block(name: &[u8]) -> Option<usize> {
+    split(name).1
 }

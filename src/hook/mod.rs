@@ -1,120 +1,118 @@
 //! Floor 5: rows in, rows out, inside a live ggml graph.
 //!
 //! llama.cpp calls one function for every node of its graph (`cb_eval`); a [`Hook`] is what stands behind that function.
-//! It picks the nodes that hold its hook points (the residual stream after block L is `l_out-L`), finds out which token each
-//! row belongs to, edits or copies the rows, and lets the graph run on.
+//! It finds the nodes that hold its hook points, finds out which token each row belongs to, edits or copies the rows, and
+//! lets the graph run on.
 //!
-//! *Which token is it?* The callback sees tensors, not the batch. Positions come from the graph itself: some operand of
-//! every attention block is the input `inp_pos`, one position a row, and in the last block `inp_out_ids` says which rows
-//! are left. Sequence numbers and the line between prompt and answer are nowhere in the graph: the caller may announce
-//! them ([`Hook::announce`]). A row whose token can't be told is never edited; it is counted and reported.
-//!
-//! *Failures* can't leave through the callback: returning false would silently drop the rest of the graph. They are kept,
-//! the model runs on unsteered, and [`Hook::finish`] reports the first.
+//! * *Which node*: names are hints; what decides is who reads a node (`sites.rs`).
+//! * *Which graph*: micro-batches, reused graphs, batches of embeddings, graphs that shift the cache, and graphs of other
+//!   contexts are told apart (`graph.rs`).
+//! * *Which row*: tokens, positions and the cells of the cache come from the graph; sequences and the line between prompt
+//!   and answer from the caller ([`Hook::announce`]). Both are held against each other (`attribute.rs`). A rule leaves
+//!   rows alone that it cannot be judged on.
+//! * *Failures* can't leave through the callback: returning false would silently drop the rest of the graph. They are
+//!   kept, the model runs on, and [`Hook::finish`] tells them beside the counts.
 //!
 //! *Cost*: a yes for a node splits the graph there and waits for it, some microseconds where ggml's threads are kept
-//! (`llama_attach_threadpool`; the engine does) and some 40 where they start anew; a node that is not wanted costs a few
-//! nanoseconds.
+//! (`llama_attach_threadpool`; the engine does) and some 40 where they start anew; a node that is not wanted costs some
+//! ten nanoseconds. Nodes whose rows no rule of the plan can reach are not wanted.
 
+mod attribute;
+mod board;
+mod editor;
 mod graph;
 mod host;
+mod ledger;
+mod node;
+mod sites;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use host::{Host, TYPE_F32, TYPE_I32, Tensor};
+pub use board::Steering;
+pub use host::{Fields, Functions, Host, Layout, TYPE_F32, TYPE_I32, TYPE_I64, Tensor};
+pub use ledger::{Fault, Ledger};
 
 use crate::error::{Error, Result};
 use crate::hook_point::HookPoint;
-use crate::plan::{Compiled, RowMeta, Scratch};
-use graph::Graph;
-
-/// What a hook saw and did since the last [`Hook::finish`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Rows at hook points with a plan or a capture.
-    pub rows_seen: u64,
-    /// Rows that a plan changed.
-    pub rows_edited: u64,
-    /// Rows that a plan could have changed, but that were left alone because their token could not be told, or because
-    /// the edit was not finite.
-    pub rows_skipped: u64,
-    /// Rows copied for the caller.
-    pub rows_captured: u64,
-}
+use crate::plan::{Compiled, Row};
+use editor::Editor;
+use node::Node;
 
 /// Rows of one hook point, copied out of the graph.
 #[derive(Clone, Debug, Default)]
 pub struct Captured {
     /// `[n_rows, d_model]`, row-major.
     pub rows: Vec<f32>,
-    /// The token of each row; position −1 when it could not be told.
-    pub meta: Vec<RowMeta>,
+    /// The token of each row, as far as it could be told.
+    pub meta: Vec<Row>,
 }
 
-/// Any edit of the rows `[meta.len(), d_model]` of a hook point; a row whose token could not be told has position −1.
-pub type Patch = dyn FnMut(&mut [f32], &[RowMeta]) -> Result<()> + Send;
+/// Any edit of the rows `[meta.len(), d_model]` of a hook point.
+pub type Patch = dyn FnMut(&mut [f32], &[Row]) -> Result<()> + Send;
 
 /// Reads and edits the residual stream while llama.cpp computes.
 ///
 /// Its life: make it with the host's table; give `cb_eval` [`Hook::eval`] and keep the hook at one address while the
 /// context lives; set a plan, change it, clear it, between any two decodes; call [`Hook::finish`] after a decode.
+///
+/// A hook belongs to one context: the first whose graph it sees when it has something to do. Graphs of others (a draft
+/// model's context inherits the callback) pass untouched and are counted.
 pub struct Hook {
     host: Host,
-    plan: Option<Arc<Compiled>>,
-    scratch: Scratch,
-    architecture: String,
-    patches: BTreeMap<HookPoint, Box<Patch>>,
-    capture: BTreeSet<HookPoint>,
-    captured: BTreeMap<HookPoint, Captured>,
-    stop_after: Option<usize>,
-    announced: Vec<RowMeta>,
-    graph: Graph,
-    rows: Vec<f32>,
-    meta: Vec<RowMeta>,
-    report: Report,
-    failure: Option<Error>,
+    board: Steering,
+    editor: Editor,
 }
 
 impl Hook {
     /// A hook with nothing to do yet.
     pub fn new(host: Host) -> Self {
-        Self {
-            host,
-            plan: None,
-            scratch: Scratch::default(),
-            architecture: String::new(),
-            patches: BTreeMap::new(),
-            capture: BTreeSet::new(),
-            captured: BTreeMap::new(),
-            stop_after: None,
-            announced: Vec::new(),
-            graph: Graph::default(),
-            rows: Vec::new(),
-            meta: Vec::new(),
-            report: Report::default(),
-            failure: None,
-        }
+        let mut editor = Editor::default();
+        editor.restart();
+        Self { host, board: Steering::default(), editor }
     }
 
     /// Says which architecture's graphs it will see (`general.architecture` of the GGUF file): hook points other than the
     /// residual stream after a block are called differently in each.
     pub fn set_architecture(&mut self, architecture: &str) {
-        architecture.clone_into(&mut self.architecture);
-        self.watch();
+        self.board.set_architecture(architecture);
+        self.rebind();
     }
 
-    /// Applies `plan` from the next graph on; `None` steers nothing. What the plan compiled to a control vector is not the
-    /// hook's to apply: hand [`Compiled::control_vector`] to llama.cpp.
+    /// Says how many sequences the context was made for (`n_seq_max`). With one, every row is of sequence 0, also
+    /// unannounced.
+    pub fn set_sequences(&mut self, n_sequences: usize) {
+        self.editor.alone = n_sequences == 1;
+    }
+
+    /// Belongs to the next context whose graph it sees.
+    pub fn rebind(&mut self) {
+        self.editor.unbind();
+    }
+
+    /// A handle that sets plans from other threads, also during a decode.
+    pub fn steering(&self) -> Steering {
+        self.board.clone()
+    }
+
+    /// Whether `plan` could be set: for callers that have something else to set with it.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`](crate::Kind::Unsupported), as [`patch`](Self::patch) and [`capture`](Self::capture), if the
-    /// architecture's graph does not show a hook point; nothing changes then.
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) if the architecture's graph does not show a hook point.
+    pub fn check_plan(&self, plan: &Compiled) -> Result<()> {
+        self.board.check_plan(plan)
+    }
+
+    /// Applies `plan` from the next decode on; `None` steers nothing. Sequence gates of rules that stay the same keep their
+    /// memory. What the plan compiled to a control vector is not the hook's to apply: hand [`Compiled::control_vector`]
+    /// to llama.cpp.
+    ///
+    /// # Errors
+    /// As [`check_plan`](Self::check_plan); nothing changes then. So do [`patch`](Self::patch) and
+    /// [`capture`](Self::capture).
     pub fn set_plan(&mut self, plan: Option<Arc<Compiled>>) -> Result<()> {
-        self.check(plan.iter().flat_map(|plan| plan.points.keys()).copied())?;
-        self.plan = plan.filter(|plan| !plan.points.is_empty());
-        self.scratch = Scratch::default();
-        self.watch();
+        self.board.set_callback(plan)?;
+        self.editor.restart();
+        self.editor.catch_up(&self.board);
         Ok(())
     }
 
@@ -122,10 +120,10 @@ impl Hook {
     /// reconstruction in place of the residual stream. `None` takes it away.
     pub fn patch(&mut self, point: impl Into<HookPoint>, patch: Option<Box<Patch>>) -> Result<()> {
         let point = point.into();
-        self.check([point])?;
+        self.board.check([point])?;
         match patch {
-            Some(patch) => self.patches.insert(point, patch),
-            None => self.patches.remove(&point),
+            Some(patch) => self.editor.patches.insert(point, patch),
+            None => self.editor.patches.remove(&point),
         };
         self.watch();
         Ok(())
@@ -133,61 +131,60 @@ impl Hook {
 
     /// Copies the rows at these points (after any edit) until told otherwise; collect them with [`Hook::take_captured`].
     pub fn capture(&mut self, points: impl IntoIterator<Item = impl Into<HookPoint>>) -> Result<()> {
-        let points: BTreeSet<HookPoint> = points.into_iter().map(Into::into).collect();
-        self.check(points.iter().copied())?;
-        self.capture = points;
-        self.captured.clear();
+        let points: Vec<HookPoint> = points.into_iter().map(Into::into).collect();
+        self.board.check(points.iter().copied())?;
+        self.editor.capture = points.into_iter().collect();
+        self.editor.captured.clear();
         self.watch();
         Ok(())
     }
 
     /// Copies nothing any more, and forgets what was copied.
     pub fn capture_nothing(&mut self) {
-        self.capture.clear();
-        self.captured.clear();
+        self.editor.capture.clear();
+        self.editor.captured.clear();
         self.watch();
     }
 
     /// The rows copied at `point` since the last call.
     pub fn take_captured(&mut self, point: impl Into<HookPoint>) -> Captured {
-        self.captured.remove(&point.into()).unwrap_or_default()
-    }
-
-    fn check(&self, points: impl IntoIterator<Item = HookPoint>) -> Result<()> {
-        points.into_iter().try_for_each(|point| point.node(&self.architecture).map(|_| ()))
-    }
-
-    /// Tells the graph which nodes are wanted.
-    fn watch(&mut self) {
-        let planned = self.plan.iter().flat_map(|plan| plan.points.keys());
-        let points = planned.chain(self.patches.keys()).chain(&self.capture);
-        self.graph.watch(points.map(|point| point.site()), &self.architecture);
+        self.editor.captured.remove(&point.into()).unwrap_or_default()
     }
 
     /// Ends every graph after `layer`, which saves the work above it; logits are then meaningless. For harvesting.
     pub fn stop_after(&mut self, layer: Option<usize>) {
-        self.stop_after = layer;
+        self.editor.stop_after = layer;
+        self.watch();
     }
 
-    /// Says what the next `llama_decode` holds: one entry a token, in the order of the batch.
+    fn watch(&mut self) {
+        self.editor.restart();
+        self.editor.watch();
+    }
+
+    /// Says what the next `llama_decode` holds: one entry a token, in the order of the batch. It counts for this decode only.
     ///
-    /// Without it, positions come from the graph, every row is of sequence 0, and a graph of a single row past position 0
-    /// counts as generated. With it, a batch that the graph contradicts is not steered, but reported.
-    pub fn announce(&mut self, batch: &[RowMeta]) {
-        self.announced.clear();
-        self.announced.extend_from_slice(batch);
-        self.graph.restart();
+    /// What an entry leaves open, the graph may tell. Without an announcement nobody knows which sequences rows are of,
+    /// where llama.cpp keeps several in one cache, or which the model wrote: rules that depend on it leave rows alone, and
+    /// [`finish`](Self::finish) says so. A batch that the graph contradicts is not steered either.
+    pub fn announce(&mut self, batch: &[Row]) {
+        self.editor.announce(batch);
     }
 
-    /// Ends a run: what was seen and done since the last call, or the first failure since then.
-    pub fn finish(&mut self) -> Result<Report> {
-        let report = std::mem::take(&mut self.report);
-        self.announced.clear();
-        self.graph.restart();
-        match self.failure.take() {
-            Some(failure) => Err(failure),
-            None => Ok(report),
-        }
+    /// Takes the announcement back: the batch was not decoded.
+    pub fn withdraw(&mut self) {
+        self.editor.withdraw();
+    }
+
+    /// Closes the sequence gates of a sequence. Needed only where one starts anew at a later position (a restored state).
+    pub fn forget_sequence(&mut self, sequence: i32) {
+        self.editor.forget_sequence(sequence);
+    }
+
+    /// Ends a run: what was seen and done since the last call, and all that went wrong. [`Ledger::ok`] makes an error of
+    /// that.
+    pub fn finish(&mut self) -> Ledger {
+        self.editor.finish()
     }
 
     /// The body of `cb_eval`. `ask`: is this node wanted? Otherwise: here it is, computed. False only to end the graph
@@ -196,97 +193,17 @@ impl Hook {
     /// # Safety
     /// `tensor` is the node that the host's scheduler asks about, valid for this call, and the host's table fits it.
     pub unsafe fn eval(&mut self, tensor: *mut Tensor, ask: bool) -> bool {
-        if self.is_idle() {
+        if self.editor.is_idle() && !self.editor.is_behind(&self.board) {
+            self.editor.rest();
             return !ask;
         }
         // SAFETY: the caller vouches for the tensor.
-        let Some(point) = (unsafe { self.graph.visit(&self.host, tensor, ask) }) else { return false };
-        let steers = self.plan.as_ref().is_some_and(|plan| plan.points.contains_key(&point));
-        let patched = self.patches.contains_key(&point);
-        let captures = self.capture.contains(&point);
-        let stops = self.stop_after.is_some() && self.stop_after == point.resid_post();
-        if ask {
-            return steers || patched || captures || stops;
-        }
-        if steers || patched || captures {
-            // SAFETY: the caller vouches for the tensor.
-            if let Err(error) = unsafe { self.rows(tensor, point) } {
-                self.fail(error.context(point));
-            }
-        }
-        !stops
+        let node = unsafe { Node::new(&self.host, tensor) };
+        if ask { self.editor.ask(node, &self.board) } else { self.editor.arrive(node) }
     }
 
-    /// Nothing is to be done in any graph.
-    fn is_idle(&self) -> bool {
-        self.plan.is_none() && self.patches.is_empty() && self.capture.is_empty() && self.stop_after.is_none()
-    }
-
-    /// Keeps `error` for [`Hook::finish`], if it is the first.
+    /// Keeps `error` for [`Hook::finish`].
     pub fn fail(&mut self, error: Error) {
-        self.failure.get_or_insert(error);
-    }
-
-    /// Edits and copies the rows at `point`.
-    ///
-    /// # Safety
-    /// As [`Hook::eval`].
-    unsafe fn rows(&mut self, tensor: *mut Tensor, point: HookPoint) -> Result<()> {
-        // SAFETY: the caller vouches for the tensor.
-        let (d_model, n_rows) = unsafe { graph::matrix(&self.host, tensor) }?;
-        self.report.rows_seen += n_rows as u64;
-        let known = self.graph.attribute(n_rows, &self.announced, &mut self.meta);
-        let n_bytes = n_rows * d_model * size_of::<f32>();
-        // SAFETY: the caller vouches for the tensor.
-        let data = unsafe { (self.host.data)(tensor) }.cast::<f32>();
-        let in_place = !data.is_null() && data.is_aligned();
-        let rows = if in_place {
-            // SAFETY: `matrix` checked that the tensor is contiguous f32 of this size; the graph waits for the callback.
-            unsafe { std::slice::from_raw_parts_mut(data, n_rows * d_model) }
-        } else {
-            self.rows.resize(n_rows * d_model, 0.0);
-            // SAFETY: the buffer has room for the whole tensor.
-            unsafe { (self.host.get)(tensor, self.rows.as_mut_ptr().cast(), 0, n_bytes) };
-            &mut self.rows[..]
-        };
-        let (mut outcome, mut changed) = (Ok(()), false);
-        if let Some(ops) = self.plan.as_ref().and_then(|plan| plan.points.get(&point)) {
-            if ops.d_model() != d_model {
-                return Err(Error::mismatch(format!(
-                    "the plan is {} wide, the residual stream {d_model}",
-                    ops.d_model()
-                )));
-            }
-            match known {
-                Ok(()) => {
-                    let done = ops.apply(rows, &self.meta, &mut self.scratch);
-                    self.report.rows_edited += done.edited;
-                    self.report.rows_skipped += done.failed;
-                    if let Some(fault) = self.scratch.take_fault() {
-                        outcome = Err(Error::numeric(fault.to_string()));
-                    }
-                    changed |= done.edited > 0;
-                }
-                Err(why) => {
-                    self.report.rows_skipped += n_rows as u64;
-                    outcome = Err(Error::mismatch(format!("{n_rows} rows left unsteered: {why}")));
-                }
-            }
-        }
-        if let Some(patch) = self.patches.get_mut(&point) {
-            changed = true;
-            outcome = outcome.and(patch(rows, &self.meta));
-        }
-        if changed && !in_place {
-            // SAFETY: the buffer holds the whole tensor.
-            unsafe { (self.host.set)(tensor, rows.as_ptr().cast(), 0, n_bytes) };
-        }
-        if self.capture.contains(&point) {
-            let captured = self.captured.entry(point).or_default();
-            captured.rows.extend_from_slice(rows);
-            captured.meta.extend_from_slice(&self.meta);
-            self.report.rows_captured += n_rows as u64;
-        }
-        outcome
+        self.editor.fail(&error);
     }
 }

@@ -5,11 +5,12 @@
 //! first call with a batch of some size nothing is allocated.
 
 use super::encoder::Encoder;
-use super::rule::Phase;
+use super::row::Row;
+use super::select::{Latches, Rows, Unknown, Verdict};
+use super::tally::Tally;
 use crate::dictionary::{Dictionary, Undo};
 use crate::hook_point::HookPoint;
 use crate::num::{axpy, axpy8, is_bearable, norm};
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,17 +18,6 @@ use std::sync::Arc;
 const BLOCK_BYTES: usize = 16 << 10;
 /// Fewer rows would read the encoder too often where it is larger than the L2 cache; more save nothing.
 const BLOCK_ROWS: (usize, usize) = (4, 16);
-
-/// Where a row stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RowMeta {
-    /// Position in its sequence, from 0.
-    pub position: i32,
-    /// Which sequence.
-    pub sequence: i32,
-    /// The row's token was written by the model, not given.
-    pub generated: bool,
-}
 
 /// What [`PointOps::apply`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +28,8 @@ pub struct Edited {
     pub edited: u64,
     /// Rows that no rule had to change.
     pub skipped: u64,
+    /// Rows that no rule changed, and some rule could not be judged on. See [`Scratch::tally`].
+    pub unjudged: u64,
     /// Rows put back as the model wrote them, because their edit was not finite. See [`Scratch::take_fault`].
     pub failed: u64,
 }
@@ -47,6 +39,7 @@ impl std::ops::AddAssign for Edited {
         self.rows += other.rows;
         self.edited += other.edited;
         self.skipped += other.skipped;
+        self.unjudged += other.unjudged;
         self.failed += other.failed;
     }
 }
@@ -62,7 +55,7 @@ pub enum Fault {
         /// Where.
         point: HookPoint,
         /// The row.
-        row: RowMeta,
+        row: Row,
     },
     /// The caller's rows do not fit: nothing was edited.
     Shape {
@@ -78,8 +71,7 @@ impl fmt::Display for Fault {
         match self {
             Fault::NotFinite { rule, point, row } => write!(
                 f,
-                "rules[{rule}]: the edit at {point}, sequence {}, position {} is not finite, or too large for a model to square; the row was left as the model wrote it",
-                row.sequence, row.position
+                "rules[{rule}]: the edit at {point}, {row} is not finite, or too large for a model to square; the row was left as the model wrote it"
             ),
             Fault::Shape { expected, found } => {
                 write!(f, "rows: expected {expected} floats, found {found}; nothing was edited")
@@ -99,13 +91,17 @@ pub struct Scratch {
     state: Vec<State>,
     norms: Vec<f32>,
     frames: Vec<Undo>,
+    /// The rows before the rule at hand. `[rows, d_model]`
+    before: Vec<f32>,
     latches: Latches,
+    tally: Tally,
     fault: Option<Fault>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Untouched,
+    Unjudged,
     Edited,
     Failed,
 }
@@ -121,74 +117,27 @@ impl Scratch {
         self.fault.take()
     }
 
+    /// What each rule did since the last call of [`Tally::take`].
+    pub fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
     /// Closes the sequence gates of a sequence. Needed only where a sequence starts anew at a position after the one that
     /// opened a gate (a restored state): going back closes gates by itself.
     pub fn forget_sequence(&mut self, sequence: i32) {
-        self.latches.opened.retain(|&(_, _, s), _| s != sequence);
+        self.latches.retain(|_, s| s != sequence);
     }
 
     /// Closes every sequence gate.
     pub fn forget(&mut self) {
-        self.latches.opened.clear();
-    }
-}
-
-/// Which sequence gates are open, and since which position.
-#[derive(Debug, Default)]
-struct Latches {
-    /// The plan that the gates belong to: another plan starts with closed gates.
-    plan: u64,
-    /// (hook point, rule, sequence) → position of the first row that met the condition.
-    opened: HashMap<(HookPoint, usize, i32), i32>,
-}
-
-impl Latches {
-    /// Tells a gate of a row; returns whether the gate is open for it.
-    fn hear(&mut self, point: HookPoint, rule: usize, row: RowMeta, met: bool) -> bool {
-        let key = (point, rule, row.sequence);
-        match self.opened.get(&key) {
-            Some(&since) if since < row.position => true,
-            Some(_) if !met => {
-                self.opened.remove(&key);
-                false
-            }
-            _ if met => {
-                self.opened.insert(key, row.position);
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
-/// Which rows a rule edits, every default resolved.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Rows {
-    pub(super) phase: Phase,
-    pub(super) from: i32,
-    pub(super) to: i32,
-    pub(super) first: bool,
-    /// Sorted; `None` is all.
-    pub(super) sequences: Option<Vec<i32>>,
-}
-
-impl Rows {
-    fn admits(&self, row: RowMeta) -> bool {
-        let phase = match self.phase {
-            Phase::All => true,
-            Phase::Prompt => !row.generated,
-            Phase::Generated => row.generated,
-        };
-        phase && self.hears(row) && row.position >= self.from && row.position < self.to
+        self.latches.retain(|_, _| false);
     }
 
-    /// Whether a sequence gate may listen to the row.
-    fn hears(&self, row: RowMeta) -> bool {
-        (self.first || row.position != 0) && self.concerns(row.sequence)
-    }
-
-    fn concerns(&self, sequence: i32) -> bool {
-        self.sequences.as_ref().is_none_or(|ids| ids.binary_search(&sequence).is_ok())
+    /// Closes the sequence gates of rules that `plan` does not have.
+    pub fn keep(&mut self, plan: Option<&super::Compiled>) {
+        let kept: Vec<u64> = plan.iter().flat_map(|plan| plan.points.values()).flat_map(PointOps::identities).collect();
+        self.latches.retain(|rule, _| kept.contains(&rule));
+        self.tally = Tally::default();
     }
 }
 
@@ -252,6 +201,8 @@ impl Edit {
 pub(super) struct Action {
     /// Index in the plan.
     pub(super) rule: usize,
+    /// Hash of where it acts and all that it does: equal rules of two plans have the same.
+    pub(super) identity: u64,
     pub(super) rows: Rows,
     pub(super) condition: Option<Condition>,
     pub(super) edit: Edit,
@@ -264,8 +215,6 @@ pub struct PointOps {
     pub(super) point: HookPoint,
     pub(super) d_model: usize,
     pub(super) actions: Vec<Action>,
-    /// The head of the plan's fingerprint.
-    pub(super) plan: u64,
 }
 
 impl PointOps {
@@ -284,10 +233,41 @@ impl PointOps {
         self.actions.len()
     }
 
+    fn identities(&self) -> impl Iterator<Item = u64> + '_ {
+        self.actions.iter().map(|action| action.identity)
+    }
+
+    /// Whether some rule edits one of these rows or listens to it. If not, [`apply`](Self::apply) need not see them.
+    pub fn touches(&self, rows: &[Row]) -> bool {
+        self.actions.iter().any(|action| {
+            let listens = action.condition.as_ref().is_some_and(|c| c.sequence);
+            rows.iter().any(|row| {
+                let verdict = if listens { action.rows.hears(row) } else { action.rows.admits(row) };
+                verdict == Verdict::Yes
+            })
+        })
+    }
+
+    /// Counts rows that no rule [`touches`](Self::touches), as [`apply`](Self::apply) would.
+    pub fn pass(&self, meta: &[Row], scratch: &mut Scratch) -> Edited {
+        let mut total = Edited { rows: meta.len() as u64, ..Edited::default() };
+        for row in meta {
+            let mut unjudged = false;
+            for action in &self.actions {
+                if let Verdict::Unknown(why) = action.rows.admits(row) {
+                    scratch.tally.of(action.rule).unjudged(why);
+                    unjudged = true;
+                }
+            }
+            *if unjudged { &mut total.unjudged } else { &mut total.skipped } += 1;
+        }
+        total
+    }
+
     /// Steers `rows` `[meta.len(), d_model]` in place.
     ///
     /// Never fails: rows whose edit is not finite are put back and counted, and [`Scratch::take_fault`] says why.
-    pub fn apply(&self, rows: &mut [f32], meta: &[RowMeta], scratch: &mut Scratch) -> Edited {
+    pub fn apply(&self, rows: &mut [f32], meta: &[Row], scratch: &mut Scratch) -> Edited {
         let n = meta.len();
         let mut total = Edited { rows: n as u64, ..Edited::default() };
         if rows.len() != n * self.d_model {
@@ -295,16 +275,13 @@ impl PointOps {
             total.failed = total.rows;
             return total;
         }
-        if scratch.latches.plan != self.plan {
-            scratch.latches.opened.clear();
-            scratch.latches.plan = self.plan;
-        }
         let block_rows = (BLOCK_BYTES / (4 * self.d_model).max(1)).clamp(BLOCK_ROWS.0, BLOCK_ROWS.1);
         for (block, meta) in rows.chunks_mut(block_rows * self.d_model).zip(meta.chunks(block_rows)) {
             self.apply_block(block, meta, scratch);
             for state in &scratch.state {
                 match state {
                     State::Untouched => total.skipped += 1,
+                    State::Unjudged => total.unjudged += 1,
                     State::Edited => total.edited += 1,
                     State::Failed => total.failed += 1,
                 }
@@ -313,7 +290,7 @@ impl PointOps {
         total
     }
 
-    fn apply_block(&self, block: &mut [f32], meta: &[RowMeta], scratch: &mut Scratch) {
+    fn apply_block(&self, block: &mut [f32], meta: &[Row], scratch: &mut Scratch) {
         scratch.state.clear();
         scratch.state.resize(meta.len(), State::Untouched);
         scratch.original.clear();
@@ -327,13 +304,27 @@ impl PointOps {
     }
 
     /// Leaves in `scratch.active` the rows that the action edits.
-    fn select(&self, action: &Action, block: &[f32], meta: &[RowMeta], scratch: &mut Scratch) {
-        let Scratch { active, codes, state, frames, latches, .. } = scratch;
-        let alive = |r: usize| state[r] != State::Failed;
-        active.clear();
+    fn select(&self, action: &Action, block: &[f32], meta: &[Row], scratch: &mut Scratch) {
+        let Scratch { active, codes, state, frames, latches, tally, .. } = scratch;
         let listens = action.condition.as_ref().is_some_and(|c| c.sequence);
-        let heard = |m: RowMeta| if listens { action.rows.hears(m) } else { action.rows.admits(m) };
-        active.extend((0..meta.len()).filter(|&r| alive(r) && heard(meta[r])));
+        let mut unknown = |state: &mut [State], r: usize, why| {
+            tally.of(action.rule).unjudged(why);
+            if state[r] == State::Untouched {
+                state[r] = State::Unjudged;
+            }
+        };
+        active.clear();
+        for (r, row) in meta.iter().enumerate() {
+            if state[r] == State::Failed {
+                continue;
+            }
+            match if listens { action.rows.hears(row) } else { action.rows.admits(row) } {
+                Verdict::Yes => active.push(r),
+                Verdict::No => {}
+                Verdict::Unknown(_) if listens => {}
+                Verdict::Unknown(why) => unknown(state, r, why),
+            }
+        }
         let Some(condition) = &action.condition else { return };
         if active.is_empty() && !listens {
             return;
@@ -350,26 +341,46 @@ impl PointOps {
             active.retain(|_| rows.next().is_some_and(met));
             return;
         }
-        // Every row of the sequence is told to its gate, in order; the ones that no gate may listen to as "not met".
-        let mut k = 0;
-        let mut kept = 0;
-        for (r, &row) in meta.iter().enumerate() {
+        // Feed the gate every row of its sequences in order; rows that it may not read count as not met.
+        let (mut k, mut kept) = (0, 0);
+        for (r, row) in meta.iter().enumerate() {
             let listened = active.get(k) == Some(&r);
             let is_met = listened && met(k);
             k += usize::from(listened);
-            let open = action.rows.concerns(row.sequence) && latches.hear(self.point, action.rule, row, is_met);
-            if open && alive(r) && action.rows.admits(row) {
-                active[kept] = r;
-                kept += 1;
+            match action.rows.concerns(row) {
+                Verdict::No => continue,
+                Verdict::Yes => {}
+                Verdict::Unknown(why) => {
+                    unknown(state, r, why);
+                    continue;
+                }
+            }
+            let (Some(sequences), Some(position)) = (row.sequences, row.position) else {
+                unknown(state, r, if row.sequences.is_none() { Unknown::Sequence } else { Unknown::Position });
+                continue;
+            };
+            if !latches.hear(action.identity, sequences, position, is_met) || state[r] == State::Failed {
+                continue;
+            }
+            match action.rows.admits(row) {
+                Verdict::Yes => {
+                    active[kept] = r;
+                    kept += 1;
+                }
+                Verdict::No => {}
+                Verdict::Unknown(why) => unknown(state, r, why),
             }
         }
         active.truncate(kept);
     }
 
     /// Edits the rows in `scratch.active`.
-    fn edit(&self, action: &Action, block: &mut [f32], meta: &[RowMeta], scratch: &mut Scratch) {
+    fn edit(&self, action: &Action, block: &mut [f32], meta: &[Row], scratch: &mut Scratch) {
         let d = self.d_model;
-        let Scratch { original, codes, active, state, norms, frames, fault, .. } = scratch;
+        let Scratch { original, before, codes, active, state, norms, frames, fault, tally, .. } = scratch;
+        let tally = tally.of(action.rule);
+        before.clear();
+        before.extend_from_slice(block);
         let spread = matches!(action.edit, Edit::Codes { change: Change::Spread, .. });
         let preserve = action.norm_preserve || spread;
         let relative = matches!(action.edit, Edit::Relative(_) | Edit::Codes { relative: true, .. });
@@ -395,6 +406,7 @@ impl PointOps {
                 for k in 0..active.len() {
                     let scale = if *relative { norms[k] / frames[k].scale } else { 1.0 };
                     let codes_k = &mut codes[k * n_features..][..n_features];
+                    tally.read(codes_k);
                     if change.deltas(codes_k, strengths, scale) {
                         codes.copy_within(k * n_features..(k + 1) * n_features, kept * n_features);
                         (active[kept], norms[kept], frames[kept]) = (active[k], norms[k], frames[k]);
@@ -411,15 +423,16 @@ impl PointOps {
             }
         }
 
-        for (&r, &before) in active.iter().zip(&*norms) {
+        for (&r, &length) in active.iter().zip(&*norms) {
             let row = &mut block[r * d..][..d];
             let after = norm(row);
-            let ratio = if preserve { before / after } else { 1.0 };
+            let ratio = if preserve { length / after } else { 1.0 };
             if is_bearable(after) && ratio.is_finite() {
                 if preserve {
                     row.iter_mut().for_each(|v| *v *= ratio);
                 }
                 state[r] = State::Edited;
+                tally.changed(&before[r * d..][..d], row);
             } else {
                 row.copy_from_slice(&original[r * d..][..d]);
                 state[r] = State::Failed;

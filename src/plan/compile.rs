@@ -3,10 +3,12 @@
 //! Every name, default and unit is resolved here, once: a rule becomes an [`Action`] with its own dense rows. Adds of any
 //! number of features collapse to one vector. Cost: one pass over the rows of the features that are named, and a hash.
 
-use super::apply::{Action, Change, Condition, Edit, PointOps, Rows};
+use super::apply::{Action, Change, Condition, Edit, PointOps};
 use super::control_vector::ControlVector;
 use super::encoder::Encoder;
+use super::row::SequenceSet;
 use super::rule::{Gate, Op, Rule, Scope, Sequences, Unit, Vector};
+use super::select::Rows;
 use super::{Plan, digest, propagate};
 use crate::dictionary::{Dictionary, Normalization};
 use crate::error::{Error, Result};
@@ -102,11 +104,9 @@ impl Plan {
             }
         }
         let warnings = warnings(&actions);
-        let fingerprint = digest::fingerprint(&actions);
+        let fingerprint = digest::fingerprint(&mut actions);
         let (actions, control_vector) = self.route(actions, d_model, route).map_err(|e| self.named(e))?;
-        let plan = digest::head(&fingerprint);
-        let points =
-            actions.into_iter().map(|(point, actions)| (point, PointOps { point, d_model, actions, plan })).collect();
+        let points = actions.into_iter().map(|(point, actions)| (point, PointOps { point, d_model, actions })).collect();
         Ok(Compiled { points, control_vector, fingerprint, warnings, n_layer, d_model })
     }
 
@@ -180,12 +180,10 @@ impl Plan {
             first,
             sequences: match &rule.select.sequences {
                 Sequences::All => None,
-                Sequences::Only(ids) => {
-                    let mut ids = ids.clone();
-                    ids.sort_unstable();
-                    ids.dedup();
-                    Some(ids)
-                }
+                Sequences::Only(ids) if ids.is_empty() => Some(SequenceSet::default()),
+                Sequences::Only(ids) => Some(SequenceSet::of(ids.iter().copied()).ok_or_else(|| {
+                    Error::argument(format!("select.sequences: expected ids from 0 to 255, found {ids:?}"))
+                })?),
             },
         };
         let mut actions = Vec::with_capacity(edits.len());
@@ -195,7 +193,7 @@ impl Plan {
                 None => None,
             };
             let norm_preserve = rule.norm_preserve || rule.op == Op::CalibrateSpread;
-            actions.push((point, Action { rule: index, rows: rows.clone(), condition, edit, norm_preserve }));
+            actions.push((point, Action { rule: index, identity: 0, rows: rows.clone(), condition, edit, norm_preserve }));
         }
         Ok(actions)
     }

@@ -115,12 +115,18 @@ mod digest;
 mod encoder;
 mod json;
 mod propagate;
+mod row;
 mod rule;
+mod select;
+mod tally;
 
-pub use apply::{Edited, Fault, PointOps, RowMeta, Scratch};
+pub use apply::{Edited, Fault, PointOps, Scratch};
 pub use compile::{Compiled, Route};
 pub use control_vector::ControlVector;
+pub use row::{Row, SequenceSet};
 pub use rule::{Feature, Gate, Op, Phase, Rule, Scope, Selector, Sequences, Strength, Unit, Vector};
+pub use select::Unknown;
+pub use tally::{RuleTally, Tally};
 
 use crate::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};

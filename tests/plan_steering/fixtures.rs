@@ -4,7 +4,7 @@ use rand::Rng;
 use std::sync::Arc;
 use tiller::dictionary::{Activation, Dictionary, FeatureStats, Gate, Info, Normalization, Parts, Settings};
 use tiller::num::rng;
-use tiller::plan::RowMeta;
+use tiller::plan::Row;
 
 pub(crate) const D: usize = 37;
 pub(crate) const F: usize = 24;
@@ -73,8 +73,8 @@ pub(crate) fn rows(seed: u64, n: usize) -> Vec<f32> {
 }
 
 /// `n` rows of one prompt, from position 1 on.
-pub(crate) fn prompt(n: usize) -> Vec<RowMeta> {
-    (0..n).map(|i| RowMeta { position: 1 + i as i32, sequence: 0, generated: false }).collect()
+pub(crate) fn prompt(n: usize) -> Vec<Row> {
+    (0..n).map(|i| Row::new(1 + i as i32, 0)).collect()
 }
 
 /// Euclidean norm.

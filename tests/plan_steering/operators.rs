@@ -5,7 +5,7 @@ use crate::fixtures;
 use crate::fixtures::{D, N_LAYER, dictionaries, error, norm, parts, plain, prompt, rows};
 use std::sync::Arc;
 use tiller::dictionary::{Activation, Dictionary};
-use tiller::plan::{Edited, Fault, Feature, Op, Plan, Route, RowMeta, Rule, Scratch, Strength, Unit};
+use tiller::plan::{Edited, Fault, Feature, Op, Plan, Route, Row, Rule, Scratch, Strength, Unit};
 
 /// Normalised error of a steered row against the reference: f32 sums of a few dozen terms.
 const TOLERANCE: f32 = 3e-6;
@@ -14,7 +14,7 @@ fn steer(
     rules: impl IntoIterator<Item = Rule>,
     dictionary: &Arc<Dictionary>,
     x: &[f32],
-    meta: &[RowMeta],
+    meta: &[Row],
 ) -> (Vec<f32>, Edited) {
     let plan = Plan::new(rules);
     let compiled = plan.compile(&[("d", dictionary.clone())], N_LAYER, D, Route::Callback).unwrap();
@@ -260,7 +260,7 @@ fn rows_do_not_depend_on_the_rows_beside_them() {
     let (together, counts) = steer(rules(), &plain(), &x, &prompt(n));
     assert!(counts.edited > 40);
     for (i, row) in x.chunks(D).enumerate() {
-        let meta = [RowMeta { position: 1 + i as i32, sequence: 0, generated: false }];
+        let meta = [Row::new(1 + i as i32, 0)];
         let (alone, _) = steer(rules(), &plain(), row, &meta);
         assert_eq!(alone, together[i * D..][..D], "row {i}");
     }
@@ -290,7 +290,7 @@ fn a_row_whose_edit_is_not_finite_is_put_back_and_reported() {
     assert_eq!(x[D..2 * D], before[D..2 * D], "both rules' edits are undone");
     assert_eq!((x[0], x[2 * D]), (1e19, 1e19));
     let fault = scratch.take_fault().unwrap();
-    let row = RowMeta { position: 2, sequence: 0, generated: false };
+    let row = Row::new(2, 0);
     assert_eq!(fault, Fault::NotFinite { rule: 1, point: fixtures::LAYER.into(), row });
     assert!(fault.to_string().starts_with("rules[1]: the edit at blocks.3.hook_resid_post, sequence 0"));
     assert_eq!(scratch.take_fault(), None);
@@ -309,7 +309,7 @@ fn a_row_of_nan_is_left_alone() {
     let bits = |x: &[f32]| x.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&x[D..2 * D]), bits(&before[D..2 * D]));
     assert_eq!(x[..D], steer([rule()], &plain(), &before[..D], &prompt(1)).0);
-    assert!(matches!(scratch.take_fault(), Some(Fault::NotFinite { rule: 0, row: RowMeta { position: 2, .. }, .. })));
+    assert!(matches!(scratch.take_fault(), Some(Fault::NotFinite { rule: 0, row: Row { position: Some(2), .. }, .. })));
 }
 
 #[test]

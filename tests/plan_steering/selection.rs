@@ -2,12 +2,12 @@
 
 use crate::fixtures::{D, LAYER, N_LAYER, plain, rows};
 use tiller::plan::{
-    Compiled, Gate, Op, Phase, Plan, Route, RowMeta, Rule, Scope, Scratch, Selector, Sequences, Strength,
+    Compiled, Gate, Op, Phase, Plan, Route, Row, Rule, Scope, Scratch, Selector, Sequences, Strength,
 };
 use tiller::plan::{Unit, Vector};
 
-fn row(position: i32, sequence: i32, generated: bool) -> RowMeta {
-    RowMeta { position, sequence, generated }
+fn row(position: i32, sequence: i32, generated: bool) -> Row {
+    Row::new(position, sequence).generated(generated)
 }
 
 fn compile(rule: Rule) -> Compiled {
@@ -15,7 +15,7 @@ fn compile(rule: Rule) -> Compiled {
 }
 
 /// Which of these rows the plan changes; the rows are random, no two alike.
-fn reached(compiled: &Compiled, meta: &[RowMeta]) -> Vec<bool> {
+fn reached(compiled: &Compiled, meta: &[Row]) -> Vec<bool> {
     let x = rows(20, meta.len());
     let mut y = x.clone();
     let counts = compiled.points[&LAYER.into()].apply(&mut y, meta, &mut Scratch::new());
@@ -72,7 +72,7 @@ fn phases_tell_the_prompt_from_what_the_model_wrote() {
 
 #[test]
 fn positions_reach_from_the_first_to_before_the_last() {
-    let meta: Vec<RowMeta> = (0..7).map(|p| row(p, 0, false)).collect();
+    let meta: Vec<Row> = (0..7).map(|p| row(p, 0, false)).collect();
     let between = |from, to| reached(&clamp(Selector { from, to, ..Selector::default() }), &meta);
     assert_eq!(between(Some(2), Some(4)), [false, false, true, true, false, false, false]);
     assert_eq!(between(Some(5), None), [false, false, false, false, false, true, true]);
@@ -105,7 +105,7 @@ fn means(x: &[f32], features: &[u32], weigh: impl Fn(u32) -> f32) -> Vec<f32> {
 #[test]
 fn a_row_gate_opens_where_the_mean_activation_reaches_the_threshold() {
     let n = 60;
-    let meta: Vec<RowMeta> = (1..=n).map(|p| row(p, 0, false)).collect();
+    let meta: Vec<Row> = (1..=n).map(|p| row(p, 0, false)).collect();
     let features = vec![2, 9, 14];
     for unit in [Unit::Raw, Unit::Activation] {
         let dictionary = plain();
@@ -142,8 +142,8 @@ fn speech(heard: &[bool]) -> Vec<f32> {
 }
 
 /// Applies to one row after another with the same scratch, and says which were changed.
-fn one_by_one(compiled: &Compiled, scratch: &mut Scratch, script: &[(RowMeta, bool)]) -> Vec<bool> {
-    let step = |&(meta, heard): &(RowMeta, bool)| {
+fn one_by_one(compiled: &Compiled, scratch: &mut Scratch, script: &[(Row, bool)]) -> Vec<bool> {
+    let step = |&(meta, heard): &(Row, bool)| {
         compiled.points[&LAYER.into()].apply(&mut speech(&[heard]), &[meta], scratch).edited == 1
     };
     script.iter().map(step).collect()
@@ -163,7 +163,7 @@ fn a_sequence_gate_stays_open_for_its_own_sequence() {
     ];
     let want = [false, true, true, false, true, true, true];
     assert_eq!(one_by_one(&compiled, &mut Scratch::new(), &script), want);
-    let (meta, heard): (Vec<RowMeta>, Vec<bool>) = script.into_iter().unzip();
+    let (meta, heard): (Vec<Row>, Vec<bool>) = script.into_iter().unzip();
     let (before, mut after) = (speech(&heard), speech(&heard));
     compiled.points[&LAYER.into()].apply(&mut after, &meta, &mut Scratch::new());
     let reached: Vec<bool> = before.chunks(D).zip(after.chunks(D)).map(|(x, y)| x != y).collect();

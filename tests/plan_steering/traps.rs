@@ -7,14 +7,14 @@ use std::sync::Arc;
 use tiller::dictionary::{Activation, Dictionary};
 use tiller::hook_point::{HookPoint, Site};
 use tiller::plan::{
-    Compiled, ControlVector, Gate, Op, Plan, Route, RowMeta, Rule, Scope, Scratch, Strength, Unit, Vector,
+    Compiled, ControlVector, Gate, Op, Plan, Route, Row, Rule, Scope, Scratch, Strength, Unit, Vector,
 };
 
 fn compile(rule: Rule, dictionary: &Arc<Dictionary>) -> Compiled {
     Plan::new([rule]).compile(&[("d", dictionary.clone())], N_LAYER, D, Route::Callback).unwrap()
 }
 
-fn apply(compiled: &Compiled, x: &[f32], meta: &[RowMeta]) -> Vec<f32> {
+fn apply(compiled: &Compiled, x: &[f32], meta: &[Row]) -> Vec<f32> {
     let mut out = x.to_vec();
     for ops in compiled.points.values() {
         ops.apply(&mut out, meta, &mut Scratch::new());
@@ -66,7 +66,7 @@ fn t3_codes_are_read_only_where_the_dictionary_was_trained() {
 
 #[test]
 fn t10_position_0_is_spared_unless_it_is_asked_for() {
-    let meta: Vec<RowMeta> = (0..3).map(|position| RowMeta { position, sequence: 0, generated: false }).collect();
+    let meta: Vec<Row> = (0..3).map(|position| Row::new(position, 0)).collect();
     let x = rows(40, 3);
     let rule = Rule::new(Op::Clamp, [1], Some(Strength::raw(5.0)));
     let out = apply(&compile(rule.clone(), &plain()), &x, &meta);
@@ -81,7 +81,7 @@ fn t10_position_0_is_spared_unless_it_is_asked_for() {
 #[test]
 fn t11_a_gate_opens_at_its_threshold_and_above() {
     let dictionary = plain();
-    let (x, meta) = (rows(41, 1), [RowMeta { position: 3, sequence: 0, generated: false }]);
+    let (x, meta) = (rows(41, 1), [Row::new(3, 0)]);
     let mut codes = vec![0.0; dictionary.n_features()];
     dictionary.encode(&x, &mut codes);
     let (id, code) = (0..).zip(codes).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
@@ -98,7 +98,7 @@ fn t11_a_gate_opens_at_its_threshold_and_above() {
 #[test]
 fn t13_the_error_term_is_that_of_the_unsteered_row() {
     let dictionary = plain();
-    let (x, meta) = (rows(42, 1), [RowMeta { position: 3, sequence: 0, generated: false }]);
+    let (x, meta) = (rows(42, 1), [Row::new(3, 0)]);
     let residue = |x: &[f32], change: &dyn Fn(&mut Vec<f32>)| {
         let mut codes = vec![0.0; dictionary.n_features()];
         dictionary.encode(x, &mut codes);

@@ -8,6 +8,7 @@ use tiller::dictionary::Dictionary;
 use tiller::engine::{Document, Engine, Generate, Generation, Message, Stop};
 use tiller::eval::trial;
 use tiller::explain::Match;
+use tiller::hook::Ledger;
 use tiller::model::Model;
 use tiller::plan::{Compiled, Plan, Route};
 use tiller::progress::Step;
@@ -103,16 +104,17 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         engine.set_plan(Some(lever.compiled.clone()))?;
     }
     let made = write(&mut engine, &prompt, &generate, !out.json(), out)?;
-    let report = engine.finish()?;
+    let ledger = engine.finish();
     if out.json() {
         out.object(&json!({
             "prompt": args.prompt, "text": made.text(), "tokens": made.tokens().len(), "stop": made.stop().map(Stop::name),
             "steering": lever.as_ref().map(Lever::json),
-            "rows_seen": report.rows_seen, "rows_edited": report.rows_edited, "rows_skipped": report.rows_skipped,
+            "ledger": recorded(&ledger),
         }))?;
     } else {
         out.line("")?;
     }
+    ledger.ok().map_err(|e| e.context("the text above is not what the plan says"))?;
     match made.stop() {
         Some(Stop::Caller) => Err(Error::cancelled().hinted("what was written is above")),
         Some(Stop::Context) => {
@@ -155,11 +157,25 @@ fn many(engine: &mut Engine, documents: &[Document], generate: &Generate, out: &
     if n_full > 0 {
         full(engine, &format!("{n_full} of {n_written} texts end there, with \"stop\": \"context\""), out);
     }
-    let report = engine.finish()?;
-    if report.rows_skipped > 0 {
-        out.note(format!("warning: {} of {} rows were left unsteered", report.rows_skipped, report.rows_seen));
-    }
+    engine.finish().ok().map_err(|e| e.context("the texts are not what the plan says"))?;
     Ok(())
+}
+
+/// What the hook saw and did, for `--json`.
+fn recorded(ledger: &Ledger) -> serde_json::Value {
+    let rules = ledger.rules.iter().map(|rule| {
+        let unjudged: serde_json::Map<_, _> =
+            rule.unjudged_rows().map(|(why, n)| (why.name().to_owned(), json!(n))).collect();
+        json!({
+            "rows": rule.rows, "mean_code": rule.mean_code(), "relative_size": rule.relative_size(), "unjudged": unjudged,
+        })
+    });
+    let faults = ledger.faults.iter().map(|fault| json!({"what": fault.what, "count": fault.count}));
+    json!({
+        "graphs": ledger.graphs, "rows_seen": ledger.rows_seen, "rows_edited": ledger.rows_edited,
+        "rows_not_needed": ledger.rows_not_needed, "rows_refused": ledger.rows_refused,
+        "rows_restored": ledger.rows_restored, "rules": rules.collect::<Vec<_>>(), "faults": faults.collect::<Vec<_>>(),
+    })
 }
 
 /// A document with what the model made of it.

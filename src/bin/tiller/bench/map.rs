@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use tiller::file::gguf::GgmlType;
-use tiller::plan::{Compiled, Op, Plan, Route, RowMeta, Rule, Scratch, Strength};
+use tiller::plan::{Compiled, Op, Plan, Route, Row, Rule, Scratch, Strength};
 use tiller::{Error, Result};
 
 use super::{Args, Line, Lines, Pairs, seconds};
@@ -67,7 +67,7 @@ fn steer(path: &Path, rows: &mut [f32]) -> Result<Compiled> {
     let features: [u32; 8] = std::array::from_fn(|i| (i * F / 8 + 5) as u32);
     let rule = Rule { layer: Some(0), ..Rule::new(Op::MinClamp, features, Some(Strength::raw(1.0))) };
     let compiled = Plan::new([rule]).compile(&[("big", dictionary)], 2, D, Route::Callback)?;
-    let meta: Vec<RowMeta> = (0..64).map(|position| RowMeta { position, generated: false, sequence: 0 }).collect();
+    let meta: Vec<Row> = (0..64).map(|position| Row::new(position, 0)).collect();
     let mut scratch = Scratch::default();
     for ops in compiled.points.values() {
         ops.apply(rows, &meta, &mut scratch);

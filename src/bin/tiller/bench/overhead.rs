@@ -62,7 +62,7 @@ fn model(path: &Path, args: &Args, lines: &mut Lines<'_>) -> Result<()> {
             lines.push(pairs.line("overhead", prefilled, &name, "ms"))?;
         }
         steered.set_plan(None)?;
-        steered.finish()?;
+        steered.finish().ok()?;
     }
     Ok(())
 }

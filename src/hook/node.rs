@@ -1,0 +1,230 @@
+//! One tensor of the graph that is being computed.
+
+use std::ffi::c_int;
+
+use super::host::{Host, TYPE_F32, TYPE_I32, TYPE_I64, Tensor};
+
+/// The largest number of rows that is believed; guards the sizes that come through the host's table.
+const MAX_ROWS: i64 = 1 << 24;
+/// Operations that show the memory of their first operand.
+const VIEWS: [&[u8]; 2] = [b"VIEW", b"RESHAPE"];
+/// Operations that copy rows of their first operand as they are, all or some of them.
+const COPIES: [&[u8]; 4] = [b"CONT", b"CPY", b"DUP", b"GET_ROWS"];
+
+/// A live tensor: whoever holds one was promised that it lives through the callback and that the table fits it.
+#[derive(Clone, Copy)]
+pub(super) struct Node<'g> {
+    host: &'g Host,
+    tensor: *const Tensor,
+}
+
+impl<'g> Node<'g> {
+    /// # Safety
+    /// `tensor` is a tensor of the graph that is being computed, valid for `'g`, and the table fits it.
+    pub(super) unsafe fn new(host: &'g Host, tensor: *const Tensor) -> Self {
+        Self { host, tensor }
+    }
+
+    /// The tensor's address, which names it while its graph lives.
+    pub(super) fn address(self) -> usize {
+        self.tensor.addr()
+    }
+
+    /// Its name.
+    pub(super) fn name(self) -> &'g [u8] {
+        // SAFETY: see the type.
+        unsafe { self.host.name(self.tensor) }
+    }
+
+    /// The `i`-th operand of the operation that makes it.
+    pub(super) fn src(self, i: usize) -> Option<Self> {
+        // SAFETY: see the type.
+        let operand = unsafe { self.host.src(self.tensor, i) };
+        // SAFETY: operands of a live node live as long.
+        (!operand.is_null()).then(|| unsafe { Self::new(self.host, operand) })
+    }
+
+    /// ggml's number of its element type.
+    pub(super) fn dtype(self) -> c_int {
+        // SAFETY: see the type.
+        unsafe { self.host.dtype(self.tensor) }
+    }
+
+    /// The four extents, the contiguous one first.
+    pub(super) fn shape(self) -> [i64; 4] {
+        // SAFETY: see the type.
+        unsafe { self.host.shape(self.tensor) }
+    }
+
+    /// Whether it is the result of an operation, not a weight or an input.
+    pub(super) fn is_computed(self) -> bool {
+        self.src(0).is_some()
+    }
+
+    /// `[d_model, n_rows]`, if it holds rows in f32; rows of several sequences may have a dimension of their own.
+    pub(super) fn rows(self) -> Option<(usize, usize)> {
+        let [width, rest @ ..] = self.shape();
+        let n = rest.iter().try_fold(1i64, |n, extent| n.checked_mul(*extent)).filter(|n| (0..=MAX_ROWS).contains(n))?;
+        let size = |n: i64| usize::try_from(n).ok().filter(|_| n <= MAX_ROWS);
+        size(width).zip(size(n)).filter(|_| self.dtype() == TYPE_F32)
+    }
+
+    /// Whether its elements lie without gaps.
+    pub(super) fn is_contiguous(self) -> bool {
+        // SAFETY: see the type.
+        unsafe { self.host.contiguous(self.tensor) }
+    }
+
+    /// The operation that makes it, where the table tells.
+    fn op(self) -> Option<&'static [u8]> {
+        // SAFETY: see the type.
+        unsafe { self.host.op(self.tensor) }
+    }
+
+    /// Whether it is a sum.
+    pub(super) fn is_sum(self) -> bool {
+        self.op() == Some(b"ADD")
+    }
+
+    /// Whether it shows the memory of its first operand.
+    fn is_view(self) -> bool {
+        let named = || [&b" (view)"[..], b" (reshaped)"].iter().any(|end| self.name().ends_with(end));
+        self.op().map_or_else(named, |op| VIEWS.contains(&op))
+    }
+
+    /// Whether it copies rows of its first operand as they are.
+    fn is_copy(self) -> bool {
+        let named = || {
+            let picks = self.src(1).is_some_and(|index| index.dtype() == TYPE_I32);
+            picks || [&b" (cont)"[..], b" (copy)"].iter().any(|end| self.name().ends_with(end))
+        };
+        self.op().map_or_else(named, |op| COPIES.contains(&op))
+    }
+
+    /// Whether it only passes rows on.
+    pub(super) fn passes_on(self) -> bool {
+        self.is_view() || self.is_copy()
+    }
+
+    /// Whether it may be a part of the residual stream: neither passed on nor a norm, whose weights are still to come.
+    pub(super) fn is_of_rows(self) -> bool {
+        !self.passes_on() && self.op().is_none_or(|op| !op.ends_with(b"NORM"))
+    }
+
+    /// A matrix of rows that comes in with the batch: no weight, and no node.
+    pub(super) fn is_input(self) -> bool {
+        let name = self.name();
+        let weight = [&b"blk."[..], b"leaf_", b"cache_", b"inp_mixed"].iter().any(|start| name.starts_with(start))
+            || [&b".weight"[..], b".bias"].iter().any(|end| name.ends_with(end));
+        !weight && !self.is_computed() && self.dtype() == TYPE_F32 && self.shape()[2..] == [1, 1]
+    }
+
+    /// Where the rows of an operand come from, behind views and copies.
+    pub(super) fn source(self) -> Source<'g> {
+        let (mut rows, mut root) = (self, self);
+        // Chains are short; the bound is for tables that lie.
+        for _ in 0..8 {
+            let Some(inner) = root.src(0).filter(|inner| root.passes_on() && (inner.is_computed() || inner.is_input())) else {
+                break;
+            };
+            if root.is_copy() {
+                rows = inner;
+            }
+            root = inner;
+        }
+        Source { rows, root }
+    }
+
+    /// What it reads that was computed or came in with the batch; no weights.
+    pub(super) fn reads(self) -> impl Iterator<Item = Source<'g>> {
+        let operands = (0..3).filter_map(move |i| self.src(i));
+        operands.map(Self::source).filter(|source| source.root.is_computed() || source.root.is_input())
+    }
+
+    /// Whether it is made from rows that `index` picks, within a few steps.
+    pub(super) fn picks_by(self, index: &[u8], steps: usize) -> bool {
+        let picks = self.src(1).is_some_and(|operand| {
+            let name = operand.name();
+            name == index || is_copy_of(name, index)
+        });
+        picks || (steps > 0 && (0..2).filter_map(|i| self.src(i)).any(|operand| operand.picks_by(index, steps - 1)))
+    }
+
+    /// The elements of an integer vector of at most `MAX_ROWS`.
+    pub(super) fn integers(self) -> Option<Vec<i64>> {
+        let [n, rest @ ..] = self.shape();
+        let (n, dtype) = (usize::try_from(n).ok().filter(|_| n <= MAX_ROWS)?, self.dtype());
+        match dtype {
+            _ if rest != [1, 1, 1] => None,
+            TYPE_I32 => {
+                let mut all = vec![0i32; n];
+                // SAFETY: see the type; there is room for the whole vector.
+                unsafe { self.host.get(self.tensor, all.as_mut_ptr().cast(), 0, n * size_of::<i32>()) };
+                Some(all.into_iter().map(i64::from).collect())
+            }
+            TYPE_I64 => {
+                let mut all = vec![0i64; n];
+                // SAFETY: as above.
+                unsafe { self.host.get(self.tensor, all.as_mut_ptr().cast(), 0, n * size_of::<i64>()) };
+                Some(all)
+            }
+            _ => None,
+        }
+    }
+
+    /// Its `n` floats, if the CPU can read and write them in place.
+    pub(super) fn in_place(self) -> Option<*mut f32> {
+        // SAFETY: see the type.
+        let data = unsafe { self.host.data(self.tensor) }.cast::<f32>();
+        (!data.is_null() && data.is_aligned()).then_some(data)
+    }
+
+    /// Copies the floats of `to.len()` elements from element `from` on.
+    pub(super) fn read(self, from: usize, to: &mut [f32]) {
+        // SAFETY: see the type; the caller's slice has the room.
+        unsafe { self.host.get(self.tensor, to.as_mut_ptr().cast(), from * size_of::<f32>(), size_of_val(to)) };
+    }
+
+    /// Writes floats from element `to` on.
+    pub(super) fn write(self, to: usize, from: &[f32]) {
+        // SAFETY: see the type; the floats are a slice's.
+        unsafe {
+            self.host.set(self.tensor.cast_mut(), from.as_ptr().cast(), to * size_of::<f32>(), size_of_val(from));
+        }
+    }
+}
+
+/// Rows that a node reads.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'g> {
+    /// Where they lie: `root`, or a view of it.
+    pub(super) rows: Node<'g>,
+    /// The tensor that holds them.
+    pub(super) root: Node<'g>,
+}
+
+impl<'g> Source<'g> {
+    /// The rows as a matrix of this width: as they are read, or as they were computed.
+    pub(super) fn matrix(self, width: usize) -> Node<'g> {
+        let fits = |node: Node| node.rows().is_some_and(|(d, _)| d == width);
+        if fits(self.rows) { self.rows } else { self.root }
+    }
+}
+
+/// A node's name without its block, and the block: `l_out-19` is `l_out` of 19.
+pub(super) fn split(name: &[u8]) -> (&[u8], Option<usize>) {
+    let digits = name.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    let (stem, number) = name.split_at(name.len() - digits);
+    match stem {
+        [stem @ .., b'-'] if (1..=5).contains(&digits) && !stem.is_empty() => {
+            (stem, Some(number.iter().fold(0, |n, digit| 10 * n + usize::from(digit - b'0'))))
+        }
+        _ => (name, None),
+    }
+}
+
+/// Whether `name` is that of a copy of `original` on another device (`CUDA0#l_out-3#0`).
+pub(super) fn is_copy_of(name: &[u8], original: &[u8]) -> bool {
+    let inner = name.splitn(2, |b| *b == b'#').nth(1);
+    inner.is_some_and(|inner| inner.strip_prefix(original).is_some_and(|rest| rest.starts_with(b"#")))
+}
