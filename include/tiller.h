@@ -1834,7 +1834,7 @@ typedef struct tiller_hook tiller_hook;
 // ggml.h of your own llama.cpp, whatever its version; or by hand, for another runtime.
 //
 // Every function must take any tensor of a graph that is being computed, and may be called from the thread that
-// computes it. All but `src` are required.
+// computes it. All but `src` and `op` are required.
 typedef struct {
     // sizeof(tiller_ggml).
     uint32_t size;
@@ -1855,6 +1855,8 @@ typedef struct {
     // The `i`-th operand of the node that computes the tensor, or NULL. Without it rows are attributed by
     // tiller_hook_announce() alone.
     const struct ggml_tensor *(*src)(const struct ggml_tensor *tensor, int i);
+    // The operation that computes the tensor, as ggml_op_desc() calls it.
+    const char *(*op)(const struct ggml_tensor *tensor);
 } tiller_ggml;
 
 // Any edit of the rows at a hook point: `n_rows` rows of `d_model` floats, and the token of each. Return 0, or anything else

@@ -58,6 +58,10 @@ static inline const struct ggml_tensor *tiller_llama_src_(const struct ggml_tens
     return i >= 0 && i < GGML_MAX_SRC ? tensor->src[i] : NULL;
 }
 
+static inline const char *tiller_llama_op_(const struct ggml_tensor *tensor) {
+    return ggml_op_desc(tensor);
+}
+
 // How the hook sees your ggml.
 static inline tiller_ggml tiller_llama_ggml(void) {
     tiller_ggml ggml;
@@ -71,6 +75,7 @@ static inline tiller_ggml tiller_llama_ggml(void) {
     ggml.get = tiller_llama_get_;
     ggml.set = tiller_llama_set_;
     ggml.src = tiller_llama_src_;
+    ggml.op = tiller_llama_op_;
     return ggml;
 }
 

@@ -4,7 +4,7 @@
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::Arc;
 
-use tiller::hook::{Captured, Hook, Host, Tensor};
+use tiller::hook::{Captured, Fields, Functions, Hook, Host, Tensor};
 use tiller::plan::{Plan, Route, RowMeta};
 
 /// A tensor of the fake host.
@@ -95,17 +95,8 @@ unsafe extern "C" fn src(t: *const Tensor, i: c_int) -> *const Tensor {
 }
 
 fn host(sources: bool) -> Host {
-    Host {
-        size: size_of::<Host>() as u32,
-        name,
-        dtype,
-        shape,
-        contiguous,
-        data,
-        get,
-        set,
-        src: sources.then_some(src as unsafe extern "C" fn(*const Tensor, c_int) -> *const Tensor),
-    }
+    let src = sources.then_some(src as unsafe extern "C" fn(*const Tensor, c_int) -> *const Tensor);
+    Host::new(Functions { name, contiguous, get, set, op: None }, Fields::Asked { dtype, shape, data, src })
 }
 
 /// Runs the nodes of a graph past the hook, as ggml's scheduler does; whether it ran to its end.

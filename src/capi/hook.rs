@@ -6,14 +6,14 @@ use super::error::tiller_status;
 use super::guard::{ErrorOut, Out, catch, guard, make};
 use super::plan::{tiller_compiled, tiller_point, tiller_row};
 use crate::error::{Error, Result};
-use crate::hook::{Captured, Hook, Host, Tensor as ggml_tensor};
+use crate::hook::{Captured, Fields, Functions, Hook, Host, Tensor as ggml_tensor};
 use crate::plan::RowMeta;
 
 /// How the hook sees your ggml. Fill it with tiller_llama_ggml() of tiller_llama.h, which is compiled against the
 /// ggml.h of your own llama.cpp, whatever its version; or by hand, for another runtime.
 ///
 /// Every function must take any tensor of a graph that is being computed, and may be called from the thread that
-/// computes it. All but `src` are required.
+/// computes it. All but `src` and `op` are required.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct tiller_ggml {
@@ -36,6 +36,8 @@ pub struct tiller_ggml {
     /// The `i`-th operand of the node that computes the tensor, or NULL. Without it rows are attributed by
     /// tiller_hook_announce() alone.
     pub src: Option<unsafe extern "C" fn(tensor: *const ggml_tensor, i: c_int) -> *const ggml_tensor>,
+    /// The operation that computes the tensor, as ggml_op_desc() calls it.
+    pub op: Option<unsafe extern "C" fn(tensor: *const ggml_tensor) -> *const c_char>,
 }
 
 // SAFETY: `repr(C)`, a `u32` first, and nullable functions.
@@ -45,17 +47,20 @@ unsafe impl super::arguments::Options for tiller_ggml {
 
 impl tiller_ggml {
     fn host(&self) -> Result<Host> {
-        Ok(Host {
-            size: size_of::<Host>() as u32,
+        let functions = Functions {
             name: some(self.name, "ggml.name")?,
-            dtype: some(self.dtype, "ggml.dtype")?,
-            shape: some(self.shape, "ggml.shape")?,
             contiguous: some(self.contiguous, "ggml.contiguous")?,
-            data: some(self.data, "ggml.data")?,
             get: some(self.get, "ggml.get")?,
             set: some(self.set, "ggml.set")?,
+            op: self.op,
+        };
+        let fields = Fields::Asked {
+            dtype: some(self.dtype, "ggml.dtype")?,
+            shape: some(self.shape, "ggml.shape")?,
+            data: some(self.data, "ggml.data")?,
             src: self.src,
-        })
+        };
+        Ok(Host::new(functions, fields))
     }
 }
 

@@ -4,11 +4,14 @@ use std::ffi::{c_char, c_int, c_void};
 
 use ggml_sys as sys;
 
-use crate::hook::{Host, Tensor};
+use crate::hook::{Fields, Functions, Host, Tensor};
 
 /// The table for the engine's own graphs.
 pub(super) fn table() -> Host {
-    Host { size: size_of::<Host>() as u32, name, dtype, shape, contiguous, data, get, set, src: Some(src) }
+    Host::new(
+        Functions { name, contiguous, get, set, op: Some(op) },
+        Fields::Asked { dtype, shape, data, src: Some(src) },
+    )
 }
 
 fn ggml(t: *const Tensor) -> *const sys::ggml_tensor {
@@ -58,4 +61,9 @@ unsafe extern "C" fn src(t: *const Tensor, i: c_int) -> *const Tensor {
     // SAFETY: as in `name`.
     let sources = unsafe { &(*ggml(t)).src };
     usize::try_from(i).ok().and_then(|i| sources.get(i)).map_or(std::ptr::null(), |p| p.cast_const().cast())
+}
+
+unsafe extern "C" fn op(t: *const Tensor) -> *const c_char {
+    // SAFETY: as in `name`.
+    unsafe { sys::ggml_op_desc(ggml(t)) }
 }

@@ -1,7 +1,5 @@
 //! Following one graph: which hook point a node is, and which token each of its rows belongs to.
 
-use std::ffi::{CStr, c_int};
-
 use super::host::{Host, TYPE_F32, TYPE_I32, Tensor};
 use crate::error::{Error, Result};
 use crate::hook_point::{HookPoint, Site};
@@ -63,11 +61,11 @@ impl Graph {
     /// `tensor` is valid and the host's table fits it.
     pub(super) unsafe fn visit(&mut self, host: &Host, tensor: *const Tensor, ask: bool) -> Option<HookPoint> {
         // SAFETY: the caller vouches for the tensor.
-        let initial = unsafe { initial(host, tensor) };
+        let initial = unsafe { host.initial(tensor) };
         if ask {
             if self.first.first().is_none_or(|&first| first == initial) {
                 // SAFETY: the caller vouches for the tensor.
-                let name = unsafe { name(host, tensor) };
+                let name = unsafe { host.name(tensor) };
                 if self.first.is_empty() {
                     self.first.extend_from_slice(name);
                 }
@@ -77,9 +75,9 @@ impl Graph {
             }
             // The row of a lone token is that token's in every block.
             let learns = self.positions.is_empty() || (self.outputs.is_empty() && self.positions.len() > 1);
-            if let Some(src) = host.src.filter(|_| learns) {
-                // SAFETY: the caller vouches for the tensor; `src` returns an operand that lives as long, or NULL.
-                let operand = unsafe { src(tensor, 1) };
+            if learns {
+                // SAFETY: the caller vouches for the tensor.
+                let operand = unsafe { host.src(tensor, 1) };
                 if !operand.is_null() {
                     // SAFETY: the operand is a tensor of the same graph.
                     unsafe { self.learn(host, operand) };
@@ -90,7 +88,7 @@ impl Graph {
             return None;
         }
         // SAFETY: the caller vouches for the tensor.
-        let name = unsafe { name(host, tensor) };
+        let name = unsafe { host.name(tensor) };
         if let Some(layer) = layer(name, RESID_POST) {
             return Some(layer.into());
         }
@@ -126,7 +124,7 @@ impl Graph {
     /// As [`Graph::visit`].
     unsafe fn learn(&mut self, host: &Host, operand: *const Tensor) {
         // SAFETY: the caller vouches for the operand.
-        let name = unsafe { name(host, operand) };
+        let name = unsafe { host.name(operand) };
         let is =
             |wanted: &[u8]| name == wanted || (name.contains(&b'#') && name.windows(wanted.len()).any(|w| w == wanted));
         if self.positions.is_empty() && is(b"inp_pos") {
@@ -213,45 +211,20 @@ fn layer(name: &[u8], node: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The name of a tensor.
-///
-/// # Safety
-/// `tensor` is valid, the table fits it, and the name outlives the use.
-unsafe fn name<'a>(host: &Host, tensor: *const Tensor) -> &'a [u8] {
-    // SAFETY: the caller vouches for the tensor.
-    let text = unsafe { (host.name)(tensor) };
-    if text.is_null() {
-        return b"";
-    }
-    // SAFETY: names are NUL-terminated by the table's contract.
-    unsafe { CStr::from_ptr(text) }.to_bytes()
-}
-
-/// The first byte of the name of a tensor, which tells most nodes that nobody wants; 0 if it has none.
-///
-/// # Safety
-/// `tensor` is valid and the table fits it.
-unsafe fn initial(host: &Host, tensor: *const Tensor) -> u8 {
-    // SAFETY: the caller vouches for the tensor.
-    let text = unsafe { (host.name)(tensor) };
-    // SAFETY: names are NUL-terminated by the table's contract.
-    if text.is_null() { 0 } else { unsafe { text.cast::<u8>().read() } }
-}
-
 /// `[d_model, n_rows]` of a contiguous f32 matrix.
 ///
 /// # Safety
 /// `tensor` is valid and the host's table fits it.
 pub(super) unsafe fn matrix(host: &Host, tensor: *const Tensor) -> Result<(usize, usize)> {
     // SAFETY: the caller vouches for the tensor.
-    let (shape, dtype) = unsafe { extents(host, tensor) };
+    let (shape, dtype) = (unsafe { host.shape(tensor) }, unsafe { host.dtype(tensor) });
     if dtype != TYPE_F32 {
         return Err(Error::unsupported(format!(
             "the residual stream has ggml type {dtype}, expected f32 ({TYPE_F32})"
         )));
     }
     // SAFETY: as above.
-    if !unsafe { (host.contiguous)(tensor) } {
+    if !unsafe { host.contiguous(tensor) } {
         return Err(Error::unsupported("the residual stream is not contiguous"));
     }
     let size = |n: i64| usize::try_from(n).ok().filter(|_| n <= MAX_ROWS);
@@ -269,24 +242,12 @@ pub(super) unsafe fn matrix(host: &Host, tensor: *const Tensor) -> Result<(usize
 /// As [`matrix`].
 unsafe fn integers(host: &Host, tensor: *const Tensor, out: &mut Vec<i32>) {
     // SAFETY: the caller vouches for the tensor.
-    let (shape, dtype) = unsafe { extents(host, tensor) };
+    let (shape, dtype) = (unsafe { host.shape(tensor) }, unsafe { host.dtype(tensor) });
     let Some(n) = usize::try_from(shape[0]).ok().filter(|_| shape[0] <= MAX_ROWS) else { return };
     if dtype != TYPE_I32 || shape[1..] != [1, 1, 1] {
         return;
     }
     out.resize(n, 0);
     // SAFETY: `out` has room for the whole tensor.
-    unsafe { (host.get)(tensor, out.as_mut_ptr().cast(), 0, n * size_of::<i32>()) };
-}
-
-/// Shape and element type.
-///
-/// # Safety
-/// As [`matrix`].
-unsafe fn extents(host: &Host, tensor: *const Tensor) -> ([i64; 4], c_int) {
-    let mut shape = [0; 4];
-    // SAFETY: the caller vouches for the tensor; the array has the four places that the table promises to write.
-    unsafe { (host.shape)(tensor, shape.as_mut_ptr()) };
-    // SAFETY: as above.
-    (shape, unsafe { (host.dtype)(tensor) })
+    unsafe { host.get(tensor, out.as_mut_ptr().cast(), 0, n * size_of::<i32>()) };
 }

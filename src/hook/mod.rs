@@ -22,7 +22,7 @@ mod host;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use host::{Host, TYPE_F32, TYPE_I32, Tensor};
+pub use host::{Fields, Functions, Host, Layout, TYPE_F32, TYPE_I32, Tensor};
 
 use crate::error::{Error, Result};
 use crate::hook_point::HookPoint;
@@ -238,7 +238,7 @@ impl Hook {
         let known = self.graph.attribute(n_rows, &self.announced, &mut self.meta);
         let n_bytes = n_rows * d_model * size_of::<f32>();
         // SAFETY: the caller vouches for the tensor.
-        let data = unsafe { (self.host.data)(tensor) }.cast::<f32>();
+        let data = unsafe { self.host.data(tensor) }.cast::<f32>();
         let in_place = !data.is_null() && data.is_aligned();
         let rows = if in_place {
             // SAFETY: `matrix` checked that the tensor is contiguous f32 of this size; the graph waits for the callback.
@@ -246,7 +246,7 @@ impl Hook {
         } else {
             self.rows.resize(n_rows * d_model, 0.0);
             // SAFETY: the buffer has room for the whole tensor.
-            unsafe { (self.host.get)(tensor, self.rows.as_mut_ptr().cast(), 0, n_bytes) };
+            unsafe { self.host.get(tensor, self.rows.as_mut_ptr().cast(), 0, n_bytes) };
             &mut self.rows[..]
         };
         let (mut outcome, mut changed) = (Ok(()), false);
@@ -279,7 +279,7 @@ impl Hook {
         }
         if changed && !in_place {
             // SAFETY: the buffer holds the whole tensor.
-            unsafe { (self.host.set)(tensor, rows.as_ptr().cast(), 0, n_bytes) };
+            unsafe { self.host.set(tensor, rows.as_ptr().cast(), 0, n_bytes) };
         }
         if self.capture.contains(&point) {
             let captured = self.captured.entry(point).or_default();
