@@ -1,54 +1,38 @@
-//! Which token a row belongs to: graphs that a fake host plays, with what reality rarely shows (device memory, broken
-//! announcements, no positions).
+//! Which graph, which node and which row: graphs that a fake host plays, with what reality rarely shows (device memory,
+//! names that mislead, broken announcements, other contexts).
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::Arc;
 
-use tiller::hook::{Captured, Fields, Functions, Hook, Host, Tensor};
-use tiller::plan::{Plan, Route, Row};
+use tiller::Kind;
+use tiller::hook::{Captured, Fields, Functions, Hook, Host, Ledger, Tensor};
+use tiller::hook_point::{HookPoint, Site};
+use tiller::plan::{
+    Compiled, Phase, Plan, Route, Row, Rule, Selector, SequenceSet, Sequences, Strength, Vector,
+};
+
+const F32: c_int = 0;
+const I32: c_int = 26;
+const I64: c_int = 27;
+/// Width of the rows.
+const D: usize = 2;
 
 /// A tensor of the fake host.
 struct Fake {
     name: CString,
+    op: &'static std::ffi::CStr,
     dtype: c_int,
     shape: [i64; 4],
     bytes: Vec<u32>,
     /// Readable by the CPU in place.
     host: bool,
-    operand: *const Fake,
+    operands: [*const Fake; 3],
 }
 
 impl Fake {
-    fn floats(name: &str, width: usize, values: &[f32]) -> Self {
-        Self {
-            name: CString::new(name).unwrap(),
-            dtype: 0,
-            shape: [width as i64, (values.len() / width) as i64, 1, 1],
-            bytes: values.iter().map(|v| v.to_bits()).collect(),
-            host: true,
-            operand: std::ptr::null(),
-        }
-    }
-
-    fn integers(name: &str, values: &[i32]) -> Self {
-        Self {
-            name: CString::new(name).unwrap(),
-            dtype: 26,
-            shape: [values.len() as i64, 1, 1, 1],
-            bytes: values.iter().map(|v| v.cast_unsigned()).collect(),
-            host: true,
-            operand: std::ptr::null(),
-        }
-    }
-
-    fn reads(mut self, operand: &Fake) -> Self {
-        self.operand = operand;
-        self
-    }
-
-    fn on_device(mut self) -> Self {
-        self.host = false;
-        self
+    fn new(name: &str, dtype: c_int, shape: [i64; 4], bytes: Vec<u32>) -> Box<Self> {
+        let name = CString::new(name).unwrap();
+        Box::new(Self { name, op: c"NONE", dtype, shape, bytes, host: true, operands: [std::ptr::null(); 3] })
     }
 
     fn values(&self) -> Vec<f32> {
@@ -63,6 +47,9 @@ fn fake<'a>(t: *const Tensor) -> &'a Fake {
 
 unsafe extern "C" fn name(t: *const Tensor) -> *const c_char {
     fake(t).name.as_ptr()
+}
+unsafe extern "C" fn op(t: *const Tensor) -> *const c_char {
+    fake(t).op.as_ptr()
 }
 unsafe extern "C" fn dtype(t: *const Tensor) -> c_int {
     fake(t).dtype
@@ -91,172 +78,649 @@ unsafe extern "C" fn set(t: *mut Tensor, from: *const c_void, offset: usize, siz
     unsafe { std::ptr::copy_nonoverlapping(from.cast(), bytes[offset..offset + size].as_mut_ptr(), size) }
 }
 unsafe extern "C" fn src(t: *const Tensor, i: c_int) -> *const Tensor {
-    if i == 1 { fake(t).operand.cast() } else { std::ptr::null() }
+    fake(t).operands.get(i as usize).map_or(std::ptr::null(), |o| o.cast())
 }
 
-fn host(sources: bool) -> Host {
-    let src = sources.then_some(src as unsafe extern "C" fn(*const Tensor, c_int) -> *const Tensor);
-    Host::new(Functions { name, contiguous, get, set, op: None }, Fields::Asked { dtype, shape, data, src })
+fn host() -> Host {
+    Host::new(Functions { name, contiguous, get, set, op: Some(op) }, Fields::Asked { dtype, shape, data, src })
 }
 
-/// Runs the nodes of a graph past the hook, as ggml's scheduler does; whether it ran to its end.
-fn play(hook: &mut Hook, nodes: &mut [&mut Fake]) -> bool {
-    for node in nodes {
-        let t = std::ptr::from_mut::<Fake>(node).cast::<Tensor>();
-        // SAFETY: the fakes live through the call and fit the table.
-        if unsafe { hook.eval(t, true) } && !unsafe { hook.eval(t, false) } {
-            return false;
+/// A number of a tensor in a [`Graph`].
+type Id = usize;
+
+/// What a batch holds, and how the context is made.
+#[derive(Clone)]
+struct Batch {
+    tokens: Vec<i32>,
+    positions: Vec<i32>,
+    /// Rows that the last block keeps.
+    outputs: Vec<i32>,
+    /// The stream that each row is written to, where a cache has several.
+    streams: Option<Vec<i64>>,
+    /// Rows come as embeddings.
+    embeddings: bool,
+    /// What a block's output is called; the sum that the next block reads, where that is another.
+    output: &'static str,
+    sum_is: &'static str,
+    n_layer: usize,
+    on_device: bool,
+}
+
+impl Batch {
+    fn new(tokens: &[i32], positions: &[i32]) -> Self {
+        let last = tokens.len() as i32 - 1;
+        Self {
+            tokens: tokens.to_vec(),
+            positions: positions.to_vec(),
+            outputs: vec![last],
+            streams: None,
+            embeddings: false,
+            output: "l_out",
+            sum_is: "l_out",
+            n_layer: 2,
+            on_device: false,
         }
     }
-    true
 }
 
-/// A graph of two blocks over tokens at `positions`; the second holds the rows of `outputs` only.
-fn graph(hook: &mut Hook, positions: &[i32], outputs: &[i32]) -> bool {
-    let n = positions.len();
-    let inp_pos = Fake::integers("inp_pos", positions);
-    let out_ids = Fake::integers("out_ids", outputs);
-    let values: Vec<f32> = positions.iter().flat_map(|&p| [p as f32, -1.0]).collect();
-    let last: Vec<f32> = outputs.iter().flat_map(|&o| [positions[o as usize] as f32, -2.0]).collect();
-    let mut nodes = [
-        Fake::floats("inp_embd", 2, &vec![0.0; 2 * n]),
-        Fake::floats("Qcur-0", 2, &vec![0.0; 2 * n]).reads(&inp_pos),
-        Fake::floats("l_out-0", 2, &values),
-        Fake::floats("Qcur-1", 2, &vec![0.0; 2 * n]).reads(&inp_pos),
-        Fake::floats("node_7", 2, &last).reads(&out_ids),
-        Fake::floats("l_out-1", 2, &last),
-    ];
-    play(hook, &mut nodes.each_mut())
+/// The tensors of a context that outlive its graphs: the weights of its model and its cache.
+struct Context {
+    embeddings: Box<Fake>,
+    cache: Box<Fake>,
+}
+
+/// Cells of each stream of a cache.
+const CELLS: i64 = 16;
+
+fn context(streams: i64) -> Context {
+    Context {
+        embeddings: Fake::new("token_embd.weight", F32, [D as i64, 9, 1, 1], vec![0; 9 * D]),
+        cache: Fake::new("cache_k_l0", F32, [1, CELLS, streams, 1], vec![]),
+    }
+}
+
+/// A graph as llama.cpp builds them, in the order in which it is computed.
+#[derive(Default)]
+struct Graph {
+    tensors: Vec<Box<Fake>>,
+    nodes: Vec<Id>,
+}
+
+impl Graph {
+    fn of(context: &Context, batch: &Batch) -> Self {
+        let (mut g, n) = (Self::default(), batch.tokens.len());
+        let ints = |list: &[i32]| list.iter().map(|v| v.cast_unsigned()).collect::<Vec<u32>>();
+        let tokens = g.leaf("inp_tokens", I32, [n as i64, 1, 1, 1], ints(&batch.tokens));
+        let positions = g.leaf("inp_pos", I32, [n as i64, 1, 1, 1], ints(&batch.positions));
+        let kept = batch.outputs.len();
+        let outputs = g.leaf("out_ids", I32, [kept as i64, 1, 1, 1], ints(&batch.outputs));
+        let cells: Vec<i64> = match &batch.streams {
+            Some(streams) => streams.iter().zip(&batch.positions).map(|(s, p)| s * CELLS + i64::from(*p)).collect(),
+            None => (0..n as i64).collect(),
+        };
+        let cells = cells.iter().flat_map(|c| [*c as u32, (*c >> 32) as u32]).collect();
+        let cells = g.leaf("attn_inp_k_idxs", I64, [n as i64, 1, 1, 1], cells);
+        let looked_up = g.node("embd", c"GET_ROWS", n, [Err(&context.embeddings), Ok(tokens)]);
+        let mut x = looked_up;
+        if batch.embeddings {
+            x = g.leaf("embd", F32, [D as i64, n as i64, 1, 1], vec![0; n * D]);
+        }
+        let host = !batch.on_device;
+        let rows = |n: usize, value: f32| (0..n).flat_map(|i| [i as f32, value]).map(f32::to_bits).collect::<Vec<_>>();
+        for block in 0..batch.n_layer {
+            let last = block + 1 == batch.n_layer;
+            let name = |stem: &str| format!("{stem}-{block}");
+            let norm = g.node(&name("norm"), c"RMS_NORM", n, [Ok(x)]);
+            let normed = g.weighted(&name("attn_norm"), c"MUL", n, norm, &format!("blk.{block}.attn_norm.weight"));
+            let key = g.weighted(&name("Kcur"), c"ROPE", n, normed, "");
+            g.operand(key, 1, positions);
+            let view = g.node("cache_k_l0 (view)", c"VIEW", n, [Err(&context.cache)]);
+            let stored = g.node(" (view)", c"SET_ROWS", n, [Ok(key), Ok(cells)]);
+            g.operand(stored, 2, view);
+            let mut attention = g.node(&name("attn_out"), c"MUL_MAT", n, [Ok(stored), Ok(normed)]);
+            let (mut residual, mut m) = (x, n);
+            if last {
+                m = kept;
+                attention = g.node(&format!("node_{}", g.nodes.len()), c"GET_ROWS", m, [Ok(attention), Ok(outputs)]);
+                residual = g.node(&format!("node_{}", g.nodes.len()), c"GET_ROWS", m, [Ok(residual), Ok(outputs)]);
+            }
+            let middle = g.node(&name("ffn_inp"), c"ADD", m, [Ok(attention), Ok(residual)]);
+            let norm = g.node(&name("norm"), c"RMS_NORM", m, [Ok(middle)]);
+            let normed = g.weighted(&name("ffn_norm"), c"MUL", m, norm, &format!("blk.{block}.ffn_norm.weight"));
+            let mlp_name = if batch.output == batch.sum_is { "ffn_out" } else { batch.output };
+            let mlp = g.weighted(&name(mlp_name), c"MUL_MAT", m, normed, "");
+            x = g.node(&name(batch.sum_is), c"ADD", m, [Ok(mlp), Ok(middle)]);
+            g.tensors[x].bytes = rows(m, 10.0 * (block + 1) as f32);
+            g.tensors[x].host = host;
+        }
+        let norm = g.node("norm", c"RMS_NORM", kept, [Ok(x)]);
+        g.weighted("result_norm", c"MUL", kept, norm, "output_norm.weight");
+        g
+    }
+
+    fn leaf(&mut self, name: &str, dtype: c_int, shape: [i64; 4], bytes: Vec<u32>) -> Id {
+        self.tensors.push(Fake::new(name, dtype, shape, bytes));
+        self.tensors.len() - 1
+    }
+
+    fn node<const N: usize>(
+        &mut self,
+        name: &str,
+        op: &'static std::ffi::CStr,
+        n: usize,
+        operands: [Result<Id, &Fake>; N],
+    ) -> Id {
+        let id = self.leaf(name, F32, [D as i64, n as i64, 1, 1], vec![0; n * D]);
+        self.tensors[id].op = op;
+        for (i, operand) in operands.into_iter().enumerate() {
+            self.tensors[id].operands[i] = match operand {
+                Ok(id) => &raw const *self.tensors[id],
+                Err(outside) => outside,
+            };
+        }
+        self.nodes.push(id);
+        id
+    }
+
+    /// A node that reads `input` and a weight.
+    fn weighted(&mut self, name: &str, op: &'static std::ffi::CStr, n: usize, input: Id, weight: &str) -> Id {
+        let weight = if weight.is_empty() { format!("blk.0.{}.weight", self.nodes.len()) } else { weight.to_owned() };
+        let weight = self.leaf(&weight, F32, [D as i64, 1, 1, 1], vec![0; D]);
+        self.node(name, op, n, [Ok(input), Ok(weight)])
+    }
+
+    fn operand(&mut self, node: Id, i: usize, operand: Id) {
+        self.tensors[node].operands[i] = &raw const *self.tensors[operand];
+    }
+
+    /// The values of the only node of this name.
+    fn values(&self, name: &str) -> Vec<f32> {
+        let mut named = self.nodes.iter().filter(|&&id| self.tensors[id].name.to_str() == Ok(name));
+        let found = self.tensors[*named.next().unwrap_or_else(|| panic!("no node {name}"))].values();
+        assert!(named.next().is_none(), "several nodes {name}");
+        found
+    }
+
+    /// Runs the nodes past the hook, as ggml's scheduler does; whether the graph ran to its end.
+    fn play(&mut self, hook: &mut Hook) -> bool {
+        for &id in &self.nodes {
+            let t = (&raw mut *self.tensors[id]).cast::<Tensor>();
+            // SAFETY: the fakes live through the call and fit the table.
+            if unsafe { hook.eval(t, true) } && !unsafe { hook.eval(t, false) } {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn play(hook: &mut Hook, context: &Context, batch: &Batch) -> Graph {
+    let mut graph = Graph::of(context, batch);
+    graph.play(hook);
+    graph
 }
 
 fn row(position: i32, sequence: i32) -> Row {
     Row::new(position, sequence)
 }
 
-fn positions(captured: &Captured) -> Vec<i32> {
-    captured.meta.iter().map(|m| m.position.unwrap_or(-1)).collect()
+fn positions(captured: &Captured) -> Vec<Option<i32>> {
+    captured.meta.iter().map(|m| m.position).collect()
+}
+
+fn sequences(captured: &Captured) -> Vec<Option<i32>> {
+    captured.meta.iter().map(Row::sequence).collect()
+}
+
+/// Adds `by` to every row that `select` admits, after block `layer`.
+fn adds(by: f32, layer: usize, select: Selector) -> Rule {
+    let mut rule = Rule::vector(Vector::Values(vec![by; D]), Some(layer), Strength::raw(1.0));
+    rule.select = select;
+    rule
+}
+
+fn compile(rules: impl IntoIterator<Item = Rule>) -> Arc<Compiled> {
+    Arc::new(Plan::new(rules).compile(&[], 2, D, Route::Callback).unwrap())
+}
+
+fn steered(rules: impl IntoIterator<Item = Rule>) -> Hook {
+    let mut hook = Hook::new(host());
+    hook.set_plan(Some(compile(rules))).unwrap();
+    hook
+}
+
+/// By how much the rows of a node, which start as 0, 1, 2 … in their first number, were moved.
+fn moved(graph: &Graph, name: &str) -> Vec<f32> {
+    graph.values(name).chunks(D).enumerate().map(|(i, row)| row[0] - i as f32).collect()
+}
+
+fn faults(ledger: &Ledger) -> String {
+    ledger.faults.iter().map(|f| format!("{} ×{}\n", f.what, f.count)).collect()
 }
 
 #[test]
-fn positions_come_from_the_graph() {
-    let mut hook = Hook::new(host(true));
+fn positions_tokens_and_outputs_come_from_the_graph() {
+    let mut hook = Hook::new(host());
     hook.capture([0, 1]).unwrap();
-    assert!(graph(&mut hook, &[0, 1, 2, 3], &[1, 3]));
-    assert!(graph(&mut hook, &[4], &[0]));
+    let context = context(1);
+    let batch = Batch { outputs: vec![1, 3], ..Batch::new(&[7, 8, 7, 6], &[0, 1, 2, 3]) };
+    play(&mut hook, &context, &batch);
+    play(&mut hook, &context, &Batch::new(&[5], &[4]));
     let (first, last) = (hook.take_captured(0), hook.take_captured(1));
-    assert_eq!(positions(&first), [0, 1, 2, 3, 4]);
-    assert_eq!(first.rows, [0.0, -1.0, 1.0, -1.0, 2.0, -1.0, 3.0, -1.0, 4.0, -1.0]);
-    assert_eq!(positions(&last), [1, 3, 4], "the last block holds output rows only");
-    assert!(first.meta[4].generated && !first.meta[1].generated, "a graph of one row past position 0 is generated");
-    assert_eq!(hook.finish().unwrap().rows_captured, 8);
+    assert_eq!(positions(&first), [0, 1, 2, 3, 4].map(Some));
+    assert_eq!(first.meta.iter().map(|m| m.token).collect::<Vec<_>>(), [7, 8, 7, 6, 5].map(Some));
+    assert_eq!(first.rows, [0.0, 10.0, 1.0, 10.0, 2.0, 10.0, 3.0, 10.0, 0.0, 10.0]);
+    assert_eq!(positions(&last), [1, 3, 4].map(Some), "the last block holds output rows only");
+    assert!(first.meta.iter().all(|m| m.generated.is_none() && m.sequences.is_none()), "nobody said");
+    let ledger = hook.finish().ok().unwrap();
+    assert_eq!((ledger.graphs, ledger.rows_captured, ledger.rows_seen), (2, 8, 8));
 }
 
 #[test]
 fn an_announcement_adds_sequences_over_several_micro_batches() {
-    let mut hook = Hook::new(host(true));
+    let mut hook = Hook::new(host());
     hook.capture([0, 1]).unwrap();
-    hook.announce(&[row(0, 5), row(1, 5), row(0, 6), row(1, 6), row(2, 6)]);
-    assert!(graph(&mut hook, &[0, 1, 0], &[2]));
-    assert!(graph(&mut hook, &[1, 2], &[0, 1]));
+    let context = context(1);
+    hook.announce(&[row(0, 5), row(1, 5).generated(true), row(0, 6), row(1, 6), row(2, 6)]);
+    play(&mut hook, &context, &Batch::new(&[1, 2, 1], &[0, 1, 0]));
+    play(&mut hook, &context, &Batch { outputs: vec![0, 1], ..Batch::new(&[2, 3], &[1, 2]) });
     let first = hook.take_captured(0);
-    assert_eq!(first.meta, [row(0, 5), row(1, 5), row(0, 6), row(1, 6), row(2, 6)]);
-    assert_eq!(hook.take_captured(1).meta, [row(0, 6), row(1, 6), row(2, 6)]);
+    assert_eq!(sequences(&first), [5, 5, 6, 6, 6].map(Some));
+    assert_eq!(first.meta.iter().map(|m| m.generated).collect::<Vec<_>>(), [false, true, false, false, false].map(Some));
+    assert_eq!(positions(&hook.take_captured(1)), [0, 1, 2].map(Some));
+    hook.finish().ok().unwrap();
+    // It counts for one decode.
+    play(&mut hook, &context, &Batch::new(&[9], &[3]));
+    assert_eq!(sequences(&hook.take_captured(0)), [None]);
 }
 
 #[test]
-fn a_contradicted_announcement_attributes_nothing() {
-    let mut hook = Hook::new(host(true));
-    hook.capture([0]).unwrap();
-    hook.announce(&[row(0, 0), row(7, 0)]);
-    assert!(graph(&mut hook, &[0, 1], &[1]));
-    assert_eq!(positions(&hook.take_captured(0)), [-1, -1]);
+fn a_contradicted_announcement_steers_nothing_and_says_so() {
+    for (announced, what) in [
+        (vec![row(0, 0), row(7, 0)], "announced position 7, the graph has 1"),
+        (vec![row(0, 0).token(4), row(1, 0).token(4)], "announced token 4, the graph has 5"),
+        (vec![row(0, 0)], "2 rows came, and 1 of 1 announced tokens were left"),
+    ] {
+        let select = Selector { include_first: Some(true), phase: Phase::Prompt, ..Selector::default() };
+        let mut hook = steered([adds(1.0, 0, select)]);
+        hook.announce(&announced);
+        let graph = play(&mut hook, &context(1), &Batch::new(&[4, 5], &[0, 1]));
+        assert_eq!(moved(&graph, "l_out-0"), [0.0, 0.0]);
+        let ledger = hook.finish();
+        assert_eq!((ledger.rows_seen, ledger.rows_refused), (2, 2));
+        assert!(faults(&ledger).contains(what), "{}", faults(&ledger));
+        assert_eq!(ledger.ok().unwrap_err().kind(), Kind::Mismatch);
+        assert!(hook.finish().ok().is_ok(), "reported once");
+    }
+}
+
+/// What a rule needs and nobody announced is not guessed.
+#[test]
+fn rules_on_what_is_not_known_leave_rows_alone() {
+    let rules = || {
+        [
+            adds(1.0, 0, Selector { phase: Phase::Generated, ..Selector::default() }),
+            adds(2.0, 0, Selector { sequences: Sequences::Only(vec![0]), ..Selector::default() }),
+            adds(4.0, 0, Selector { from: Some(1), ..Selector::default() }),
+        ]
+    };
+    let context = context(1);
+    let mut hook = steered(rules());
+    let graph = play(&mut hook, &context, &Batch::new(&[4, 5], &[0, 1]));
+    assert_eq!(moved(&graph, "l_out-0"), [0.0, 4.0]);
+    let ledger = hook.finish();
+    let all = faults(&ledger);
+    // Of position 0 nothing need be known: no rule may touch it.
+    assert!(all.contains("rules[0]: rows were left unsteered: the rule tells prompt from generated rows"), "{all}");
+    assert!(all.contains("×1\nrules[1]: rows were left unsteered: the rule depends on sequences"), "{all}");
+    assert_eq!((ledger.rows_edited, ledger.rules[2].rows), (1, 1));
+    // One sequence, and the app says so.
+    let mut hook = steered(rules());
+    hook.set_sequences(1);
+    let graph = play(&mut hook, &context, &Batch::new(&[4, 5], &[0, 1]));
+    assert_eq!(moved(&graph, "l_out-0"), [0.0, 6.0]);
+    hook.finish();
+    hook.announce(&[row(2, 0).generated(true)]);
+    let graph = play(&mut hook, &context, &Batch::new(&[6], &[2]));
+    assert_eq!(moved(&graph, "l_out-0"), [7.0]);
+    hook.finish().ok().unwrap();
+}
+
+/// The graph of a cache with several streams tells sequences, in whatever order llama.cpp has them.
+#[test]
+fn streams_tell_sequences_apart() {
+    let only = |id| Selector { sequences: Sequences::Only(vec![id]), ..Selector::default() };
+    let context = context(4);
+    let shuffled: Vec<Row> = [3, 1, 0, 2].into_iter().flat_map(|s| (1..3).map(move |p| row(p, s).token(5))).collect();
+    for announced in [true, false] {
+        let mut hook = steered((0..4).map(|id| adds(1.0 + id as f32, 0, only(id))));
+        if announced {
+            hook.announce(&shuffled);
+        }
+        // Three graphs: runs of ids that follow each other.
+        let mut all = Vec::new();
+        for streams in [vec![3, 3], vec![1, 1, 2, 2], vec![0, 0]] {
+            let places = [1, 2].repeat(streams.len() / 2);
+            let batch = Batch { streams: Some(streams.clone()), ..Batch::new(&vec![5; streams.len()], &places) };
+            all.extend(moved(&play(&mut hook, &context, &batch), "l_out-0"));
+        }
+        assert_eq!(all, [4.0, 4.0, 2.0, 2.0, 3.0, 3.0, 1.0, 1.0], "announced: {announced}");
+        hook.finish().ok().unwrap();
+    }
+    // A swap is found out: the announcement has tokens that stream 1 does not get.
+    let mut hook = steered([adds(1.0, 0, only(1))]);
+    hook.announce(&[row(1, 0).token(5), row(1, 1).token(6)]);
+    let batch = Batch { streams: Some(vec![0, 1]), ..Batch::new(&[6, 5], &[1, 1]) };
+    assert_eq!(moved(&play(&mut hook, &context, &batch), "l_out-0"), [0.0, 0.0]);
+    assert!(faults(&hook.finish()).contains("announced token 5, the graph has 6"));
+}
+
+/// Two ways to split a batch that end with other sequences: neither is believed.
+#[test]
+fn an_ambiguous_split_is_not_steered_and_reported() {
+    let only = |id| Selector { sequences: Sequences::Only(vec![id]), ..Selector::default() };
+    let every = Selector { from: Some(1), ..Selector::default() };
+    let mut hook = steered([adds(1.0, 0, only(1)), adds(2.0, 0, every), adds(4.0, 0, only(2))]);
+    let context = context(1);
+    // Sequences 0 and 1 of two equal tokens, one after the other, and a micro-batch of two rows whose positions tell.
+    let batch: Vec<Row> = (0..2).flat_map(|s| (1..3).map(move |p| row(p, s).token(5))).collect();
+    hook.announce(&batch);
+    let graph = play(&mut hook, &context, &Batch::new(&[5, 5], &[1, 2]));
+    assert_eq!(moved(&graph, "l_out-0"), [2.0, 2.0], "in order: sequence 0");
+    let graph = play(&mut hook, &context, &Batch::new(&[5, 5], &[1, 2]));
+    assert_eq!(moved(&graph, "l_out-0"), [3.0, 3.0], "sequence 1");
+    hook.finish().ok().unwrap();
+    // Three sequences at the same position, of which two rows come: the first two, or ids that follow each other?
+    hook.announce(&[row(3, 1).token(5), row(3, 0).token(5), row(3, 2).token(5)].map(|row| row.generated(true)));
+    let (tokens, places) = ([5, 5], [3, 3]);
+    let mut graph = Graph::of(&context, &Batch::new(&tokens, &places));
+    // Without a cache that shows that all share it, the split may be by ids.
+    graph.nodes.retain(|&id| graph.tensors[id].op != c"SET_ROWS");
+    graph.play(&mut hook);
+    assert_eq!(moved(&graph, "l_out-0"), [3.0, 2.0], "both ways agree on the first, and a rule takes every row");
+    let ledger = hook.finish();
+    assert!(faults(&ledger).contains("in more than one way"), "{}", faults(&ledger));
+    assert!(faults(&ledger).contains("rules[2]: rows were left unsteered: the rule depends on sequences"));
+}
+
+/// A prompt that sequences share is steered for all of them or not at all.
+#[test]
+fn a_token_of_two_sequences_is_both_of_theirs() {
+    let shared = row(1, 0).shared_by(SequenceSet::of([0, 1]).unwrap());
+    let select = |ids: &[i32]| Selector { sequences: Sequences::Only(ids.to_vec()), ..Selector::default() };
+    for (ids, by, refused) in [(&[0, 1][..], 1.0, 0), (&[0], 0.0, 1), (&[1], 0.0, 1), (&[2], 0.0, 0)] {
+        let mut hook = steered([adds(1.0, 0, select(ids))]);
+        hook.announce(&[shared]);
+        let graph = play(&mut hook, &context(1), &Batch::new(&[4], &[1]));
+        let ledger = hook.finish();
+        assert_eq!((moved(&graph, "l_out-0"), ledger.rows_refused), (vec![by], refused), "{ids:?}");
+        assert_eq!(faults(&ledger).contains("shared by several sequences"), refused > 0);
+    }
+}
+
+/// Embeddings, as images come, have no tokens; what the tokens' input holds is an earlier batch's.
+#[test]
+fn embeddings_after_tokens_are_rows_of_their_own() {
+    let mut hook = Hook::new(host());
+    hook.capture([HookPoint::new(Site::ResidPre, 0), 0.into()]).unwrap();
+    let context = context(1);
+    let mut read = |batch: Batch| {
+        // Block 0 is read before its graph shows positions.
+        hook.announce(&batch.positions.iter().map(|&p| row(p, 0)).collect::<Vec<_>>());
+        play(&mut hook, &context, &batch);
+    };
+    read(Batch::new(&[4, 5, 6], &[0, 1, 2]));
+    read(Batch { embeddings: true, ..Batch::new(&[4, 5], &[3, 4]) });
+    read(Batch::new(&[7], &[5]));
+    let expected = [(0, Some(4)), (1, Some(5)), (2, Some(6)), (3, None), (4, None), (5, Some(7))];
+    for point in [HookPoint::from(0), HookPoint::new(Site::ResidPre, 0)] {
+        let rows = hook.take_captured(point);
+        let found: Vec<_> = rows.meta.iter().map(|m| (m.position.unwrap(), m.token)).collect();
+        assert_eq!(found, expected, "{point}");
+    }
+    assert_eq!(hook.finish().ok().unwrap().graphs, 3);
 }
 
 #[test]
-fn without_sources_the_announcement_is_believed_and_nothing_else_is() {
-    let mut hook = Hook::new(host(false));
+fn a_graph_that_is_computed_again_begins_anew() {
+    let mut hook = Hook::new(host());
     hook.capture([0]).unwrap();
-    assert!(graph(&mut hook, &[0, 1], &[1]));
-    assert_eq!(positions(&hook.take_captured(0)), [-1, -1]);
-    hook.finish().unwrap();
-    hook.announce(&[row(0, 2), row(1, 2)]);
-    assert!(graph(&mut hook, &[0, 1], &[1]));
-    assert_eq!(hook.take_captured(0).meta, [row(0, 2), row(1, 2)]);
+    let (context, batch) = (context(1), Batch { n_layer: 1, outputs: vec![0, 1], ..Batch::new(&[4, 5], &[0, 1]) });
+    let mut graph = Graph::of(&context, &batch);
+    graph.play(&mut hook);
+    graph.tensors[1].bytes = vec![2, 3];
+    graph.play(&mut hook);
+    assert_eq!(positions(&hook.take_captured(0)), [0, 1, 2, 3].map(Some));
+    assert_eq!(hook.finish().ok().unwrap().graphs, 2);
+}
+
+#[test]
+fn another_contexts_graphs_pass_untouched_and_are_counted() {
+    let every = || Selector { from: Some(1), ..Selector::default() };
+    let (own, guest) = (context(1), context(1));
+    let draft = Context { embeddings: context(1).embeddings, cache: context(1).cache };
+    let mut hook = steered([adds(1.0, 0, every())]);
+    let batch = Batch::new(&[4, 5], &[1, 2]);
+    for (of, by) in [(&own, 1.0), (&guest, 0.0), (&own, 1.0), (&draft, 0.0)] {
+        assert_eq!(moved(&play(&mut hook, of, &batch), "l_out-0"), [by, by]);
+    }
+    let ledger = hook.finish().ok().unwrap();
+    assert_eq!((ledger.graphs, ledger.foreign_graphs, ledger.rows_edited), (2, 2, 4));
+    hook.rebind();
+    assert_eq!(moved(&play(&mut hook, &guest, &batch), "l_out-0"), [1.0, 1.0]);
+}
+
+/// A graph that shifts the cache has none of the batch's inputs, and is none of the plan's.
+#[test]
+fn graphs_without_a_batch_are_no_graphs_of_the_plan() {
+    let mut hook = steered([adds(1.0, 0, Selector { from: Some(1), ..Selector::default() })]);
+    let context = context(1);
+    hook.announce(&[row(1, 0), row(2, 0)]);
+    let mut shift = Graph::default();
+    let by = shift.leaf("k_shift", I32, [CELLS, 1, 1, 1], vec![0; CELLS as usize]);
+    let view = shift.node("cache_k_l0 (view)", c"VIEW", 1, [Err(&context.cache)]);
+    shift.node("K_shifted-0", c"ROPE", 1, [Ok(view), Ok(by)]);
+    shift.play(&mut hook);
+    let graph = play(&mut hook, &context, &Batch::new(&[4, 5], &[1, 2]));
+    assert_eq!(moved(&graph, "l_out-0"), [1.0, 1.0]);
+    assert_eq!(hook.finish().ok().unwrap().graphs, 1);
+}
+
+/// nemotron-h's graphs call what the MLP adds `l_out`.
+#[test]
+fn a_name_that_misleads_is_found_out_before_an_edit() {
+    let every = || Selector { from: Some(1), ..Selector::default() };
+    let mut hook = steered([adds(1.0, 0, every()), adds(2.0, 1, every())]);
+    let context = context(1);
+    let batch = Batch { output: "l_out", sum_is: "block_out", outputs: vec![0, 1], ..Batch::new(&[4, 5], &[1, 2]) };
+    for _ in 0..2 {
+        let graph = play(&mut hook, &context, &batch);
+        assert_eq!(moved(&graph, "block_out-0"), [1.0, 1.0]);
+        assert_eq!(moved(&graph, "block_out-1"), [2.0, 2.0]);
+        assert_eq!(graph.values("l_out-0"), [0.0; 4], "left alone");
+    }
+    hook.finish().ok().unwrap();
+}
+
+#[test]
+fn sites_inside_a_block_are_found_by_their_sums() {
+    for site in [Site::AttnOut, Site::ResidMid, Site::MlpOut] {
+        let mut rule = adds(1.0, 1, Selector { from: Some(1), ..Selector::default() });
+        rule.hook = Some(site);
+        let mut hook = Hook::new(host());
+        let plan = compile([rule]);
+        let error = hook.set_plan(Some(plan.clone())).unwrap_err();
+        assert!(error.message().contains("unknown architecture has resid_pre, resid_post"), "{error}");
+        hook.set_architecture("qwen3");
+        hook.set_plan(Some(plan)).unwrap();
+        let context = context(1);
+        for _ in 0..2 {
+            let graph = play(&mut hook, &context, &Batch::new(&[4, 5], &[1, 2]));
+            let sum = |name: &str| graph.values(name).iter().sum::<f32>();
+            // Attention's part is edited before rows are chosen: all of them; the others hold the output row alone.
+            let expected = match site {
+                Site::AttnOut => [4.0, 0.0, 0.0],
+                Site::ResidMid => [0.0, 2.0, 0.0],
+                _ => [0.0, 0.0, 2.0],
+            };
+            assert_eq!(["attn_out-1", "ffn_inp-1", "ffn_out-1"].map(sum), expected, "{site:?}");
+        }
+        hook.finish().ok().unwrap();
+    }
+}
+
+#[test]
+fn a_point_that_never_comes_is_a_fault() {
+    let mut hook = Hook::new(host());
+    hook.set_plan(Some(Arc::new(
+        Plan::new([adds(1.0, 5, Selector::default())]).compile(&[], 9, D, Route::Callback).unwrap(),
+    )))
+    .unwrap();
+    play(&mut hook, &context(1), &Batch::new(&[4, 5], &[1, 2]));
+    let ledger = hook.finish();
+    assert_eq!((ledger.graphs, ledger.rows_refused), (1, 2));
+    let error = ledger.ok().unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert_eq!(error.message(), "blocks.5.hook_resid_post: no node of the graph was found to be it");
+    // Nor does a batch that no graph comes for go by in silence.
+    hook.announce(&[row(3, 0)]);
+    assert!(faults(&hook.finish()).contains("no graph came"));
 }
 
 /// Every node of these lies where it can be edited in place, so a single bit would tell.
 #[test]
 fn a_hook_with_nothing_to_do_writes_no_bit() {
-    let empty = Arc::new(Plan::default().compile(&[], 2, 2, Route::Callback).unwrap());
-    let mut captures = Hook::new(host(true));
-    captures.capture([0]).unwrap();
-    let mut planned = Hook::new(host(true));
-    planned.set_plan(Some(empty)).unwrap();
-    for mut hook in [Hook::new(host(true)), planned, captures] {
+    let mut captures = Hook::new(host());
+    captures.capture([0, 1]).unwrap();
+    for mut hook in [Hook::new(host()), steered([]), captures] {
+        let context = context(1);
+        let mut graph = Graph::of(&context, &Batch::new(&[4, 5], &[0, 1]));
         // What arithmetic would change: a quiet NaN with a payload, a negative zero, the least subnormal.
-        let values = [f32::from_bits(0x7fc0_1234), -0.0, f32::from_bits(1), 3.0];
-        let inp_pos = Fake::integers("inp_pos", &[0, 1]);
-        let mut q = Fake::floats("Qcur-0", 2, &values).reads(&inp_pos);
-        let mut out = Fake::floats("l_out-0", 2, &values);
-        assert!(play(&mut hook, &mut [&mut q, &mut out]));
-        for node in [&q, &out] {
-            assert_eq!(node.bytes, values.map(f32::to_bits));
-        }
-        assert_eq!(hook.finish().unwrap().rows_edited, 0);
+        let odd = [0x7fc0_1234, (-0.0f32).to_bits(), 1, 3.0f32.to_bits()];
+        graph.tensors.iter_mut().filter(|t| t.dtype == F32).for_each(|t| {
+            let n = t.bytes.len();
+            t.bytes = odd.into_iter().cycle().take(n).collect();
+        });
+        let before: Vec<Vec<u32>> = graph.tensors.iter().map(|t| t.bytes.clone()).collect();
+        assert!(graph.play(&mut hook));
+        assert!(graph.tensors.iter().map(|t| &t.bytes).eq(&before));
+        assert_eq!(hook.finish().ok().unwrap().rows_edited, 0);
     }
 }
 
 #[test]
 fn harvesting_ends_the_graph_after_the_last_wanted_layer() {
-    let mut hook = Hook::new(host(true));
+    let mut hook = Hook::new(host());
     hook.capture([0]).unwrap();
     hook.stop_after(Some(0));
-    assert!(!graph(&mut hook, &[0, 1, 2], &[2]));
-    assert!(!graph(&mut hook, &[0, 1], &[1]), "the next graph starts afresh");
-    assert_eq!(positions(&hook.take_captured(0)), [0, 1, 2, 0, 1]);
+    let context = context(1);
+    let batch = Batch { n_layer: 3, ..Batch::new(&[4, 5, 6], &[0, 1, 2]) };
+    assert!(!Graph::of(&context, &batch).play(&mut hook), "after the reader, as it was not known");
+    assert!(!Graph::of(&context, &Batch { n_layer: 3, ..Batch::new(&[4, 5], &[0, 1]) }).play(&mut hook));
+    assert_eq!(positions(&hook.take_captured(0)), [0, 1, 2, 0, 1].map(Some));
+    hook.finish().ok().unwrap();
 }
 
+/// Of rows in a device's memory only those travel that the plan touches.
 #[test]
 fn rows_in_device_memory_are_edited_through_get_and_set() {
-    let mut hook = Hook::new(host(true));
+    let mut hook = steered([adds(10.0, 0, Selector { from: Some(2), to: Some(4), ..Selector::default() })]);
+    let batch = Batch { on_device: true, ..Batch::new(&[4, 5, 6, 7, 8], &[0, 1, 2, 3, 4]) };
+    assert_eq!(moved(&play(&mut hook, &context(1), &batch), "l_out-0"), [0.0, 0.0, 10.0, 10.0, 0.0]);
     hook.patch(
-        0,
+        1,
         Some(Box::new(|rows, _| {
             rows.iter_mut().for_each(|x| *x *= 10.0);
             Ok(())
         })),
     )
     .unwrap();
-    let inp_pos = Fake::integers("CUDA0#inp_pos#0", &[0, 1]).on_device();
-    let mut q = Fake::floats("Qcur-0", 2, &[0.0; 4]).reads(&inp_pos);
-    let mut out = Fake::floats("l_out-0", 2, &[1.0, 2.0, 3.0, 4.0]).on_device();
-    hook.capture([0]).unwrap();
-    assert!(play(&mut hook, &mut [&mut q, &mut out]));
-    assert_eq!(out.values(), [10.0, 20.0, 30.0, 40.0]);
-    let captured = hook.take_captured(0);
-    assert_eq!((captured.rows.as_slice(), positions(&captured)), (&[10.0, 20.0, 30.0, 40.0][..], vec![0, 1]));
+    let graph = play(&mut hook, &context(1), &batch);
+    assert_eq!(graph.values("l_out-1"), [0.0, 20.0], "of another context");
+    hook.rebind();
+    assert_eq!(play(&mut hook, &context(1), &batch).values("l_out-1"), [0.0, 200.0]);
+}
+
+/// A plan on rows that are not coming costs no stop.
+#[test]
+fn nothing_is_stopped_for_rows_that_no_rule_reaches() {
+    let mut hook = steered([adds(1.0, 0, Selector { phase: Phase::Generated, ..Selector::default() })]);
+    let context = context(1);
+    let stops = |hook: &mut Hook, generated: bool| {
+        hook.announce(&[row(1, 0).generated(generated), row(2, 0).generated(generated)]);
+        let mut graph = Graph::of(&context, &Batch::new(&[4, 5], &[1, 2]));
+        let mut stops = 0;
+        for id in graph.nodes.clone() {
+            let t = (&raw mut *graph.tensors[id]).cast::<Tensor>();
+            // SAFETY: the fakes live through the call and fit the table.
+            if unsafe { hook.eval(t, true) } {
+                stops += 1;
+                // SAFETY: as above.
+                unsafe { hook.eval(t, false) };
+            }
+        }
+        (stops, hook.finish().ok().unwrap())
+    };
+    let (n, ledger) = stops(&mut hook, false);
+    assert_eq!((n, ledger.rows_seen, ledger.rows_not_needed), (0, 2, 2));
+    let (n, ledger) = stops(&mut hook, true);
+    assert!(n > 1, "the first time the point is looked for");
+    assert_eq!(ledger.rows_edited, 2);
+    assert_eq!(stops(&mut hook, true).0, 1);
 }
 
 #[test]
-fn a_failure_is_kept_until_finish_and_the_graph_runs_on() {
-    let mut hook = Hook::new(host(true));
-    hook.capture([0]).unwrap();
-    let mut wrong = Fake::floats("l_out-0", 2, &[1.0, 2.0]);
-    wrong.dtype = 1;
-    assert!(play(&mut hook, &mut [&mut wrong]));
-    let error = hook.finish().unwrap_err();
-    assert_eq!(error.message(), "blocks.0.hook_resid_post: the residual stream has ggml type 1, expected f32 (0)");
-    assert!(hook.finish().is_ok(), "reported once");
+fn a_plan_set_from_another_thread_is_seen_at_the_next_decode() {
+    let every = || Selector { from: Some(1), ..Selector::default() };
+    let (one, two) = (compile([adds(1.0, 0, every())]), compile([adds(2.0, 0, every())]));
+    let mut hook = Hook::new(host());
+    let (steering, context) = (hook.steering(), context(1));
+    let set = |plan: &Arc<Compiled>| {
+        let (steering, plan) = (steering.clone(), plan.clone());
+        std::thread::spawn(move || steering.set_plan(Some(plan))).join().unwrap().unwrap();
+    };
+    set(&one);
+    // Two micro-batches of one decode, and a plan that is set between them.
+    hook.announce(&[row(1, 0), row(2, 0)]);
+    assert_eq!(moved(&play(&mut hook, &context, &Batch::new(&[4], &[1])), "l_out-0"), [1.0]);
+    set(&two);
+    assert_eq!(moved(&play(&mut hook, &context, &Batch::new(&[4], &[2])), "l_out-0"), [1.0]);
+    hook.announce(&[row(3, 0)]);
+    assert_eq!(moved(&play(&mut hook, &context, &Batch::new(&[4], &[3])), "l_out-0"), [2.0]);
+    hook.finish().ok().unwrap();
+    steering.set_plan(None).unwrap();
+    assert_eq!(moved(&play(&mut hook, &context, &Batch::new(&[4], &[4])), "l_out-0"), [0.0]);
+    // In the midst of a graph that nobody followed nothing is done.
+    let mut graph = Graph::of(&context, &Batch::new(&[4], &[5]));
+    let half = graph.nodes.split_off(4);
+    graph.play(&mut hook);
+    set(&one);
+    graph.nodes = half;
+    graph.play(&mut hook);
+    assert_eq!(moved(&graph, "l_out-0"), [0.0]);
+    assert_eq!(moved(&play(&mut hook, &context, &Batch::new(&[4], &[6])), "l_out-0"), [1.0]);
+    // All or nothing.
+    let mut inner = adds(9.0, 0, every());
+    inner.hook = Some(Site::MlpOut);
+    assert_eq!(steering.set_plan(Some(compile([inner]))).unwrap_err().kind(), Kind::Unsupported);
+    assert_eq!(moved(&play(&mut hook, &context, &Batch::new(&[4], &[7])), "l_out-0"), [1.0]);
 }
 
 #[test]
-fn look_alike_names_are_not_the_residual_stream() {
-    let mut hook = Hook::new(host(true));
-    hook.capture([0]).unwrap();
-    for name in ["l_out-", "l_out-0 (view)", "xl_out-0", "l_out--1", "l_out-99999999999999999999999"] {
-        let mut node = Fake::floats(name, 2, &[1.0, 2.0]);
-        let t = std::ptr::from_mut(&mut node).cast::<Tensor>();
-        // SAFETY: the fake lives through the call and fits the table.
-        assert!(!unsafe { hook.eval(t, true) }, "{name}");
-    }
+fn rows_of_a_wrong_type_or_width_are_left_alone() {
+    let mut hook = Hook::new(host());
+    hook.capture([1]).unwrap();
+    let context = context(1);
+    let mut graph = Graph::of(&context, &Batch::new(&[4, 5], &[1, 2]));
+    let node = graph.nodes.iter().copied().find(|&id| graph.tensors[id].name.to_str() == Ok("l_out-1")).unwrap();
+    graph.tensors[node].dtype = 1;
+    assert!(graph.play(&mut hook));
+    let error = hook.finish().ok().unwrap_err();
+    assert!(error.message().contains("blocks.1.hook_resid_post"), "{error}");
+    let plan = Plan::new([Rule::vector(Vector::Values(vec![1.0; 3]), Some(0), Strength::raw(1.0))]);
+    let mut hook = Hook::new(host());
+    hook.set_plan(Some(Arc::new(plan.compile(&[], 2, 3, Route::Callback).unwrap()))).unwrap();
+    play(&mut hook, &context, &Batch::new(&[4, 5], &[1, 2]));
+    let error = hook.finish().ok().unwrap_err();
+    assert_eq!(error.message(), "blocks.0.hook_resid_post: the plan is 3 wide, the residual stream 2");
 }

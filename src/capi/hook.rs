@@ -15,7 +15,7 @@ use crate::plan::Row;
 /// ggml.h of your own llama.cpp, whatever its version; or by hand, for another runtime.
 ///
 /// Every function must take any tensor of a graph that is being computed, and may be called from the thread that
-/// computes it. All but `src` and `op` are required.
+/// computes it. All but `op` are required; without `op` no sites inside a block are found.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct tiller_ggml {
@@ -35,8 +35,7 @@ pub struct tiller_ggml {
     pub get: Option<unsafe extern "C" fn(tensor: *const ggml_tensor, to: *mut c_void, offset: usize, n: usize)>,
     /// Copies `n` bytes in, at `offset` of the tensor.
     pub set: Option<unsafe extern "C" fn(tensor: *mut ggml_tensor, from: *const c_void, offset: usize, n: usize)>,
-    /// The `i`-th operand of the node that computes the tensor, or NULL. Without it rows are attributed by
-    /// tiller_hook_announce() alone.
+    /// The `i`-th operand of the node that computes the tensor, or NULL.
     pub src: Option<unsafe extern "C" fn(tensor: *const ggml_tensor, i: c_int) -> *const ggml_tensor>,
     /// The operation that computes the tensor, as ggml_op_desc() calls it.
     pub op: Option<unsafe extern "C" fn(tensor: *const ggml_tensor) -> *const c_char>,
@@ -60,7 +59,7 @@ impl tiller_ggml {
             dtype: some(self.dtype, "ggml.dtype")?,
             shape: some(self.shape, "ggml.shape")?,
             data: some(self.data, "ggml.data")?,
-            src: self.src,
+            src: some(self.src, "ggml.src")?,
         };
         Ok(Host::new(functions, fields))
     }

@@ -10,7 +10,7 @@ use crate::hook::{Fields, Functions, Host, Tensor};
 pub(super) fn table() -> Host {
     Host::new(
         Functions { name, contiguous, get, set, op: Some(op) },
-        Fields::Asked { dtype, shape, data, src: Some(src) },
+        Fields::Asked { dtype, shape, data, src },
     )
 }
 

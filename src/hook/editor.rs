@@ -219,8 +219,11 @@ impl Editor {
         let Some((_, n)) = node.rows().filter(|(_, n)| self.attribute(*n).is_ok()) else {
             return true; // acting on it says what is wrong
         };
-        if ops.touches(&self.meta) {
-            return true;
+        match ops.touches(&self.meta) {
+            Some(true) => return true,
+            // A node that only may be the point comes before the graph has shown all.
+            None if self.sites.is_sought(i) => return true,
+            None | Some(false) => {}
         }
         let passed = ops.pass(&self.meta, &mut self.scratch);
         self.ledger.rows_seen += n as u64;
@@ -278,10 +281,11 @@ impl Editor {
         let meta = std::mem::take(&mut self.meta);
         let mut outcome = Ok(());
         let mut from = 0;
-        for span in meta.chunk_by(|a, b| ops.touches(&[*a]) == ops.touches(&[*b])) {
+        let touched = |row: &Row| ops.touches(std::slice::from_ref(row)) == Some(true);
+        for span in meta.chunk_by(|a, b| touched(a) == touched(b)) {
             self.meta.clear();
             self.meta.extend_from_slice(span);
-            if ops.touches(span) {
+            if span.iter().any(touched) {
                 let done = self.across(node, from, span.len(), d_model, point, Some(ops));
                 outcome = outcome.and(done);
             } else {
@@ -364,13 +368,7 @@ impl Editor {
                 self.meta.push(*row.ok_or_else(|| format!("an output row is not one of the {n} tokens"))?);
             }
         }
-        match &assigned.doubt {
-            Some(doubt) => {
-                self.faults.add(Kind::Mismatch, format!("the rows of a batch could not be told: {doubt}"), n_rows as u64);
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Accounts for the graph that ran.
@@ -396,6 +394,9 @@ impl Editor {
                 announced.take(&assigned);
                 if announced.is_over() {
                     self.announced = None;
+                }
+                if let Some(doubt) = assigned.doubt {
+                    self.faults.add(Kind::Mismatch, format!("rows of a batch could not be told: {doubt}"), n as u64);
                 }
             }
             self.graph.count(n);

@@ -92,11 +92,9 @@ impl Graph {
     pub(super) fn meet(&mut self, node: Node, block: Option<usize>) -> Step {
         let reads = self.input(node, block);
         let falls = block == Some(0) && self.block > Some(0);
-        if self.restart || falls || (self.running && node.address() == self.first) {
-            return Step::Begins;
-        }
         match self.running {
-            true if reads && self.block.is_some() => Step::Begins,
+            _ if self.restart => Step::Begins,
+            true if falls || node.address() == self.first || (reads && self.block.is_some()) => Step::Begins,
             true => Step::GoesOn,
             false if reads => Step::Begins,
             false => Step::Lost,

@@ -46,9 +46,8 @@ pub enum Fields {
         shape: unsafe extern "C" fn(*const Tensor, *mut i64),
         /// The elements, when the CPU can read and write them in place; NULL when they lie in a device's memory.
         data: unsafe extern "C" fn(*const Tensor) -> *mut c_void,
-        /// The `i`-th operand of the node that computes the tensor, or NULL. Without it rows are attributed by the announced
-        /// batch alone.
-        src: Option<unsafe extern "C" fn(*const Tensor, c_int) -> *const Tensor>,
+        /// The `i`-th operand of the node that computes the tensor, or NULL.
+        src: unsafe extern "C" fn(*const Tensor, c_int) -> *const Tensor,
     },
     /// Where they were found.
     Measured {
@@ -201,7 +200,7 @@ impl Host {
     /// `tensor` is valid and of this ggml.
     pub unsafe fn src(&self, tensor: *const Tensor, i: usize) -> *const Tensor {
         match self.fields {
-            Fields::Asked { src: Some(src), .. } => match c_int::try_from(i) {
+            Fields::Asked { src, .. } => match c_int::try_from(i) {
                 // SAFETY: the caller vouches for the tensor.
                 Ok(i) => unsafe { src(tensor, i) },
                 Err(_) => std::ptr::null(),

@@ -101,9 +101,15 @@ impl<'g> Node<'g> {
         self.op().map_or_else(named, |op| COPIES.contains(&op))
     }
 
+    /// The rows that it only passes on.
+    fn passed_on(self) -> Option<Self> {
+        let inner = self.src(0).filter(|inner| inner.is_computed() || inner.is_input())?;
+        (self.is_view() || self.is_copy()).then_some(inner)
+    }
+
     /// Whether it only passes rows on.
     pub(super) fn passes_on(self) -> bool {
-        self.is_view() || self.is_copy()
+        self.passed_on().is_some()
     }
 
     /// Whether it may be a part of the residual stream: neither passed on nor a norm, whose weights are still to come.
@@ -124,9 +130,7 @@ impl<'g> Node<'g> {
         let (mut rows, mut root) = (self, self);
         // Chains are short; the bound is for tables that lie.
         for _ in 0..8 {
-            let Some(inner) = root.src(0).filter(|inner| root.passes_on() && (inner.is_computed() || inner.is_input())) else {
-                break;
-            };
+            let Some(inner) = root.passed_on() else { break };
             if root.is_copy() {
                 rows = inner;
             }

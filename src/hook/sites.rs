@@ -90,6 +90,11 @@ impl Sites {
         self.wanted[i].point
     }
 
+    /// Whether a point's node is not known by its name.
+    pub(super) fn is_sought(&self, i: usize) -> bool {
+        self.wanted[i].name.is_none()
+    }
+
     /// The rows of a point are dealt with.
     pub(super) fn done(&mut self, i: usize) {
         self.wanted[i].done = true;

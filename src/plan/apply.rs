@@ -237,15 +237,21 @@ impl PointOps {
         self.actions.iter().map(|action| action.identity)
     }
 
-    /// Whether some rule edits one of these rows or listens to it. If not, [`apply`](Self::apply) need not see them.
-    pub fn touches(&self, rows: &[Row]) -> bool {
-        self.actions.iter().any(|action| {
+    /// Whether some rule edits one of these rows or listens to it: `None` if that is not known of any. If not,
+    /// [`apply`](Self::apply) need not see them.
+    pub fn touches(&self, rows: &[Row]) -> Option<bool> {
+        let mut known = Some(false);
+        for action in &self.actions {
             let listens = action.condition.as_ref().is_some_and(|c| c.sequence);
-            rows.iter().any(|row| {
-                let verdict = if listens { action.rows.hears(row) } else { action.rows.admits(row) };
-                verdict == Verdict::Yes
-            })
-        })
+            for row in rows {
+                match if listens { action.rows.hears(row) } else { action.rows.admits(row) } {
+                    Verdict::Yes => return Some(true),
+                    Verdict::No => {}
+                    Verdict::Unknown(_) => known = None,
+                }
+            }
+        }
+        known
     }
 
     /// Counts rows that no rule [`touches`](Self::touches), as [`apply`](Self::apply) would.
