@@ -1,0 +1,357 @@
+//! The architectures under test, as the GGUF keys of the smallest models that llama.cpp makes of them.
+
+use super::support::raw::Value;
+use Block::{Mixer, Mlp, Parallel, Steps, Streams};
+use Value::{Count, Counts, Flag, Flags, Real};
+
+/// A model to be made, and what is known of it beforehand: which weights read the residual stream where. No name of a node
+/// stands here.
+pub(crate) struct Architecture {
+    /// What the test's table calls it.
+    pub(crate) name: &'static str,
+    /// As GGUF's `general.architecture` spells it.
+    pub(crate) gguf: &'static str,
+    pub(crate) keys: Vec<(&'static str, Value)>,
+    /// How block L is built; the last entry holds for all after it.
+    blocks: Vec<Block>,
+    /// The weight that reads the stream after the MLP where more is added before the block ends.
+    pub(crate) after: Option<&'static str>,
+}
+
+/// How a block adds to the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Block {
+    /// Attention (or another mixer), then an MLP; this weight is the first to read the stream in between.
+    Steps(&'static str),
+    /// Attention and MLP read the same rows.
+    Parallel,
+    /// One sublayer, which mixes tokens.
+    Mixer,
+    /// One sublayer, an MLP.
+    Mlp,
+    /// Several streams, of which the first is the active one; what sublayers add is mixed into all.
+    Streams,
+    /// Nothing here is a row that tiller steers: encoders, encoder–decoders, streams without an active one.
+    Closed,
+}
+
+impl Architecture {
+    pub(crate) fn block(&self, layer: usize) -> Block {
+        self.blocks.get(layer).or(self.blocks.last()).copied().unwrap_or(Steps("ffn_norm"))
+    }
+
+    /// All blocks are built so.
+    fn all(self, block: Block) -> Self {
+        self.each(vec![block])
+    }
+
+    fn each(mut self, blocks: Vec<Block>) -> Self {
+        self.blocks = blocks;
+        self
+    }
+
+    fn after(mut self, weight: &'static str) -> Self {
+        self.after = Some(weight);
+        self
+    }
+}
+
+/// Three blocks, 64 wide, four heads; `keys` are added, or take the place of such.
+fn model(name: &'static str, gguf: &'static str, keys: Vec<(&'static str, Value)>) -> Architecture {
+    let mut all = vec![
+        ("vocab_size", Count(96)),
+        ("context_length", Count(64)),
+        ("embedding_length", Count(64)),
+        ("block_count", Count(3)),
+        ("feed_forward_length", Count(96)),
+        ("attention.head_count", Count(4)),
+        ("attention.head_count_kv", Count(2)),
+        ("attention.layer_norm_epsilon", Real(1e-5)),
+        ("attention.layer_norm_rms_epsilon", Real(1e-5)),
+    ];
+    for (key, value) in keys {
+        match all.iter_mut().find(|(known, _)| *known == key) {
+            Some(entry) => entry.1 = value,
+            None => all.push((key, value)),
+        }
+    }
+    Architecture { name, gguf, keys: all, blocks: vec![Steps("ffn_norm")], after: None }
+}
+
+fn plain(gguf: &'static str) -> Architecture {
+    model(gguf, gguf, vec![])
+}
+
+fn with(gguf: &'static str, keys: Vec<(&'static str, Value)>) -> Architecture {
+    model(gguf, gguf, keys)
+}
+
+/// Two of four experts a token.
+fn experts(more: Vec<(&'static str, Value)>) -> Vec<(&'static str, Value)> {
+    let mut keys =
+        vec![("expert_count", Count(4)), ("expert_used_count", Count(2)), ("expert_feed_forward_length", Count(32))];
+    keys.extend(more);
+    keys
+}
+
+/// A state-space layer of four heads.
+fn state(more: Vec<(&'static str, Value)>) -> Vec<(&'static str, Value)> {
+    let mut keys = vec![
+        ("ssm.conv_kernel", Count(4)),
+        ("ssm.inner_size", Count(128)),
+        ("ssm.state_size", Count(16)),
+        ("ssm.time_step_rank", Count(4)),
+        ("ssm.group_count", Count(1)),
+    ];
+    keys.extend(more);
+    keys
+}
+
+/// A gated delta net in every other block.
+fn delta(more: Vec<(&'static str, Value)>) -> Vec<(&'static str, Value)> {
+    let mut keys = vec![
+        ("ssm.conv_kernel", Count(4)),
+        ("ssm.inner_size", Count(64)),
+        ("ssm.state_size", Count(16)),
+        ("ssm.time_step_rank", Count(4)),
+        ("ssm.group_count", Count(2)),
+        ("full_attention_interval", Count(2)),
+        ("rope.dimension_sections", Counts(vec![3, 3, 2, 0])),
+    ];
+    keys.extend(more);
+    keys
+}
+
+/// Latent attention.
+fn latent(more: Vec<(&'static str, Value)>) -> Vec<(&'static str, Value)> {
+    let mut keys = experts(vec![
+        ("attention.head_count_kv", Count(1)),
+        ("attention.q_lora_rank", Count(24)),
+        ("attention.kv_lora_rank", Count(32)),
+        ("attention.key_length", Count(40)),
+        ("attention.value_length", Count(32)),
+        ("attention.key_length_mla", Count(24)),
+        ("attention.value_length_mla", Count(16)),
+        ("rope.dimension_count", Count(8)),
+        ("leading_dense_block_count", Count(1)),
+        ("expert_shared_count", Count(1)),
+        ("expert_weights_scale", Real(1.0)),
+        ("expert_gating_func", Count(2)),
+    ]);
+    keys.extend(more);
+    keys
+}
+
+/// Blocks 0 and 2 have no attention.
+fn middle() -> Value {
+    Counts(vec![0, 2, 0])
+}
+
+/// Every architecture of the test.
+pub(crate) fn all() -> Vec<Architecture> {
+    let window = || ("attention.sliding_window", Count(8));
+    vec![
+        plain("llama"),
+        model("llama, experts", "llama", experts(vec![])),
+        plain("mistral3"),
+        plain("arcee"),
+        plain("smollm3"),
+        plain("qwen2"),
+        plain("qwen3"),
+        with("qwen3moe", experts(vec![])),
+        with("qwen3vl", vec![("rope.dimension_sections", Counts(vec![3, 3, 2, 0]))]),
+        with("qwen35", delta(vec![])).all(Steps("post_attention_norm")),
+        with("qwen35moe", delta(experts(vec![("expert_shared_feed_forward_length", Count(32))])))
+            .all(Steps("post_attention_norm")),
+        with("qwen3next", delta(experts(vec![("expert_shared_feed_forward_length", Count(32))])))
+            .all(Steps("post_attention_norm")),
+        plain("gemma"),
+        with("gemma2", vec![window()]),
+        with("gemma3", vec![window()]),
+        with("gemma3n", vec![window()]).all(Streams),
+        with(
+            "gemma4",
+            vec![
+                window(),
+                ("attention.sliding_window_pattern", Flags(vec![true, true, false])),
+                ("embedding_length_per_layer_input", Count(16)),
+                ("attention.key_length_swa", Count(16)),
+                ("attention.value_length_swa", Count(16)),
+            ],
+        )
+        .after("inp_gate"),
+        model(
+            "gemma4, experts",
+            "gemma4",
+            experts(vec![
+                window(),
+                ("attention.sliding_window_pattern", Flags(vec![true, true, false])),
+                ("embedding_length_per_layer_input", Count(0)),
+                ("attention.key_length_swa", Count(16)),
+                ("attention.value_length_swa", Count(16)),
+            ]),
+        ),
+        plain("phi2").all(Parallel),
+        plain("phi3"),
+        with("phimoe", experts(vec![])),
+        plain("olmo").all(Steps("ffn_up")),
+        plain("olmo2").all(Steps("ffn_up")),
+        with("olmoe", experts(vec![("attention.head_count_kv", Count(4))])),
+        with("gpt2", vec![("attention.head_count_kv", Count(4))]),
+        model(
+            "gptneox, parallel",
+            "gptneox",
+            vec![("attention.head_count_kv", Count(4)), ("use_parallel_residual", Flag(true))],
+        )
+        .all(Parallel),
+        model(
+            "gptneox",
+            "gptneox",
+            vec![("attention.head_count_kv", Count(4)), ("use_parallel_residual", Flag(false))],
+        ),
+        plain("stablelm"),
+        plain("internlm2"),
+        plain("starcoder2"),
+        plain("exaone4").all(Steps("ffn_up")),
+        plain("command-r").all(Parallel),
+        with("cohere2", vec![window(), ("logit_scale", Real(1.0))]).all(Parallel),
+        plain("falcon").all(Parallel),
+        with(
+            "granite",
+            vec![("logit_scale", Real(2.0)), ("residual_scale", Real(0.5)), ("embedding_scale", Real(2.0))],
+        ),
+        plain("glm4"),
+        with("glm4moe", experts(vec![("expert_shared_count", Count(1)), ("leading_dense_block_count", Count(1))]))
+            .all(Steps("post_attention_norm")),
+        with("llama4", experts(vec![("interleave_moe_layer_step", Count(2)), ("block_count", Count(4))])),
+        with(
+            "minicpm3",
+            vec![
+                ("attention.q_lora_rank", Count(24)),
+                ("attention.kv_lora_rank", Count(32)),
+                ("attention.key_length", Count(24)),
+                ("rope.dimension_count", Count(8)),
+                ("attention.head_count_kv", Count(4)),
+            ],
+        ),
+        plain("nemotron"),
+        plain("bitnet"),
+        with("gpt-oss", experts(vec![window()])).all(Steps("post_attention_norm")),
+        with("deepseek2", latent(vec![])),
+        with("lfm2", vec![("attention.head_count_kv", middle()), ("shortconv.l_cache", Count(3))]),
+        with(
+            "lfm2moe",
+            experts(vec![
+                ("attention.head_count_kv", middle()),
+                ("shortconv.l_cache", Count(3)),
+                ("expert_gating_func", Count(2)),
+                ("leading_dense_block_count", Count(1)),
+            ]),
+        ),
+        with("mamba", state(vec![])).all(Mixer),
+        with("mamba2", state(vec![])).all(Mixer),
+        with("jamba", state(experts(vec![("attention.head_count_kv", middle())]))),
+        with(
+            "granitehybrid",
+            state(vec![
+                ("attention.head_count_kv", middle()),
+                ("residual_scale", Real(0.5)),
+                ("embedding_scale", Real(2.0)),
+            ]),
+        ),
+        with("falcon-h1", state(vec![])),
+        with("plamo2", state(vec![("attention.head_count_kv", middle()), ("ssm.group_count", Count(0))])),
+        with(
+            "nemotron_h",
+            state(vec![
+                ("block_count", Count(5)),
+                ("attention.head_count_kv", Counts(vec![0, 0, 2, 0, 0])),
+                ("feed_forward_length", Counts(vec![0, 96, 0, 96, 0])),
+            ]),
+        )
+        .each(vec![Mixer, Mlp, Mixer, Mlp, Mixer]),
+        with(
+            "rwkv6",
+            vec![
+                ("wkv.head_size", Count(32)),
+                ("time_mix_extra_dim", Count(8)),
+                ("time_decay_extra_dim", Count(8)),
+                ("attention.head_count", Count(0)),
+                ("attention.head_count_kv", Count(0)),
+            ],
+        )
+        .all(Steps("attn_norm_2")),
+        with(
+            "rwkv7",
+            vec![
+                ("wkv.head_size", Count(32)),
+                ("attention.head_count", Count(0)),
+                ("attention.head_count_kv", Count(0)),
+                ("attention.decay_lora_rank", Count(8)),
+                ("attention.iclr_lora_rank", Count(8)),
+                ("attention.value_residual_mix_lora_rank", Count(8)),
+                ("attention.gate_lora_rank", Count(8)),
+            ],
+        )
+        .all(Steps("attn_norm_2")),
+        with(
+            "bert",
+            vec![
+                ("tokenizer.ggml.token_type_count", Count(2)),
+                ("attention.causal", Flag(false)),
+                ("pooling_type", Count(0)),
+                ("attention.head_count_kv", Count(4)),
+            ],
+        )
+        .all(Block::Closed),
+        with(
+            "t5",
+            vec![
+                ("attention.relative_buckets_count", Count(8)),
+                ("attention.head_count_kv", Count(4)),
+                ("decoder_start_token_id", Count(0)),
+            ],
+        )
+        .all(Block::Closed),
+        with(
+            "deepseek4",
+            experts(vec![
+                window(),
+                ("attention.head_count_kv", Count(1)),
+                ("attention.key_length", Count(32)),
+                ("attention.value_length", Count(32)),
+                ("rope.dimension_count", Count(8)),
+                ("attention.q_lora_rank", Count(24)),
+                ("expert_shared_count", Count(1)),
+                ("expert_weights_scale", Real(1.0)),
+                ("expert_weights_norm", Flag(true)),
+                ("swiglu_clamp_exp", Real(7.0)),
+                ("attention.indexer.head_count", Count(2)),
+                ("attention.indexer.key_length", Count(64)),
+                ("attention.indexer.top_k", Count(8)),
+                ("attention.output_group_count", Count(2)),
+                ("attention.output_lora_rank", Count(8)),
+                ("attention.compress_rope_freq_base", Real(10000.0)),
+                ("attention.compress_ratios", Counts(vec![0, 4, 128])),
+                ("hyper_connection.count", Count(4)),
+                ("hyper_connection.sinkhorn_iterations", Count(3)),
+                ("hyper_connection.epsilon", Real(1e-6)),
+                ("hash_layer_count", Count(0)),
+                ("expert_gating_func", Count(4)),
+            ]),
+        )
+        .all(Block::Closed),
+        with(
+            "qwen4exp",
+            delta(experts(vec![
+                ("expert_shared_feed_forward_length", Count(32)),
+                ("hyper_connection.count", Count(4)),
+                ("hyper_connection.low_rank", Count(8)),
+                ("attention.indexer.head_count", Count(2)),
+                ("attention.indexer.key_length", Count(16)),
+                ("attention.indexer.top_k", Count(8)),
+            ])),
+        )
+        .all(Block::Closed),
+    ]
+}
