@@ -12,6 +12,8 @@ use super::table::{Architecture, Block};
 #[derive(Default)]
 pub(crate) struct Graph {
     order: Vec<usize>,
+    /// The names of the nodes. A graph that follows may use the same addresses.
+    pub(crate) names: Vec<String>,
     tensors: HashMap<usize, Seen>,
 }
 
@@ -35,19 +37,16 @@ impl Graph {
             self.tensors.entry(source).or_insert_with(|| raw::see(source as *const ggml_tensor));
         }
         self.order.push(tensor as usize);
+        self.names.push(seen.name.clone());
         self.tensors.insert(tensor as usize, seen);
-    }
-
-    /// The names of the nodes, in order.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.order.iter().map(|node| self.tensors[node].name.as_str())
     }
 
     /// The streams of all `n_layer` blocks; an error names the block whose reader is not there.
     pub(crate) fn streams(&self, architecture: &Architecture, n_layer: usize) -> Result<Vec<Stream>, String> {
         let weight = |layer: usize, name: &str| {
-            let wanted = format!("blk.{layer}.{name}.weight");
-            let reader = self.reader(|leaf| leaf == wanted);
+            let wanted = format!("blk.{layer}.{name}");
+            // falcon-h1 gives one of its weights no suffix.
+            let reader = self.reader(|leaf| leaf.strip_suffix(".weight").unwrap_or(leaf) == wanted);
             reader.and_then(|node| self.read_by(node)).ok_or(format!("nothing reads {wanted}"))
         };
         let input = |layer: usize| {
