@@ -10,13 +10,13 @@ use tiller::plan::RowMeta;
 
 use super::support::raw::Entry;
 
-/// The rows that a patch saw, before it changed them, with their positions.
-pub(crate) type Rows = Arc<Mutex<Vec<(i32, Vec<f32>)>>>;
+/// The rows that an edit saw, before it changed them, with their positions.
+pub(crate) type Rows = Vec<(i32, Vec<f32>)>;
 
 /// A hook that adds `(1 + position)·v` to the rows of one point. A row whose position could not be told is left alone.
 pub(crate) struct Hooked {
     pub(crate) hook: Hook,
-    rows: Rows,
+    rows: Arc<Mutex<Rows>>,
 }
 
 impl Hooked {
@@ -24,7 +24,7 @@ impl Hooked {
     pub(crate) fn new(architecture: &str, point: HookPoint, v: Vec<f32>) -> Result<Self, String> {
         let mut hook = Hook::new(host());
         hook.set_architecture(architecture);
-        let rows = Rows::default();
+        let rows = Arc::new(Mutex::new(Rows::new()));
         let seen = rows.clone();
         let patch = move |data: &mut [f32], meta: &[RowMeta]| {
             for (row, meta) in data.chunks_exact_mut(v.len()).zip(meta).filter(|(_, meta)| meta.position >= 0) {
@@ -43,15 +43,10 @@ impl Hooked {
         self.hook.announce(&batch.iter().map(meta).collect::<Vec<_>>());
     }
 
-    /// The rows that were patched, or why not.
-    pub(crate) fn finish(mut self) -> Result<Vec<(i32, Vec<f32>)>, String> {
-        let faults = self.hook.finish().err().map(|error| error.to_string());
-        let rows = std::mem::take(&mut *self.rows.lock().unwrap());
-        match faults {
-            Some(why) if rows.is_empty() => Err(why),
-            Some(why) => panic!("{} rows were edited, and yet: {why}", rows.len()),
-            None => Ok(rows),
-        }
+    /// The rows that were edited, and the first fault.
+    pub(crate) fn finish(mut self) -> (Rows, Option<String>) {
+        let fault = self.hook.finish().err().map(|error| error.to_string());
+        (std::mem::take(&mut *self.rows.lock().unwrap()), fault)
     }
 }
 

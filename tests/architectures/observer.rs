@@ -1,7 +1,7 @@
 //! An observer of graphs that knows nothing of tiller: it finds the residual stream by the weights that read it, and reads
 //! it right before each node that uses it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ggml_sys::ggml_tensor;
 
@@ -17,16 +17,30 @@ pub(crate) struct Graph {
     tensors: HashMap<usize, Seen>,
 }
 
-/// Where the residual stream of a block is read; places of nodes in the order of the graph.
+/// A tensor of a graph: a node, by its place in the order, or an input, by a place that reads it and which operand it is
+/// there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Node(usize),
+    Input(usize, usize),
+}
+
+impl Place {
+    pub(crate) fn is_input(self) -> bool {
+        matches!(self, Self::Input(..))
+    }
+}
+
+/// Where the residual stream of a block is read.
 pub(crate) struct Stream {
     /// What the block reads first.
-    pub(crate) pre: usize,
+    pub(crate) pre: Place,
     /// What its second sublayer reads, or, of parallel blocks, what attention puts out.
-    pub(crate) mid: Option<usize>,
+    pub(crate) mid: Option<Place>,
     /// What is read first after the MLP.
-    pub(crate) after: usize,
+    pub(crate) after: Place,
     /// What the next block, or the last norm, reads.
-    pub(crate) post: usize,
+    pub(crate) post: Place,
 }
 
 impl Graph {
@@ -69,35 +83,47 @@ impl Graph {
             .collect()
     }
 
-    /// The places of the nodes that compute with a node's numbers, through any views of them.
-    pub(crate) fn consumers(&self, node: usize) -> Vec<usize> {
-        let root = self.tensors[&self.order[node]].root;
+    /// The places of the nodes that compute with a tensor's numbers, through any views of the same memory.
+    fn consumers(&self, place: Place) -> Vec<usize> {
+        let root = match place {
+            Place::Node(node) => self.tensors[&self.order[node]].root,
+            Place::Input(reader, operand) => self.tensors[&self.order[reader]].sources[operand],
+        };
         let reads = |place: &usize| {
             let seen = &self.tensors[&self.order[*place]];
             let views = ["VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"].contains(&seen.op.as_str());
             seen.computed && !views && seen.sources.iter().any(|source| self.tensors[source].root == root)
         };
-        (node + 1..self.order.len()).filter(reads).collect()
+        (0..self.order.len()).filter(reads).collect()
     }
 
-    fn is_leaf(&self, tensor: usize) -> bool {
-        self.tensors[&tensor].op == "NONE"
+    /// Where a node's numbers are before it is asked about: a view's are part of another node.
+    fn piece(&self, node: usize) -> Piece {
+        let seen = &self.tensors[&self.order[node]];
+        let root = self.order.iter().position(|tensor| *tensor == seen.root).unwrap_or(node);
+        Piece { node, root, offset: seen.offset, len: seen.shape.iter().product::<i64>() as usize }
     }
 
-    /// The first node that computes with a weight that is `wanted` and with something computed before.
+    fn is_weight(&self, tensor: usize) -> bool {
+        self.tensors[&tensor].op == "NONE" && !self.tensors[&tensor].input
+    }
+
+    /// The first node that computes with a weight that is `wanted` and with something that is no weight.
     fn reader(&self, wanted: impl Fn(&str) -> bool) -> Option<usize> {
         self.order.iter().copied().find(|node| {
             let seen = &self.tensors[node];
-            let weight = |source: &usize| self.is_leaf(*source) && wanted(&self.tensors[source].name);
-            seen.computed && seen.sources.iter().any(weight) && seen.sources.iter().any(|source| !self.is_leaf(*source))
+            let weight = |source: &usize| self.is_weight(*source) && wanted(&self.tensors[source].name);
+            seen.computed
+                && seen.sources.iter().any(weight)
+                && !seen.sources.iter().all(|&source| self.is_weight(source))
         })
     }
 
     /// What the norm in front of `node` reads, or the matrix product itself where there is none.
-    fn read_by(&self, mut node: usize) -> Option<usize> {
+    fn read_by(&self, mut node: usize) -> Option<Place> {
         loop {
             let seen = &self.tensors[&node];
-            let operand = seen.sources.iter().copied().find(|source| !self.is_leaf(*source))?;
+            let operand = seen.sources.iter().copied().find(|&source| !self.is_weight(source))?;
             let norm = |tensor: usize| self.tensors[&tensor].op.ends_with("NORM");
             match seen.op.as_str() {
                 "RMS_NORM" | "NORM" => return self.place(operand),
@@ -109,7 +135,7 @@ impl Graph {
     }
 
     /// What the last norm reads; of several streams, the first one of what they are merged from.
-    fn last(&self, streams: bool) -> Result<usize, String> {
+    fn last(&self, streams: bool) -> Result<Place, String> {
         let weights = ["output_norm.weight", "token_embd_norm.weight"];
         let uses = |node: &&usize| {
             let seen = &self.tensors[*node];
@@ -117,16 +143,18 @@ impl Graph {
         };
         let norm = |node: &&usize| self.tensors[*node].op.ends_with("NORM");
         let node = self.order.iter().rev().find(uses).or_else(|| self.order.iter().rev().find(norm));
-        let read = node.and_then(|&node| self.read_by(node)).ok_or("no last norm")?;
+        let Some(Place::Node(read)) = node.and_then(|&node| self.read_by(node)) else {
+            return Err("no last norm".into());
+        };
         let mut node = self.order[read];
         while streams && self.tensors[&node].op != "VIEW" {
             node = *self.tensors[&node].sources.first().ok_or("the merged streams are no views")?;
         }
-        self.place(node).ok_or("the last norm reads a leaf".into())
+        self.place(node).ok_or("the last norm reads no node".into())
     }
 
     /// The output of attention, with its scale and bias.
-    fn attention(&self, layer: usize) -> Result<usize, String> {
+    fn attention(&self, layer: usize) -> Result<Place, String> {
         let prefix = format!("blk.{layer}.attn_output.");
         let mut node = self.reader(|leaf| leaf.starts_with(&prefix)).ok_or(format!("nothing reads {prefix}*"))?;
         let next = |before: usize| {
@@ -138,48 +166,83 @@ impl Graph {
         while let Some(more) = next(node) {
             node = more;
         }
-        self.place(node).ok_or("attention's output is a leaf".into())
+        self.place(node).ok_or("attention's output is no node".into())
     }
 
-    fn place(&self, tensor: usize) -> Option<usize> {
-        self.order.iter().position(|node| *node == tensor)
+    fn place(&self, tensor: usize) -> Option<Place> {
+        if let Some(node) = self.order.iter().position(|node| *node == tensor) {
+            return Some(Place::Node(node));
+        }
+        let reads = |node: &usize| self.tensors[node].computed && self.tensors[node].sources.contains(&tensor);
+        let reader = self.order.iter().position(reads)?;
+        let operand = self.tensors[&self.order[reader]].sources.iter().position(|source| *source == tensor)?;
+        Some(Place::Input(reader, operand))
+    }
+
+    /// Which operand of a node looks at the memory of another operand, of `reader`.
+    fn operand(&self, node: usize, reader: usize, operand: usize) -> Option<usize> {
+        let wanted = self.tensors[&self.order[reader]].sources[operand];
+        self.tensors[&self.order[node]].sources.iter().position(|source| self.tensors[source].root == wanted)
     }
 }
 
 /// Which tensors are read, and when: right before each node that uses them.
 #[derive(Default)]
 pub(crate) struct Watch {
-    /// Place of the node after which to read → the places of the tensors to read.
-    at: BTreeMap<usize, Vec<usize>>,
+    /// Place of the node after which to read → what to read.
+    nodes: BTreeMap<usize, Vec<Piece>>,
+    /// Place of the node that reads an input → which input, and which operand it is there.
+    inputs: BTreeMap<usize, Vec<(Place, usize)>>,
+}
+
+/// The numbers of a node, as a part of the node that owns the memory.
+struct Piece {
+    node: usize,
+    root: usize,
+    offset: usize,
+    len: usize,
 }
 
 /// What was read, by place; one copy for each node that used it.
-pub(crate) type Reading = BTreeMap<usize, Vec<Vec<f32>>>;
+pub(crate) type Reading = BTreeMap<Place, Vec<Vec<f32>>>;
 
 impl Watch {
     pub(crate) fn new(graph: &Graph, streams: &[Stream]) -> Self {
-        let mut watched: Vec<usize> =
-            streams.iter().flat_map(|s| [Some(s.pre), s.mid, Some(s.after), Some(s.post)]).flatten().collect();
-        watched.sort_unstable();
-        watched.dedup();
-        let mut at: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for tensor in watched {
-            for consumer in graph.consumers(tensor) {
-                at.entry((consumer - 1).max(tensor)).or_default().push(tensor);
+        let mut watch = Self::default();
+        let all = |s: &Stream| [Some(s.pre), s.mid, Some(s.after), Some(s.post)];
+        let watched: BTreeSet<Place> = streams.iter().flat_map(all).flatten().collect();
+        for place in watched {
+            for consumer in graph.consumers(place) {
+                match place {
+                    Place::Node(node) => watch.nodes.entry(consumer - 1).or_default().push(graph.piece(node)),
+                    Place::Input(reader, operand) => {
+                        let here = graph.operand(consumer, reader, operand).expect("a consumer reads it");
+                        watch.inputs.entry(consumer).or_default().push((place, here));
+                    }
+                }
             }
         }
-        Self { at }
+        watch
     }
 
     /// Is something to be read after this node?
     pub(crate) fn wants(&self, place: usize) -> bool {
-        self.at.contains_key(&place)
+        self.nodes.contains_key(&place)
     }
 
     /// Reads what is to be read after the node at `place`; `nodes` are those of this run, in order.
     pub(crate) fn read(&self, place: usize, nodes: &[*mut ggml_tensor], into: &mut Reading) {
-        for tensor in self.at.get(&place).into_iter().flatten() {
-            into.entry(*tensor).or_default().push(raw::elements(nodes[*tensor]));
+        for piece in self.nodes.get(&place).into_iter().flatten() {
+            let numbers = raw::part(nodes[piece.root], piece.offset, piece.len);
+            into.entry(Place::Node(piece.node)).or_default().push(numbers);
+        }
+    }
+
+    /// Reads the inputs that the node at `place` will use.
+    pub(crate) fn read_inputs(&self, place: usize, node: *mut ggml_tensor, into: &mut Reading) {
+        for (input, operand) in self.inputs.get(&place).into_iter().flatten() {
+            let source = raw::see(node).sources[*operand];
+            into.entry(*input).or_default().push(raw::elements(source as *const ggml_tensor));
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::support::raw::Value;
 use Block::{Mixer, Mlp, Parallel, Steps, Streams};
 use Value::{Count, Counts, Flag, Flags, Real};
+use tiller::hook_point::Site;
 
 /// A model to be made, and what is known of it beforehand: which weights read the residual stream where. No name of a node
 /// stands here.
@@ -16,6 +17,8 @@ pub(crate) struct Architecture {
     blocks: Vec<Block>,
     /// The weight that reads the stream after the MLP where more is added before the block ends.
     pub(crate) after: Option<&'static str>,
+    /// A batch may hold rows in place of tokens.
+    pub(crate) rows: bool,
 }
 
 /// How a block adds to the residual stream.
@@ -35,6 +38,19 @@ pub(crate) enum Block {
     Closed,
 }
 
+impl Block {
+    pub(crate) fn has(self, site: Site) -> bool {
+        match (self, site) {
+            (Self::Closed, _) => false,
+            (_, Site::ResidPre | Site::ResidPost) | (Steps(_), _) => true,
+            (Parallel, site) => site != Site::ResidMid,
+            (Mixer, site) => site == Site::AttnOut,
+            (Mlp, site) => site == Site::MlpOut,
+            (Streams, _) => false,
+        }
+    }
+}
+
 impl Architecture {
     pub(crate) fn block(&self, layer: usize) -> Block {
         self.blocks.get(layer).or(self.blocks.last()).copied().unwrap_or(Steps("ffn_norm"))
@@ -47,6 +63,11 @@ impl Architecture {
 
     fn each(mut self, blocks: Vec<Block>) -> Self {
         self.blocks = blocks;
+        self
+    }
+
+    fn tokens_only(mut self) -> Self {
+        self.rows = false;
         self
     }
 
@@ -75,7 +96,7 @@ fn model(name: &'static str, gguf: &'static str, keys: Vec<(&'static str, Value)
             None => all.push((key, value)),
         }
     }
-    Architecture { name, gguf, keys: all, blocks: vec![Steps("ffn_norm")], after: None }
+    Architecture { name, gguf, keys: all, blocks: vec![Steps("ffn_norm")], after: None, rows: true }
 }
 
 fn plain(gguf: &'static str) -> Architecture {
@@ -220,9 +241,10 @@ pub(crate) fn all() -> Vec<Architecture> {
             "granite",
             vec![("logit_scale", Real(2.0)), ("residual_scale", Real(0.5)), ("embedding_scale", Real(2.0))],
         ),
-        plain("glm4"),
+        plain("glm4").tokens_only(),
         with("glm4moe", experts(vec![("expert_shared_count", Count(1)), ("leading_dense_block_count", Count(1))]))
-            .all(Steps("post_attention_norm")),
+            .all(Steps("post_attention_norm"))
+            .tokens_only(),
         with("llama4", experts(vec![("interleave_moe_layer_step", Count(2)), ("block_count", Count(4))])),
         with(
             "minicpm3",
@@ -303,7 +325,8 @@ pub(crate) fn all() -> Vec<Architecture> {
                 ("attention.head_count_kv", Count(4)),
             ],
         )
-        .all(Block::Closed),
+        .all(Block::Closed)
+        .tokens_only(),
         with(
             "t5",
             vec![
@@ -312,7 +335,8 @@ pub(crate) fn all() -> Vec<Architecture> {
                 ("decoder_start_token_id", Count(0)),
             ],
         )
-        .all(Block::Closed),
+        .all(Block::Closed)
+        .tokens_only(),
         with(
             "deepseek4",
             experts(vec![
@@ -340,7 +364,8 @@ pub(crate) fn all() -> Vec<Architecture> {
                 ("expert_gating_func", Count(4)),
             ]),
         )
-        .all(Block::Closed),
+        .all(Block::Closed)
+        .tokens_only(),
         with(
             "qwen4exp",
             delta(experts(vec![
@@ -352,6 +377,7 @@ pub(crate) fn all() -> Vec<Architecture> {
                 ("attention.indexer.top_k", Count(8)),
             ])),
         )
-        .all(Block::Closed),
+        .all(Block::Closed)
+        .tokens_only(),
     ]
 }

@@ -165,6 +165,15 @@ impl<'m> Context<'m> {
         self.context.as_ptr()
     }
 
+    /// Has llama.cpp add a vector to the output of each block from 1 on: `values` are `[n_layer - 1, width]`.
+    pub(crate) fn control(&mut self, values: &[f32], width: usize, n_layer: usize) {
+        let (width, last) = (width as i32, n_layer as i32);
+        // SAFETY: the context is alive; the numbers are copied.
+        let code =
+            unsafe { sys::llama_set_adapter_cvec(self.pointer(), values.as_ptr(), values.len(), width, 1, last) };
+        assert_eq!(code, 0);
+    }
+
     /// Decodes a batch under the eyes of `observer`; what `llama_decode` returned.
     pub(crate) fn decode(&mut self, batch: &[Entry], observer: &mut Observer) -> i32 {
         self.run(batch, observer, sys::llama_decode)
@@ -190,6 +199,11 @@ impl<'m> Context<'m> {
         }
         assert!(tokens.is_empty() || embeddings.is_empty(), "tokens and rows in one batch");
         let mut positions: Vec<i32> = entries.iter().map(|entry| entry.position).collect();
+        if rows {
+            // Models whose rotary positions have four sections read that many numbers a row; for text, the last is 0.
+            let one = positions.clone();
+            positions.extend([&one[..], &one[..], &vec![0; one.len()]].concat());
+        }
         let mut counts: Vec<i32> = entries.iter().map(|entry| entry.sequences.len() as i32).collect();
         let mut sequences: Vec<Vec<i32>> = entries.iter().map(|entry| entry.sequences.clone()).collect();
         let mut addresses: Vec<*mut i32> = sequences.iter_mut().map(|ids| ids.as_mut_ptr()).collect();
@@ -264,6 +278,10 @@ pub(crate) struct Seen {
     pub(crate) sources: Vec<usize>,
     /// The address of the tensor whose memory it looks at; its own where it is no view.
     pub(crate) root: usize,
+    /// Where in that memory it starts, in bytes.
+    pub(crate) offset: usize,
+    /// llama.cpp fills it before the graph runs.
+    pub(crate) input: bool,
     /// The graph computes it. llama.cpp asks about nodes of the branch that is not taken too.
     pub(crate) computed: bool,
 }
@@ -280,21 +298,36 @@ pub(crate) fn see(tensor: *const sys::ggml_tensor) -> Seen {
         shape: t.ne,
         sources: t.src.iter().filter(|source| !source.is_null()).map(|source| *source as usize).collect(),
         root: if t.view_src.is_null() { tensor as usize } else { t.view_src as usize },
+        offset: t.view_offs,
+        input: t.flags & sys::GGML_TENSOR_FLAG_INPUT as i32 != 0,
         computed: t.flags & sys::GGML_TENSOR_FLAG_COMPUTE as i32 != 0,
     }
 }
 
-/// The elements of an F32 tensor, computed or of a model.
+/// The elements of an F32 tensor of the graph that runs.
 pub(crate) fn elements(tensor: *const sys::ggml_tensor) -> Vec<f32> {
     // SAFETY: callers pass a tensor of the graph that runs.
-    let (kind, size) = unsafe { ((*tensor).type_, sys::ggml_nelements(tensor) as usize) };
-    assert_eq!(kind, sys::GGML_TYPE_F32, "{}", name(tensor));
+    part(tensor, 0, unsafe { sys::ggml_nelements(tensor) as usize })
+}
+
+/// `len` elements from the byte `offset` on.
+pub(crate) fn part(tensor: *const sys::ggml_tensor, offset: usize, len: usize) -> Vec<f32> {
+    // SAFETY: callers pass a tensor of the graph that runs.
+    let (kind, size) = unsafe { ((*tensor).type_, sys::ggml_nbytes(tensor)) };
     // SAFETY: as above.
-    assert!(unsafe { sys::ggml_is_contiguous(tensor) }, "{}", name(tensor));
-    let mut out = vec![0.0_f32; size];
-    // SAFETY: `out` has room for all of it.
-    unsafe { sys::ggml_backend_tensor_get(tensor, out.as_mut_ptr().cast(), 0, size * size_of::<f32>()) };
+    assert!(kind == sys::GGML_TYPE_F32 && unsafe { sys::ggml_is_contiguous(tensor) }, "{}", name(tensor));
+    assert!(offset + len * size_of::<f32>() <= size, "{}", name(tensor));
+    let mut out = vec![0.0_f32; len];
+    // SAFETY: `out` has room for them, and they are in bounds.
+    unsafe { sys::ggml_backend_tensor_get(tensor, out.as_mut_ptr().cast(), offset, len * size_of::<f32>()) };
     out
+}
+
+/// Puts `values` in place of all elements of an F32 tensor of the graph that runs.
+pub(crate) fn write(tensor: *mut sys::ggml_tensor, values: &[f32]) {
+    assert_eq!(values.len(), elements(tensor).len());
+    // SAFETY: as many bytes as the tensor has.
+    unsafe { sys::ggml_backend_tensor_set(tensor, values.as_ptr().cast(), 0, size_of_val(values)) }
 }
 
 /// The metadata of a GGUF file that is none.
