@@ -7,7 +7,7 @@ use tiller::hook_point::{HookPoint, Site};
 
 use super::hooked::{Hooked, Rows, factor};
 use super::observer::{Graph, Reading, Stream, Watch};
-use super::support::raw::{Context, Entry, Input, Model, Observer, Options};
+use super::support::raw::{self, Context, Entry, Input, Model, Observer, Options};
 use super::table::{Architecture, Block};
 
 /// Numbers pass through at most four roundings to f32 between an edit and where it is read (the edit itself, a scale, and
@@ -87,11 +87,6 @@ impl<'m> Bench<'m> {
         bench
     }
 
-    /// What is added.
-    pub(crate) fn vector(&self) -> &[f32] {
-        &self.v
-    }
-
     /// Forgets all tokens.
     fn clear(&mut self) {
         // SAFETY: the context is alive.
@@ -117,7 +112,7 @@ impl<'m> Bench<'m> {
         let (mut nodes, mut reading, mut wanted) = (Vec::new(), Reading::new(), false);
         decode(architecture, context, &batch.entries, &mut |tensor, ask| {
             if ask {
-                assert_eq!(batch.names.get(nodes.len()), Some(&super::support::raw::name(tensor)), "another graph");
+                assert_eq!(batch.names.get(nodes.len()), Some(&raw::name(tensor)), "another graph");
                 nodes.push(tensor);
                 wanted = edit(tensor, true);
                 batch.watch.read_inputs(nodes.len() - 1, tensor, &mut reading);
@@ -129,6 +124,49 @@ impl<'m> Bench<'m> {
         });
         assert_eq!(nodes.len(), batch.names.len(), "{}: another graph", architecture.name);
         reading
+    }
+
+    /// Adds to a site where the observer itself sees it, without tiller, in each batch on its own.
+    pub(crate) fn planted(&mut self, site: Site, layer: usize) -> Result<(), String> {
+        for i in 0..self.batches.len() {
+            let stream = &self.batches[i].streams[layer];
+            let place = match site {
+                Site::ResidPre => stream.pre,
+                Site::ResidMid => stream.mid.ok_or("no stream between the sublayers")?,
+                _ => stream.post,
+            };
+            let Some(piece) = self.batches[i].watch.piece(place) else { continue };
+            let (reading, rows) = self.plant(i, |at, _| at == piece.root, piece.offset, piece.len, factor);
+            self.compare(i, site, layer, &reading, &rows)?;
+        }
+        Ok(())
+    }
+
+    /// Adds `times(position)·v` to the rows that lie at a byte of a node, in batch `i`; what was read, and what they were.
+    pub(crate) fn plant(
+        &mut self,
+        i: usize,
+        node: impl Fn(usize, &str) -> bool,
+        offset: usize,
+        len: usize,
+        times: impl Fn(i32) -> f32,
+    ) -> (Reading, Rows) {
+        let (v, positions) = (self.v.clone(), self.batches[i].positions(len / self.v.len()).expect("rows"));
+        let (mut rows, mut at) = (Rows::new(), 0);
+        let reading = self.edited(i, &mut |tensor, ask| {
+            if ask {
+                at += 1;
+                return node(at - 1, &raw::name(tensor));
+            }
+            let mut numbers = raw::part(tensor, offset, len);
+            for (&position, row) in positions.iter().zip(numbers.chunks_exact_mut(v.len())) {
+                rows.push((position, row.to_vec()));
+                row.iter_mut().zip(&v).for_each(|(x, v)| *x += times(position) * v);
+            }
+            raw::write(tensor, offset, &numbers);
+            true
+        });
+        (reading, rows)
     }
 
     /// Adds to one site of one block, in each batch on its own.
@@ -216,12 +254,14 @@ impl<'m> Bench<'m> {
 impl Batch {
     /// The rows of a tensor by their positions: those of all entries, or of the ones with logits.
     fn rows<'a>(&self, numbers: &'a [f32], width: usize) -> Result<BTreeMap<i32, &'a [f32]>, String> {
+        Ok(self.positions(numbers.len() / width)?.into_iter().zip(numbers.chunks_exact(width)).collect())
+    }
+
+    fn positions(&self, n_rows: usize) -> Result<Vec<i32>, String> {
         let all: Vec<i32> = self.entries.iter().map(|entry| entry.position).collect();
         let outputs = self.entries.iter().filter(|entry| entry.logits).map(|entry| entry.position).collect();
-        let n_rows = numbers.len() / width;
         let positions = [all, outputs].into_iter().find(|positions| positions.len() == n_rows);
-        let positions = positions.ok_or(format!("{n_rows} rows of {} entries", self.entries.len()))?;
-        Ok(positions.into_iter().zip(numbers.chunks_exact(width)).collect())
+        positions.ok_or(format!("{n_rows} rows of {} entries", self.entries.len()))
     }
 }
 

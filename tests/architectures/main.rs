@@ -18,9 +18,8 @@ mod table;
 use std::collections::BTreeMap;
 
 use bench::{Bench, Outcome};
-use ggml_sys::ggml_tensor;
 use hooked::{Rows, factor};
-use support::raw::{self, Model};
+use support::raw::Model;
 use table::Block;
 use tiller::hook_point::Site;
 
@@ -82,22 +81,20 @@ fn both(outcomes: Vec<Outcome>) -> Outcome {
     }
 }
 
-/// Adds `times(position)·v` to the first rows of the node that is called `node`, of a batch of five; what they were.
-fn plant(bench: &mut Bench, node: &str, times: impl Fn(i32) -> f32) -> (observer::Reading, Rows) {
-    let (v, mut rows) = (bench.vector().to_vec(), Rows::new());
-    let reading = bench.edited(0, &mut |tensor: *mut ggml_tensor, ask| {
-        if ask {
-            return raw::name(tensor) == node;
+#[test]
+fn the_observer_sees_what_it_plants() {
+    for architecture in table::all().iter().filter(|architecture| architecture.block(0) != Block::Closed) {
+        let model = Model::new(architecture.gguf, &architecture.keys).expect(architecture.name);
+        let mut bench = Bench::new(architecture, &model, false);
+        for layer in 0..model.n_layer() {
+            for site in [Site::ResidPre, Site::ResidMid, Site::ResidPost] {
+                if architecture.block(layer).has(site) {
+                    let done = bench.planted(site, layer);
+                    done.unwrap_or_else(|why| panic!("{} {} {layer}: {why}", architecture.name, site.name()));
+                }
+            }
         }
-        let mut numbers = raw::elements(tensor);
-        for (position, row) in (0..5).zip(numbers.chunks_exact_mut(v.len())) {
-            rows.push((position, row.to_vec()));
-            row.iter_mut().zip(&v).for_each(|(x, v)| *x += times(position) * v);
-        }
-        raw::write(tensor, &numbers);
-        true
-    });
-    (reading, rows)
+    }
 }
 
 #[test]
@@ -106,7 +103,10 @@ fn what_is_planted_is_noticed() {
     let find = |name: &str| all.iter().find(|architecture| architecture.name == name).unwrap();
     let llama = Model::new("llama", &find("llama").keys).unwrap();
     let mut bench = Bench::new(find("llama"), &llama, false);
-    let (reading, rows) = plant(&mut bench, "l_out-0", factor);
+    let plant = |bench: &mut Bench, node: &str, times: &dyn Fn(i32) -> f32| {
+        bench.plant(0, |_, name| name == node, 0, 5 * 64, times)
+    };
+    let (reading, rows) = plant(&mut bench, "l_out-0", &factor);
     bench.compare(0, Site::ResidPost, 0, &reading, &rows).unwrap();
     let says = |result: Result<(), String>, what: &str| assert!(result.unwrap_err().contains(what));
     // The right edit, taken for another.
@@ -115,19 +115,19 @@ fn what_is_planted_is_noticed() {
     says(bench.compare(0, Site::ResidPost, 0, &reading, &Rows::new()), "was not seen");
     // Two rows taken for each other.
     let swapped = |position| factor(if [2, 3].contains(&position) { 5 - position } else { position });
-    let (reading, rows) = plant(&mut bench, "l_out-0", swapped);
+    let (reading, rows) = plant(&mut bench, "l_out-0", &swapped);
     says(bench.compare(0, Site::ResidPost, 0, &reading, &rows), "row 2 went from");
     // An edit that comes to nothing, and one that is made twice.
-    let (reading, rows) = plant(&mut bench, "l_out-1", |_| 0.0);
+    let (reading, rows) = plant(&mut bench, "l_out-1", &|_| 0.0);
     says(bench.compare(0, Site::ResidPost, 1, &reading, &rows), "row 0 went from");
-    let (reading, rows) = plant(&mut bench, "l_out-1", |position| 2.0 * factor(position));
+    let (reading, rows) = plant(&mut bench, "l_out-1", &|position| 2.0 * factor(position));
     says(bench.compare(0, Site::ResidPost, 1, &reading, &rows), "row 0 went from");
 
     // Gemma 3n's next block copies the streams before its first norm looks at one of them.
     let gemma = Model::new("gemma3n", &find("gemma3n").keys).unwrap();
     let mut bench = Bench::new(find("gemma3n"), &gemma, false);
-    let (reading, rows) = plant(&mut bench, "l_out-0", factor);
+    let (reading, rows) = plant(&mut bench, "l_out-0", &factor);
     bench.compare(0, Site::ResidPost, 0, &reading, &rows).unwrap();
-    let (reading, rows) = plant(&mut bench, "l_out-0 (view)", factor);
+    let (reading, rows) = plant(&mut bench, "l_out-0 (view)", &factor);
     says(bench.compare(0, Site::ResidPost, 0, &reading, &rows), "row 0 went from");
 }

@@ -196,11 +196,14 @@ pub(crate) struct Watch {
 }
 
 /// The numbers of a node, as a part of the node that owns the memory.
-struct Piece {
+#[derive(Clone, Copy)]
+pub(crate) struct Piece {
     node: usize,
-    root: usize,
-    offset: usize,
-    len: usize,
+    /// The place of that node.
+    pub(crate) root: usize,
+    /// Where in it they start, in bytes.
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
 }
 
 /// What was read, by place; one copy for each node that used it.
@@ -228,6 +231,11 @@ impl Watch {
     /// Is something to be read after this node?
     pub(crate) fn wants(&self, place: usize) -> bool {
         self.nodes.contains_key(&place)
+    }
+
+    /// Where the numbers of a watched node are.
+    pub(crate) fn piece(&self, place: Place) -> Option<Piece> {
+        self.nodes.values().flatten().find(|piece| Place::Node(piece.node) == place).copied()
     }
 
     /// Reads what is to be read after the node at `place`; `nodes` are those of this run, in order.

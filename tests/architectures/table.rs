@@ -380,4 +380,112 @@ pub(crate) fn all() -> Vec<Architecture> {
         .all(Block::Closed)
         .tokens_only(),
     ]
+    .into_iter()
+    .chain(others())
+    .collect()
+}
+
+/// Keys that some of [`others`] ask for and the rest of them does not know.
+fn with_spare(keys: Vec<(&'static str, Value)>) -> Vec<(&'static str, Value)> {
+    let mut all = vec![
+        ("attention.sliding_window", Count(8)),
+        ("attention.clamp_kqv", Real(8.0)),
+        ("attention.max_alibi_bias", Real(8.0)),
+        ("rope.dimension_sections", Counts(vec![3, 3, 2, 0])),
+        ("logit_scale", Real(1.0)),
+        ("expert_shared_count", Count(1)),
+        ("expert_shared_feed_forward_length", Count(32)),
+        ("expert_chunk_feed_forward_length", Count(32)),
+        ("expert_weights_scale", Real(1.0)),
+        ("expert_weights_norm", Flag(true)),
+        ("expert_gating_func", Count(2)),
+        ("expert_group_scale", Real(1.0)),
+        ("experts_per_group", Count(1)),
+        ("leading_dense_block_count", Count(1)),
+        ("xielu.alpha_n", Real(1.0)),
+        ("xielu.alpha_p", Real(1.0)),
+        ("xielu.beta", Real(1.0)),
+        ("xielu.eps", Real(1e-7)),
+    ];
+    all.retain(|(key, _)| keys.iter().all(|(own, _)| own != key));
+    all.extend(keys);
+    all
+}
+
+/// Architectures that need nothing of their own but a group's keys.
+fn others() -> impl Iterator<Item = Architecture> {
+    let dense = [
+        "apertus",
+        "chatglm",
+        "deci",
+        "ernie4_5",
+        "exaone",
+        "hunyuan-dense",
+        "jais2",
+        "maincoder",
+        "minicpm",
+        "muse-glimmer",
+        "nanbeige",
+        "paddleocr",
+        "pangu-embedded",
+        "plamo3",
+        "qwen2vl",
+        "seed_oss",
+        "xverse",
+    ];
+    let as_many_keys =
+        ["baichuan", "bloom", "codeshell", "jais", "mpt", "openelm", "orion", "plamo", "qwen", "refact", "starcoder"];
+    let sparse = [
+        "afmoe",
+        "bailingmoe",
+        "bailingmoe2",
+        "cohere2moe",
+        "dbrx",
+        "deepseek",
+        "exaone-moe",
+        "granitemoe",
+        "grok",
+        "grovemoe",
+        "hunyuan-moe",
+        "hy_v3",
+        "laguna",
+        "mellum",
+        "minimax-m2",
+        "qwen2moe",
+        "qwen3vlmoe",
+        "smallthinker",
+    ];
+    let latents = ["deepseek32", "glm-dsa", "mistral4"];
+    let windows = ["mimo2", "step35"];
+    let dense = dense.map(|gguf| with(gguf, with_spare(vec![])));
+    let as_many_keys = as_many_keys.map(|gguf| with(gguf, with_spare(vec![("attention.head_count_kv", Count(4))])));
+    let sparse = sparse.map(|gguf| with(gguf, with_spare(experts(vec![]))));
+    let index = || {
+        vec![
+            ("attention.indexer.head_count", Count(2)),
+            ("attention.indexer.key_length", Count(64)),
+            ("attention.indexer.top_k", Count(8)),
+        ]
+    };
+    let latents = latents.map(|gguf| with(gguf, with_spare(latent(index()))));
+    let pattern = || vec![("attention.sliding_window_pattern", Counts(vec![0, 1, 0]))];
+    let windows = windows.map(|gguf| with(gguf, with_spare(experts(pattern()))));
+    let hybrid =
+        with("nemotron_h_moe", with_spare(experts(state(nemotron())))).each(vec![Mixer, Mlp, Mixer, Mlp, Mixer]);
+    let all = dense.into_iter().chain(as_many_keys).chain(sparse).chain(latents).chain(windows).chain([hybrid]);
+    all.map(|architecture| match architecture.gguf {
+        "plamo" | "cohere2moe" => architecture.all(Parallel),
+        "seed_oss" => architecture.all(Steps("post_attention_norm")),
+        "dbrx" => architecture.all(Steps("attn_output_norm")),
+        _ => architecture,
+    })
+}
+
+/// A mixer and an MLP by turns, a block each; the mixer of block 2 is attention.
+fn nemotron() -> Vec<(&'static str, Value)> {
+    vec![
+        ("block_count", Count(5)),
+        ("attention.head_count_kv", Counts(vec![0, 0, 2, 0, 0])),
+        ("feed_forward_length", Counts(vec![0, 96, 0, 96, 0])),
+    ]
 }

@@ -323,11 +323,11 @@ pub(crate) fn part(tensor: *const sys::ggml_tensor, offset: usize, len: usize) -
     out
 }
 
-/// Puts `values` in place of all elements of an F32 tensor of the graph that runs.
-pub(crate) fn write(tensor: *mut sys::ggml_tensor, values: &[f32]) {
-    assert_eq!(values.len(), elements(tensor).len());
-    // SAFETY: as many bytes as the tensor has.
-    unsafe { sys::ggml_backend_tensor_set(tensor, values.as_ptr().cast(), 0, size_of_val(values)) }
+/// Puts `values` in place of elements of an F32 tensor of the graph that runs, from the byte `offset` on.
+pub(crate) fn write(tensor: *mut sys::ggml_tensor, offset: usize, values: &[f32]) {
+    assert_eq!(values.len(), part(tensor, offset, values.len()).len());
+    // SAFETY: `part` found that many elements there.
+    unsafe { sys::ggml_backend_tensor_set(tensor, values.as_ptr().cast(), offset, size_of_val(values)) }
 }
 
 /// The metadata of a GGUF file that is none.
