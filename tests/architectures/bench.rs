@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use ggml_sys as sys;
 use tiller::hook_point::{HookPoint, Site};
 
+use super::architecture::{Architecture, Block};
 use super::hooked::{Hooked, Rows, factor};
 use super::observer::{Graph, Reading, Stream, Watch};
 use super::support::raw::{self, Context, Entry, Input, Model, Observer, Options};
-use super::table::{Architecture, Block};
 
 /// Numbers pass through at most four roundings to f32 between an edit and where it is read (the edit itself, a scale, and
 /// the adds of the edited and of the untouched run), each at most 2^-24 of the largest number there.

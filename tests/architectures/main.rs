@@ -8,6 +8,7 @@
 //! A site that a block does not have must be refused: an error of `patch`, or a fault at `finish`, with no row edited.
 #![cfg(feature = "engine")]
 
+mod architecture;
 mod bench;
 mod hooked;
 mod observer;
@@ -17,14 +18,15 @@ mod table;
 
 use std::collections::BTreeMap;
 
+use architecture::Block;
 use bench::{Bench, Outcome};
 use hooked::{Rows, factor};
 use support::raw::Model;
-use table::Block;
 use tiller::hook_point::Site;
 
 #[test]
 fn every_site_of_every_architecture() {
+    let _turn = support::turn();
     let mut wrong = Vec::new();
     println!("| architecture | {} |", Site::ALL.map(Site::name).join(" | "));
     println!("|---|{}", "---|".repeat(Site::ALL.len()));
@@ -83,6 +85,7 @@ fn both(outcomes: Vec<Outcome>) -> Outcome {
 
 #[test]
 fn the_observer_sees_what_it_plants() {
+    let _turn = support::turn();
     for architecture in table::all().iter().filter(|architecture| architecture.block(0) != Block::Closed) {
         let model = Model::new(architecture.gguf, &architecture.keys).expect(architecture.name);
         let mut bench = Bench::new(architecture, &model, false);
@@ -99,6 +102,7 @@ fn the_observer_sees_what_it_plants() {
 
 #[test]
 fn what_is_planted_is_noticed() {
+    let _turn = support::turn();
     let all = table::all();
     let find = |name: &str| all.iter().find(|architecture| architecture.name == name).unwrap();
     let llama = Model::new("llama", &find("llama").keys).unwrap();

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ggml_sys::ggml_tensor;
 
+use super::architecture::{Architecture, Block};
 use super::support::raw::{self, Seen};
-use super::table::{Architecture, Block};
 
 /// A graph that ran: its nodes in order, and what they read.
 #[derive(Default)]

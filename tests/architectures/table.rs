@@ -1,103 +1,9 @@
-//! The architectures under test, as the GGUF keys of the smallest models that llama.cpp makes of them.
+//! The architectures under test.
 
+use super::architecture::Block::{Closed, Mixer, Mlp, Parallel, Steps, Streams};
+use super::architecture::{Architecture, model};
 use super::support::raw::Value;
-use Block::{Mixer, Mlp, Parallel, Steps, Streams};
 use Value::{Count, Counts, Flag, Flags, Real};
-use tiller::hook_point::Site;
-
-/// A model to be made, and what is known of it beforehand: which weights read the residual stream where. No name of a node
-/// stands here.
-pub(crate) struct Architecture {
-    /// What the test's table calls it.
-    pub(crate) name: &'static str,
-    /// As GGUF's `general.architecture` spells it.
-    pub(crate) gguf: &'static str,
-    pub(crate) keys: Vec<(&'static str, Value)>,
-    /// How block L is built; the last entry holds for all after it.
-    blocks: Vec<Block>,
-    /// The weight that reads the stream after the MLP where more is added before the block ends.
-    pub(crate) after: Option<&'static str>,
-    /// A batch may hold rows in place of tokens.
-    pub(crate) rows: bool,
-}
-
-/// How a block adds to the residual stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Block {
-    /// Attention (or another mixer), then an MLP; this weight is the first to read the stream in between.
-    Steps(&'static str),
-    /// Attention and MLP read the same rows.
-    Parallel,
-    /// One sublayer, which mixes tokens.
-    Mixer,
-    /// One sublayer, an MLP.
-    Mlp,
-    /// Several streams, of which the first is the active one; what sublayers add is mixed into all.
-    Streams,
-    /// Nothing here is a row that tiller steers: encoders, encoder–decoders, streams without an active one.
-    Closed,
-}
-
-impl Block {
-    pub(crate) fn has(self, site: Site) -> bool {
-        match (self, site) {
-            (Self::Closed, _) => false,
-            (_, Site::ResidPre | Site::ResidPost) | (Steps(_), _) => true,
-            (Parallel, site) => site != Site::ResidMid,
-            (Mixer, site) => site == Site::AttnOut,
-            (Mlp, site) => site == Site::MlpOut,
-            (Streams, _) => false,
-        }
-    }
-}
-
-impl Architecture {
-    pub(crate) fn block(&self, layer: usize) -> Block {
-        self.blocks.get(layer).or(self.blocks.last()).copied().unwrap_or(Steps("ffn_norm"))
-    }
-
-    /// All blocks are built so.
-    fn all(self, block: Block) -> Self {
-        self.each(vec![block])
-    }
-
-    fn each(mut self, blocks: Vec<Block>) -> Self {
-        self.blocks = blocks;
-        self
-    }
-
-    fn tokens_only(mut self) -> Self {
-        self.rows = false;
-        self
-    }
-
-    fn after(mut self, weight: &'static str) -> Self {
-        self.after = Some(weight);
-        self
-    }
-}
-
-/// Three blocks, 64 wide, four heads; `keys` are added, or take the place of such.
-fn model(name: &'static str, gguf: &'static str, keys: Vec<(&'static str, Value)>) -> Architecture {
-    let mut all = vec![
-        ("vocab_size", Count(96)),
-        ("context_length", Count(64)),
-        ("embedding_length", Count(64)),
-        ("block_count", Count(3)),
-        ("feed_forward_length", Count(96)),
-        ("attention.head_count", Count(4)),
-        ("attention.head_count_kv", Count(2)),
-        ("attention.layer_norm_epsilon", Real(1e-5)),
-        ("attention.layer_norm_rms_epsilon", Real(1e-5)),
-    ];
-    for (key, value) in keys {
-        match all.iter_mut().find(|(known, _)| *known == key) {
-            Some(entry) => entry.1 = value,
-            None => all.push((key, value)),
-        }
-    }
-    Architecture { name, gguf, keys: all, blocks: vec![Steps("ffn_norm")], after: None, rows: true }
-}
 
 fn plain(gguf: &'static str) -> Architecture {
     model(gguf, gguf, vec![])
@@ -170,22 +76,77 @@ fn middle() -> Value {
 
 /// Every architecture of the test.
 pub(crate) fn all() -> Vec<Architecture> {
-    let window = || ("attention.sliding_window", Count(8));
+    let groups = [dense(), sparse(), gemmas(), parallel(), recurrent(), closed()];
+    groups.into_iter().flatten().chain(others()).collect()
+}
+
+/// The key of attention that looks back eight tokens.
+fn window() -> (&'static str, Value) {
+    ("attention.sliding_window", Count(8))
+}
+
+/// Attention, then one MLP.
+fn dense() -> Vec<Architecture> {
     vec![
         plain("llama"),
-        model("llama, experts", "llama", experts(vec![])),
         plain("mistral3"),
         plain("arcee"),
         plain("smollm3"),
         plain("qwen2"),
         plain("qwen3"),
-        with("qwen3moe", experts(vec![])),
         with("qwen3vl", vec![("rope.dimension_sections", Counts(vec![3, 3, 2, 0]))]),
-        with("qwen35", delta(vec![])).all(Steps("post_attention_norm")),
-        with("qwen35moe", delta(experts(vec![("expert_shared_feed_forward_length", Count(32))])))
-            .all(Steps("post_attention_norm")),
-        with("qwen3next", delta(experts(vec![("expert_shared_feed_forward_length", Count(32))])))
-            .all(Steps("post_attention_norm")),
+        plain("phi3"),
+        plain("olmo").all(Steps("ffn_up")),
+        plain("olmo2").all(Steps("ffn_up")),
+        with("gpt2", vec![("attention.head_count_kv", Count(4))]),
+        model(
+            "gptneox",
+            "gptneox",
+            vec![("attention.head_count_kv", Count(4)), ("use_parallel_residual", Flag(false))],
+        ),
+        plain("stablelm"),
+        plain("internlm2"),
+        plain("starcoder2"),
+        plain("exaone4").all(Steps("ffn_up")),
+        with(
+            "granite",
+            vec![("logit_scale", Real(2.0)), ("residual_scale", Real(0.5)), ("embedding_scale", Real(2.0))],
+        ),
+        plain("glm4").tokens_only(),
+        with(
+            "minicpm3",
+            vec![
+                ("attention.q_lora_rank", Count(24)),
+                ("attention.kv_lora_rank", Count(32)),
+                ("attention.key_length", Count(24)),
+                ("rope.dimension_count", Count(8)),
+                ("attention.head_count_kv", Count(4)),
+            ],
+        ),
+        plain("nemotron"),
+        plain("bitnet"),
+    ]
+}
+
+/// Attention, then experts.
+fn sparse() -> Vec<Architecture> {
+    vec![
+        model("llama, experts", "llama", experts(vec![])),
+        with("qwen3moe", experts(vec![])),
+        with("phimoe", experts(vec![])),
+        with("olmoe", experts(vec![("attention.head_count_kv", Count(4))])),
+        with("glm4moe", experts(vec![("expert_shared_count", Count(1)), ("leading_dense_block_count", Count(1))]))
+            .all(Steps("post_attention_norm"))
+            .tokens_only(),
+        with("llama4", experts(vec![("interleave_moe_layer_step", Count(2)), ("block_count", Count(4))])),
+        with("gpt-oss", experts(vec![window()])).all(Steps("post_attention_norm")),
+        with("deepseek2", latent(vec![])),
+    ]
+}
+
+/// Norms behind the sublayers, embeddings of each layer, several streams.
+fn gemmas() -> Vec<Architecture> {
+    vec![
         plain("gemma"),
         with("gemma2", vec![window()]),
         with("gemma3", vec![window()]),
@@ -212,54 +173,33 @@ pub(crate) fn all() -> Vec<Architecture> {
                 ("attention.value_length_swa", Count(16)),
             ]),
         ),
+    ]
+}
+
+/// Attention and MLP side by side.
+fn parallel() -> Vec<Architecture> {
+    vec![
         plain("phi2").all(Parallel),
-        plain("phi3"),
-        with("phimoe", experts(vec![])),
-        plain("olmo").all(Steps("ffn_up")),
-        plain("olmo2").all(Steps("ffn_up")),
-        with("olmoe", experts(vec![("attention.head_count_kv", Count(4))])),
-        with("gpt2", vec![("attention.head_count_kv", Count(4))]),
         model(
             "gptneox, parallel",
             "gptneox",
             vec![("attention.head_count_kv", Count(4)), ("use_parallel_residual", Flag(true))],
         )
         .all(Parallel),
-        model(
-            "gptneox",
-            "gptneox",
-            vec![("attention.head_count_kv", Count(4)), ("use_parallel_residual", Flag(false))],
-        ),
-        plain("stablelm"),
-        plain("internlm2"),
-        plain("starcoder2"),
-        plain("exaone4").all(Steps("ffn_up")),
         plain("command-r").all(Parallel),
         with("cohere2", vec![window(), ("logit_scale", Real(1.0))]).all(Parallel),
         plain("falcon").all(Parallel),
-        with(
-            "granite",
-            vec![("logit_scale", Real(2.0)), ("residual_scale", Real(0.5)), ("embedding_scale", Real(2.0))],
-        ),
-        plain("glm4").tokens_only(),
-        with("glm4moe", experts(vec![("expert_shared_count", Count(1)), ("leading_dense_block_count", Count(1))]))
-            .all(Steps("post_attention_norm"))
-            .tokens_only(),
-        with("llama4", experts(vec![("interleave_moe_layer_step", Count(2)), ("block_count", Count(4))])),
-        with(
-            "minicpm3",
-            vec![
-                ("attention.q_lora_rank", Count(24)),
-                ("attention.kv_lora_rank", Count(32)),
-                ("attention.key_length", Count(24)),
-                ("rope.dimension_count", Count(8)),
-                ("attention.head_count_kv", Count(4)),
-            ],
-        ),
-        plain("nemotron"),
-        plain("bitnet"),
-        with("gpt-oss", experts(vec![window()])).all(Steps("post_attention_norm")),
-        with("deepseek2", latent(vec![])),
+    ]
+}
+
+/// Recurrent layers, alone or among attention.
+fn recurrent() -> Vec<Architecture> {
+    vec![
+        with("qwen35", delta(vec![])).all(Steps("post_attention_norm")),
+        with("qwen35moe", delta(experts(vec![("expert_shared_feed_forward_length", Count(32))])))
+            .all(Steps("post_attention_norm")),
+        with("qwen3next", delta(experts(vec![("expert_shared_feed_forward_length", Count(32))])))
+            .all(Steps("post_attention_norm")),
         with("lfm2", vec![("attention.head_count_kv", middle()), ("shortconv.l_cache", Count(3))]),
         with(
             "lfm2moe",
@@ -283,15 +223,7 @@ pub(crate) fn all() -> Vec<Architecture> {
         ),
         with("falcon-h1", state(vec![])),
         with("plamo2", state(vec![("attention.head_count_kv", middle()), ("ssm.group_count", Count(0))])),
-        with(
-            "nemotron_h",
-            state(vec![
-                ("block_count", Count(5)),
-                ("attention.head_count_kv", Counts(vec![0, 0, 2, 0, 0])),
-                ("feed_forward_length", Counts(vec![0, 96, 0, 96, 0])),
-            ]),
-        )
-        .each(vec![Mixer, Mlp, Mixer, Mlp, Mixer]),
+        with("nemotron_h", state(nemotron())).each(vec![Mixer, Mlp, Mixer, Mlp, Mixer]),
         with(
             "rwkv6",
             vec![
@@ -316,6 +248,12 @@ pub(crate) fn all() -> Vec<Architecture> {
             ],
         )
         .all(Steps("attn_norm_2")),
+    ]
+}
+
+/// What tiller does not steer.
+fn closed() -> Vec<Architecture> {
+    vec![
         with(
             "bert",
             vec![
@@ -325,7 +263,7 @@ pub(crate) fn all() -> Vec<Architecture> {
                 ("attention.head_count_kv", Count(4)),
             ],
         )
-        .all(Block::Closed)
+        .all(Closed)
         .tokens_only(),
         with(
             "t5",
@@ -335,7 +273,7 @@ pub(crate) fn all() -> Vec<Architecture> {
                 ("decoder_start_token_id", Count(0)),
             ],
         )
-        .all(Block::Closed)
+        .all(Closed)
         .tokens_only(),
         with(
             "deepseek4",
@@ -364,7 +302,7 @@ pub(crate) fn all() -> Vec<Architecture> {
                 ("expert_gating_func", Count(4)),
             ]),
         )
-        .all(Block::Closed)
+        .all(Closed)
         .tokens_only(),
         with(
             "qwen4exp",
@@ -377,12 +315,9 @@ pub(crate) fn all() -> Vec<Architecture> {
                 ("attention.indexer.top_k", Count(8)),
             ])),
         )
-        .all(Block::Closed)
+        .all(Closed)
         .tokens_only(),
     ]
-    .into_iter()
-    .chain(others())
-    .collect()
 }
 
 /// Keys that some of [`others`] ask for and the rest of them does not know.
