@@ -32,7 +32,7 @@ struct Batch {
 }
 
 /// A model with its context, and batches that follow each other: a prompt of five tokens, of which two ask for logits; one
-/// token; three rows in place of embeddings, as images come.
+/// token; three rows in place of embeddings, as images come; tokens and rows in one.
 pub(crate) struct Bench<'m> {
     architecture: &'m Architecture,
     context: Context<'m>,
@@ -55,8 +55,11 @@ impl<'m> Bench<'m> {
         let prompt = (0..5).map(|i| Entry::token(7 + 11 * i, i, 0, encodes || [1, 4].contains(&i))).collect();
         let row =
             |i: i32| Input::Row((0..width).map(|k| ((k * 7 + i as usize * 13) % 11) as f32 * 0.1 - 0.5).collect());
-        let rows = (6..9).map(|i| Entry { input: row(i), position: i, sequences: vec![0], logits: i == 8 }).collect();
-        let mut batches = vec![prompt, vec![Entry::token(9, 5, 0, true)], rows];
+        let entry = |input, position, logits| Entry { input, position, sequences: vec![0], logits };
+        let rows = (6..9).map(|i| entry(row(i), i, i == 8)).collect();
+        let both = [Input::Token(3), row(10), row(11), Input::Token(4)];
+        let both = both.into_iter().zip(9..).map(|(input, i)| entry(input, i, i == 12)).collect();
+        let mut batches = vec![prompt, vec![Entry::token(9, 5, 0, true)], rows, both];
         // An encoder keeps nothing for a next batch.
         batches.truncate(if encodes {
             1

@@ -85,23 +85,28 @@ impl Graph {
 
     /// The places of the nodes that compute with a tensor's numbers, through any views of the same memory.
     fn consumers(&self, place: Place) -> Vec<usize> {
-        let root = match place {
-            Place::Node(node) => self.tensors[&self.order[node]].root,
-            Place::Input(reader, operand) => self.tensors[&self.order[reader]].sources[operand],
+        let (first, root) = match place {
+            Place::Node(node) => {
+                let seen = &self.tensors[&self.order[node]];
+                (if is_view(seen) { 0 } else { node + 1 }, seen.root)
+            }
+            Place::Input(reader, operand) => (0, self.tensors[&self.order[reader]].sources[operand]),
         };
         let reads = |place: &usize| {
             let seen = &self.tensors[&self.order[*place]];
-            let views = ["VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"].contains(&seen.op.as_str());
-            seen.computed && !views && seen.sources.iter().any(|source| self.tensors[source].root == root)
+            seen.computed && !is_view(seen) && seen.sources.iter().any(|source| self.tensors[source].root == root)
         };
-        (0..self.order.len()).filter(reads).collect()
+        (first..self.order.len()).filter(reads).collect()
     }
 
     /// Where a node's numbers are before it is asked about: a view's are part of another node.
     fn piece(&self, node: usize) -> Piece {
         let seen = &self.tensors[&self.order[node]];
-        let root = self.order.iter().position(|tensor| *tensor == seen.root).unwrap_or(node);
-        Piece { node, root, offset: seen.offset, len: seen.shape.iter().product::<i64>() as usize }
+        let len = seen.shape.iter().product::<i64>() as usize;
+        match self.order.iter().position(|tensor| *tensor == seen.root) {
+            Some(root) if is_view(seen) => Piece { node, root, offset: seen.offset, len },
+            _ => Piece { node, root: node, offset: 0, len },
+        }
     }
 
     fn is_weight(&self, tensor: usize) -> bool {
@@ -184,6 +189,11 @@ impl Graph {
         let wanted = self.tensors[&self.order[reader]].sources[operand];
         self.tensors[&self.order[node]].sources.iter().position(|source| self.tensors[source].root == wanted)
     }
+}
+
+/// Whether it looks at the memory of another tensor and computes nothing.
+fn is_view(seen: &Seen) -> bool {
+    ["VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"].contains(&seen.op.as_str())
 }
 
 /// Which tensors are read, and when: right before each node that uses them.
