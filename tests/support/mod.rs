@@ -6,6 +6,8 @@ pub(crate) mod container;
 pub(crate) mod cost;
 pub(crate) mod memory;
 pub(crate) mod mutate;
+#[cfg(feature = "engine")]
+pub(crate) mod raw;
 pub(crate) mod tiny;
 
 use std::path::{Path, PathBuf};

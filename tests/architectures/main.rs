@@ -1,0 +1,137 @@
+//! Every architecture's graph, as it really runs: what is added to a site shows where the model reads it, or the hook says
+//! that it was not added.
+//!
+//! The models are tiny, random and made in memory. An observer of its own finds the residual stream by the *weights* that
+//! read it (`observer`), and tiller's hook adds `(1 + position)·v` to one site of one block (`hooked`). Three things are
+//! compared (`bench`): the rows that the hook saw with what the observer reads there, the difference that the edit makes,
+//! and that in every single reading, since a copy that was taken before the edit would leave half of the model unsteered.
+//! A site that a block does not have must be refused: an error of `patch`, or a fault at `finish`, with no row edited.
+#![cfg(feature = "engine")]
+
+mod architecture;
+mod bench;
+mod hooked;
+mod observer;
+#[path = "../support/mod.rs"]
+mod support;
+mod table;
+
+use std::collections::BTreeMap;
+
+use architecture::Block;
+use bench::{Bench, Outcome};
+use hooked::{Rows, factor};
+use support::raw::Model;
+use tiller::hook_point::Site;
+
+#[test]
+fn every_site_of_every_architecture() {
+    let _turn = support::turn();
+    let mut wrong = Vec::new();
+    println!("| architecture | {} |", Site::ALL.map(Site::name).join(" | "));
+    println!("|---|{}", "---|".repeat(Site::ALL.len()));
+    for architecture in table::all() {
+        let model = Model::new(architecture.gguf, &architecture.keys).expect(architecture.name);
+        // Encoders take no control vector.
+        let controls: &[bool] = if architecture.block(0) == Block::Closed { &[false] } else { &[false, true] };
+        let mut benches: Vec<Bench> = controls.iter().map(|&on| Bench::new(&architecture, &model, on)).collect();
+        let mut cells = Vec::new();
+        for site in Site::ALL {
+            let mut words: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+            for layer in 0..if site == Site::ResidPre { 1 } else { model.n_layer() } {
+                let place = format!("{} {} {layer}", architecture.name, site.name());
+                let outcomes: Vec<Outcome> = benches.iter_mut().map(|bench| bench.outcome(site, layer)).collect();
+                let word = match both(outcomes) {
+                    Outcome::Steered => "yes",
+                    Outcome::Refused(why) => {
+                        if architecture.block(layer).has(site) {
+                            wrong.push(format!("{place} is refused: {why}"));
+                        }
+                        "refused"
+                    }
+                    Outcome::Wrong(why) => {
+                        wrong.push(format!("{place}: {why}"));
+                        "WRONG"
+                    }
+                };
+                words.entry(word).or_default().push(layer.to_string());
+            }
+            let all = words.len() == 1;
+            let cell = |(word, layers): (&str, Vec<String>)| match all {
+                true => word.to_owned(),
+                false => format!("{word} ({})", layers.join(", ")),
+            };
+            cells.push(words.into_iter().map(cell).collect::<Vec<_>>().join("; "));
+        }
+        println!("| {} | {} |", architecture.name, cells.join(" | "));
+    }
+    assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// One outcome of those without and with a control vector.
+fn both(outcomes: Vec<Outcome>) -> Outcome {
+    let mut outcomes = outcomes.into_iter();
+    let plain = outcomes.next().expect("a bench");
+    match (plain, outcomes.next()) {
+        (plain, None) => plain,
+        (Outcome::Steered, Some(Outcome::Steered)) => Outcome::Steered,
+        (Outcome::Refused(why), Some(Outcome::Refused(_))) => Outcome::Refused(why),
+        (Outcome::Wrong(why), _) => Outcome::Wrong(why),
+        (_, Some(Outcome::Wrong(why))) => Outcome::Wrong(format!("with a control vector on: {why}")),
+        (_, Some(Outcome::Refused(why))) => Outcome::Wrong(format!("refused with a control vector on only: {why}")),
+        (_, Some(Outcome::Steered)) => Outcome::Wrong("refused without a control vector only".into()),
+    }
+}
+
+#[test]
+fn the_observer_sees_what_it_plants() {
+    let _turn = support::turn();
+    for architecture in table::all().iter().filter(|architecture| architecture.block(0) != Block::Closed) {
+        let model = Model::new(architecture.gguf, &architecture.keys).expect(architecture.name);
+        let mut bench = Bench::new(architecture, &model, false);
+        for layer in 0..model.n_layer() {
+            for site in [Site::ResidPre, Site::ResidMid, Site::ResidPost] {
+                if architecture.block(layer).has(site) {
+                    let done = bench.planted(site, layer);
+                    done.unwrap_or_else(|why| panic!("{} {} {layer}: {why}", architecture.name, site.name()));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_planted_is_noticed() {
+    let _turn = support::turn();
+    let all = table::all();
+    let find = |name: &str| all.iter().find(|architecture| architecture.name == name).unwrap();
+    let llama = Model::new("llama", &find("llama").keys).unwrap();
+    let mut bench = Bench::new(find("llama"), &llama, false);
+    let plant = |bench: &mut Bench, node: &str, times: &dyn Fn(i32) -> f32| {
+        bench.plant(0, |_, name| name == node, 0, 5 * 64, times)
+    };
+    let (reading, rows) = plant(&mut bench, "l_out-0", &factor);
+    bench.compare(0, Site::ResidPost, 0, &reading, &rows).unwrap();
+    let says = |result: Result<(), String>, what: &str| assert!(result.unwrap_err().contains(what));
+    // The right edit, taken for another.
+    says(bench.compare(0, Site::ResidPost, 1, &reading, &rows), "of the site was");
+    says(bench.compare(0, Site::MlpOut, 0, &reading, &rows), "of the site was");
+    says(bench.compare(0, Site::ResidPost, 0, &reading, &Rows::new()), "was not seen");
+    // Two rows taken for each other.
+    let swapped = |position| factor(if [2, 3].contains(&position) { 5 - position } else { position });
+    let (reading, rows) = plant(&mut bench, "l_out-0", &swapped);
+    says(bench.compare(0, Site::ResidPost, 0, &reading, &rows), "row 2 went from");
+    // An edit that comes to nothing, and one that is made twice.
+    let (reading, rows) = plant(&mut bench, "l_out-1", &|_| 0.0);
+    says(bench.compare(0, Site::ResidPost, 1, &reading, &rows), "row 0 went from");
+    let (reading, rows) = plant(&mut bench, "l_out-1", &|position| 2.0 * factor(position));
+    says(bench.compare(0, Site::ResidPost, 1, &reading, &rows), "row 0 went from");
+
+    // Gemma 3n's next block copies the streams before its first norm looks at one of them.
+    let gemma = Model::new("gemma3n", &find("gemma3n").keys).unwrap();
+    let mut bench = Bench::new(find("gemma3n"), &gemma, false);
+    let (reading, rows) = plant(&mut bench, "l_out-0", &factor);
+    bench.compare(0, Site::ResidPost, 0, &reading, &rows).unwrap();
+    let (reading, rows) = plant(&mut bench, "l_out-0 (view)", &factor);
+    says(bench.compare(0, Site::ResidPost, 0, &reading, &rows), "row 0 went from");
+}
