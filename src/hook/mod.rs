@@ -18,11 +18,13 @@
 
 mod graph;
 mod host;
+mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use host::{Fields, Functions, Host, Layout, TYPE_F32, TYPE_I32, Tensor};
+pub use probe::{Lookup, Probed};
 
 use crate::error::{Error, Result};
 use crate::hook_point::HookPoint;
