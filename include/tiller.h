@@ -1814,27 +1814,39 @@ tiller_status tiller_control_vector_save(const tiller_control_vector *vector,
 // Frees `vector`. NULL is a no-op.
 TILLER_API void tiller_control_vector_free(tiller_control_vector *vector);
 
-/* ---- The hook in your llama.cpp -------------------------------------------------------------------------- */
+/* ---- Your ggml ------------------------------------------------------------------------------------------- */
 
-// Rows of one hook point, copied out of the graph.
-//
-// Thread safety: immutable; may be used from several threads at once.
-typedef struct tiller_captured tiller_captured;
+// Gives the function of a name, or NULL. dlsym() is one, with the handle of a library as `user`.
+typedef void *(*tiller_lookup_fn)(void *user, const char *name);
 
-// Reads and edits the residual stream while your llama.cpp computes.
-//
-// Its life: fill a tiller_ggml; tiller_hook_new(); before the llama context is made, set `cb_eval` of its parameters to
-// tiller_hook_eval and `cb_eval_user_data` to the hook; set a plan, change it, clear it, between any two decodes; call
-// tiller_hook_finish() after a decode to learn what was done; free the context, then the hook.
-//
-// Thread safety: one thread at a time; the thread that is inside llama_decode() owns the hook while it is there.
-typedef struct tiller_hook tiller_hook;
+// Where fields of ggml_tensor lie, in bytes from its start. All zero where functions look there.
+typedef struct {
+    // sizeof(struct ggml_tensor).
+    uint32_t tensor_size;
+    // The element type, an int.
+    uint32_t dtype;
+    // The extents, four int64_t.
+    uint32_t shape;
+    // The pointers to operands.
+    uint32_t src;
+    // How many of them there are.
+    uint32_t n_src;
+    // The pointer to the elements.
+    uint32_t data;
+    // The pointer to the buffer that holds them.
+    uint32_t buffer;
+    // The pointer to the tensor that this one is a view of.
+    uint32_t view_src;
+    // ggml_backend_buffer_is_host().
+    bool (*is_host)(void *buffer);
+} tiller_ggml_layout;
 
 // How the hook sees your ggml. Fill it with tiller_llama_ggml() of tiller_llama.h, which is compiled against the
-// ggml.h of your own llama.cpp, whatever its version; or by hand, for another runtime.
+// ggml.h of your own llama.cpp, whatever its version; with tiller_ggml_probe(), if you have no headers; or by hand, for
+// another runtime.
 //
 // Every function must take any tensor of a graph that is being computed, and may be called from the thread that
-// computes it. All but `src` and `op` are required.
+// computes it. All but `src` and `op` are required. With a `layout`, `dtype`, `shape`, `data` and `src` are NULL.
 typedef struct {
     // sizeof(tiller_ggml).
     uint32_t size;
@@ -1857,7 +1869,39 @@ typedef struct {
     const struct ggml_tensor *(*src)(const struct ggml_tensor *tensor, int i);
     // The operation that computes the tensor, as ggml_op_desc() calls it.
     const char *(*op)(const struct ggml_tensor *tensor);
+    // Where the fields are that no function above reads.
+    tiller_ggml_layout layout;
 } tiller_ggml;
+
+// Fills `*out` without ggml's headers: `lookup` finds ggml's functions, and the places of the fields of ggml_tensor are
+// measured on a few tensors that it makes. What is missing or contradicts another thing is an error that names it:
+// TILLER_E_UNSUPPORTED for a function, TILLER_E_MISMATCH for a field or for what a function says.
+//
+// Set `out->size` to sizeof(tiller_ggml) before the call. The functions must be those of the one ggml that computes your
+// graphs; it stays loaded while a hook that was made of `*out` is in use.
+//
+// Thread safety: as your ggml_init().
+TILLER_API
+tiller_status tiller_ggml_probe(tiller_lookup_fn lookup,
+                                void *user,
+                                tiller_ggml *out,
+                                tiller_error **err);
+
+/* ---- The hook in your llama.cpp -------------------------------------------------------------------------- */
+
+// Rows of one hook point, copied out of the graph.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_captured tiller_captured;
+
+// Reads and edits the residual stream while your llama.cpp computes.
+//
+// Its life: fill a tiller_ggml; tiller_hook_new(); before the llama context is made, set `cb_eval` of its parameters to
+// tiller_hook_eval and `cb_eval_user_data` to the hook; set a plan, change it, clear it, between any two decodes; call
+// tiller_hook_finish() after a decode to learn what was done; free the context, then the hook.
+//
+// Thread safety: one thread at a time; the thread that is inside llama_decode() owns the hook while it is there.
+typedef struct tiller_hook tiller_hook;
 
 // Any edit of the rows at a hook point: `n_rows` rows of `d_model` floats, and the token of each. Return 0, or anything else
 // to report a failure.

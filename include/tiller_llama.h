@@ -1,4 +1,4 @@
-/* tiller_llama.h - tiller inside your own llama.cpp, whatever its version.
+/* tiller_llama.h - tiller inside your own llama.cpp, of mid-2024 to today.
  *
  * Static inline functions, which your compiler builds against your own ggml.h and llama.h; so libtiller depends on the
  * layout of no ggml release. Include it after llama.h, in C or C++. In a program:
@@ -11,7 +11,14 @@
  *     tiller_hook_finish(hook, &report, &err);                // what was done, or why not
  *
  * Batches of several sequences: call tiller_llama_announce() before llama_decode(), and set `kv_unified` of the context
- * parameters, so that llama.cpp keeps the order of the batch.
+ * parameters (where they have it), so that llama.cpp keeps the order of the batch.
+ *
+ * llama.cpp renamed functions that are called here, and llama.h has no version that a compiler could ask for. With GCC or Clang
+ * on ELF systems the linker finds out. Elsewhere today's names are meant; for an older llama.cpp define TILLER_LLAMA_API:
+ *
+ *     2024    llama_control_vector_apply(), llama_n_embd()
+ *     2025    llama_apply_adapter_cvec(), llama_model_n_embd()
+ *     2026    llama_set_adapter_cvec(), llama_model_n_embd()
  */
 #ifndef TILLER_LLAMA_H
 #define TILLER_LLAMA_H
@@ -88,6 +95,68 @@ static inline void tiller_llama_install(struct llama_context_params *params, til
     params->cb_eval_user_data = hook;
 }
 
+#if !defined(TILLER_LLAMA_API) && !(defined(__GNUC__) && defined(__ELF__))
+#define TILLER_LLAMA_API 2026
+#endif
+
+#ifdef TILLER_LLAMA_API
+
+#if TILLER_LLAMA_API >= 2025
+#define tiller_llama_n_embd_ llama_model_n_embd
+#define tiller_llama_n_layer_ llama_model_n_layer
+#else
+#define tiller_llama_n_embd_ llama_n_embd
+#define tiller_llama_n_layer_ llama_n_layer
+#endif
+#if TILLER_LLAMA_API >= 2026
+#define tiller_llama_set_cvec_ llama_set_adapter_cvec
+#elif TILLER_LLAMA_API >= 2025
+#define tiller_llama_set_cvec_ llama_apply_adapter_cvec
+#else
+#define tiller_llama_set_cvec_ llama_control_vector_apply
+#endif
+
+#else
+
+// Names of ours for functions that llama.cpp may have or not: a weak symbol that nothing defines is NULL. llama.h cannot
+// contradict them, whatever it declares.
+#define TILLER_LLAMA_WEAK_(name) __asm__(name) __attribute__((weak))
+#ifdef __cplusplus
+extern "C" {
+#endif
+int32_t tiller_llama_n_embd_2025_(const struct llama_model *) TILLER_LLAMA_WEAK_("llama_model_n_embd");
+int32_t tiller_llama_n_embd_2024_(const struct llama_model *) TILLER_LLAMA_WEAK_("llama_n_embd");
+int32_t tiller_llama_n_layer_2025_(const struct llama_model *) TILLER_LLAMA_WEAK_("llama_model_n_layer");
+int32_t tiller_llama_n_layer_2024_(const struct llama_model *) TILLER_LLAMA_WEAK_("llama_n_layer");
+int32_t tiller_llama_set_cvec_2026_(struct llama_context *, const float *, size_t, int32_t, int32_t, int32_t)
+    TILLER_LLAMA_WEAK_("llama_set_adapter_cvec");
+int32_t tiller_llama_set_cvec_2025_(struct llama_context *, const float *, size_t, int32_t, int32_t, int32_t)
+    TILLER_LLAMA_WEAK_("llama_apply_adapter_cvec");
+int32_t tiller_llama_set_cvec_2024_(struct llama_context *, const float *, size_t, int32_t, int32_t, int32_t)
+    TILLER_LLAMA_WEAK_("llama_control_vector_apply");
+#ifdef __cplusplus
+}
+#endif
+
+static inline int32_t tiller_llama_n_embd_(const struct llama_model *model) {
+    return tiller_llama_n_embd_2025_ ? tiller_llama_n_embd_2025_(model) : tiller_llama_n_embd_2024_(model);
+}
+
+static inline int32_t tiller_llama_n_layer_(const struct llama_model *model) {
+    return tiller_llama_n_layer_2025_ ? tiller_llama_n_layer_2025_(model) : tiller_llama_n_layer_2024_(model);
+}
+
+static inline int32_t tiller_llama_set_cvec_(
+    struct llama_context *context, const float *data, size_t n, int32_t d_model, int32_t first, int32_t last
+) {
+    if (tiller_llama_set_cvec_2026_) return tiller_llama_set_cvec_2026_(context, data, n, d_model, first, last);
+    if (tiller_llama_set_cvec_2025_) return tiller_llama_set_cvec_2025_(context, data, n, d_model, first, last);
+    if (tiller_llama_set_cvec_2024_) return tiller_llama_set_cvec_2024_(context, data, n, d_model, first, last);
+    return -1;
+}
+
+#endif
+
 // Whether a control vector has nothing for a layer.
 static inline int tiller_llama_is_zero_(const float *data, int32_t layer, int32_t d_model) {
     const float *row = data + (size_t) (layer - 1) * (size_t) d_model;
@@ -106,7 +175,7 @@ static inline tiller_status tiller_llama_set_plan(
     const tiller_compiled *compiled,
     tiller_error **err
 ) {
-    const int32_t d_model = llama_model_n_embd(model), n_layer = llama_model_n_layer(model);
+    const int32_t d_model = tiller_llama_n_embd_(model), n_layer = tiller_llama_n_layer_(model);
     const size_t n = tiller_compiled_control_vector_length(compiled);
     float *data = n > 0 ? (float *) malloc(n * sizeof *data) : NULL;
     tiller_status status = TILLER_OK;
@@ -119,7 +188,7 @@ static inline tiller_status tiller_llama_set_plan(
     while (n > 0 && first < last && tiller_llama_is_zero_(data, first, d_model)) first++;
     while (n > 0 && first < last && tiller_llama_is_zero_(data, last, d_model)) last--;
     if (status == TILLER_OK && (n > 0 || tiller_hook_has_control_vector(hook)) &&
-        llama_set_adapter_cvec(context, data, n, d_model, first, last) != 0) {
+        tiller_llama_set_cvec_(context, data, n, d_model, first, last) != 0) {
         status = TILLER_E_UNSUPPORTED;
         if (err) *err = NULL;
     }

@@ -12,8 +12,20 @@ import (
 // llama context that calls it.
 type Hook struct{ h *handle[C.tiller_hook] }
 
-// NewHook makes a hook with nothing to do. ggml points to a tiller_ggml, as tiller_llama_ggml() of tiller_llama.h fills it;
-// it is copied.
+// ProbeGgml is how a hook sees a ggml without its headers, as NewHook takes it. lookup is a C function (a tiller_lookup_fn) that
+// gives the function of a name, or NULL; dlsym is one, with the handle of a library as user.
+func ProbeGgml(lookup, user unsafe.Pointer) (unsafe.Pointer, error) {
+	ggml := new(C.tiller_ggml)
+	ggml.size = C.uint32_t(unsafe.Sizeof(*ggml))
+	var err *C.tiller_error
+	if e := check(C.tiller_ggml_probe(C.tiller_lookup_fn(lookup), user, ggml, &err), err); e != nil {
+		return nil, e
+	}
+	return unsafe.Pointer(ggml), nil
+}
+
+// NewHook makes a hook with nothing to do. ggml points to a tiller_ggml, as tiller_llama_ggml() of tiller_llama.h or ProbeGgml
+// fills it; it is copied.
 func NewHook(ggml unsafe.Pointer) (*Hook, error) {
 	var out *C.tiller_hook
 	var err *C.tiller_error

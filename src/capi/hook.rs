@@ -4,66 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use super::arguments::{slice, some, text};
 use super::error::tiller_status;
+use super::ggml::tiller_ggml;
 use super::guard::{ErrorOut, Out, catch, guard, make};
 use super::ledger::{finished, tiller_ledger, tiller_report};
 use super::plan::{tiller_compiled, tiller_point, tiller_row};
 use crate::error::{Error, Result};
-use crate::hook::{Captured, Fields, Functions, Hook, Host, Ledger, Steering, Tensor as ggml_tensor};
+use crate::hook::{Captured, Hook, Ledger, Steering, Tensor as ggml_tensor};
 use crate::plan::Row;
-
-/// How the hook sees your ggml. Fill it with tiller_llama_ggml() of tiller_llama.h, which is compiled against the
-/// ggml.h of your own llama.cpp, whatever its version; or by hand, for another runtime.
-///
-/// Every function must take any tensor of a graph that is being computed, and may be called from the thread that
-/// computes it. All but `op` are required; without `op` no sites inside a block are found.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct tiller_ggml {
-    /// sizeof(tiller_ggml).
-    pub size: u32,
-    /// The tensor's name, NUL-terminated.
-    pub name: Option<unsafe extern "C" fn(tensor: *const ggml_tensor) -> *const c_char>,
-    /// ggml's number of the element type.
-    pub dtype: Option<unsafe extern "C" fn(tensor: *const ggml_tensor) -> c_int>,
-    /// Writes the four extents, the contiguous one first.
-    pub shape: Option<unsafe extern "C" fn(tensor: *const ggml_tensor, shape: *mut i64)>,
-    /// Whether the elements lie without gaps.
-    pub contiguous: Option<unsafe extern "C" fn(tensor: *const ggml_tensor) -> bool>,
-    /// The elements, if the CPU can read and write them in place; NULL if they lie in a device's memory.
-    pub data: Option<unsafe extern "C" fn(tensor: *const ggml_tensor) -> *mut c_void>,
-    /// Copies `n` bytes out, from `offset` of the tensor.
-    pub get: Option<unsafe extern "C" fn(tensor: *const ggml_tensor, to: *mut c_void, offset: usize, n: usize)>,
-    /// Copies `n` bytes in, at `offset` of the tensor.
-    pub set: Option<unsafe extern "C" fn(tensor: *mut ggml_tensor, from: *const c_void, offset: usize, n: usize)>,
-    /// The `i`-th operand of the node that computes the tensor, or NULL.
-    pub src: Option<unsafe extern "C" fn(tensor: *const ggml_tensor, i: c_int) -> *const ggml_tensor>,
-    /// The operation that computes the tensor, as ggml_op_desc() calls it.
-    pub op: Option<unsafe extern "C" fn(tensor: *const ggml_tensor) -> *const c_char>,
-}
-
-// SAFETY: `repr(C)`, a `u32` first, and nullable functions.
-unsafe impl super::arguments::Options for tiller_ggml {
-    const NAME: &'static str = "tiller_ggml";
-}
-
-impl tiller_ggml {
-    fn host(&self) -> Result<Host> {
-        let functions = Functions {
-            name: some(self.name, "ggml.name")?,
-            contiguous: some(self.contiguous, "ggml.contiguous")?,
-            get: some(self.get, "ggml.get")?,
-            set: some(self.set, "ggml.set")?,
-            op: self.op,
-        };
-        let fields = Fields::Asked {
-            dtype: some(self.dtype, "ggml.dtype")?,
-            shape: some(self.shape, "ggml.shape")?,
-            data: some(self.data, "ggml.data")?,
-            src: some(self.src, "ggml.src")?,
-        };
-        Ok(Host::new(functions, fields))
-    }
-}
 
 /// Reads and edits the residual stream while your llama.cpp computes.
 ///

@@ -27,6 +27,7 @@ mod engine_trial;
 mod error;
 mod explain;
 mod explanations;
+mod ggml;
 mod gguf;
 mod guard;
 mod hook;

@@ -62,19 +62,37 @@ pub enum Fields {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The element type, a C `int`.
-    pub dtype: usize,
+    pub dtype: u32,
     /// The four extents, each an `int64_t`.
-    pub shape: usize,
+    pub shape: u32,
     /// The pointers to operands.
-    pub src: usize,
+    pub src: u32,
     /// How many operands there is room for.
-    pub n_src: usize,
+    pub n_src: u32,
     /// The pointer to the elements.
-    pub data: usize,
+    pub data: u32,
     /// The pointer to the buffer that holds them.
-    pub buffer: usize,
+    pub buffer: u32,
     /// The pointer to the tensor that this one is a view of.
-    pub view_src: usize,
+    pub view_src: u32,
+    /// Size of a tensor: every field lies inside.
+    pub size: u32,
+}
+
+impl Layout {
+    /// Every field lies inside of the tensor.
+    pub fn is_inside(&self) -> bool {
+        let pointer = size_of::<*const Tensor>() as u64;
+        let fields = [
+            (self.dtype, size_of::<c_int>() as u64),
+            (self.shape, size_of::<[i64; 4]>() as u64),
+            (self.src, u64::from(self.n_src) * pointer),
+            (self.data, pointer),
+            (self.buffer, pointer),
+            (self.view_src, pointer),
+        ];
+        fields.iter().all(|&(at, len)| u64::from(at) + len <= u64::from(self.size))
+    }
 }
 
 /// How a hook sees the tensors of one ggml.
@@ -205,9 +223,9 @@ impl Host {
                 Ok(i) => unsafe { src(tensor, i) },
                 Err(_) => std::ptr::null(),
             },
-            Fields::Measured { layout, .. } if i < layout.n_src => {
+            Fields::Measured { layout, .. } if i < layout.n_src as usize => {
                 // SAFETY: as in `dtype`; the room for operands is part of the layout.
-                unsafe { field(tensor, layout.src + i * size_of::<*const Tensor>()) }
+                unsafe { field(tensor, layout.src + (i * size_of::<*const Tensor>()) as u32) }
             }
             _ => std::ptr::null(),
         }
@@ -229,9 +247,9 @@ impl Host {
 ///
 /// # Safety
 /// The tensor has a `T` there.
-unsafe fn field<T: Copy>(tensor: *const Tensor, offset: usize) -> T {
+unsafe fn field<T: Copy>(tensor: *const Tensor, offset: u32) -> T {
     // SAFETY: the caller promises that it is in bounds.
-    let field = unsafe { tensor.cast::<u8>().add(offset) };
+    let field = unsafe { tensor.cast::<u8>().add(offset as usize) };
     // SAFETY: the caller promises a `T`.
     unsafe { field.cast::<T>().read_unaligned() }
 }

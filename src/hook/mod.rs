@@ -24,6 +24,7 @@ mod graph;
 mod host;
 mod ledger;
 mod node;
+mod probe;
 mod sites;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 pub use board::Steering;
 pub use host::{Fields, Functions, Host, Layout, TYPE_F32, TYPE_I32, TYPE_I64, Tensor};
 pub use ledger::{Fault, Ledger};
+pub use probe::{Lookup, Probed};
 
 use crate::error::{Error, Result};
 use crate::hook_point::HookPoint;
