@@ -10,8 +10,8 @@
  *     ... llama_decode() as ever ...
  *     tiller_hook_finish(hook, &report, &err);                // what was done, or why not
  *
- * Batches of several sequences: call tiller_llama_announce() before llama_decode(), and set `kv_unified` of the context
- * parameters (where they have it), so that llama.cpp keeps the order of the batch.
+ * Call tiller_llama_announce() before llama_decode() where rules select sequences, or tell the prompt from what the model
+ * wrote: nothing else says so. Without it such rules leave rows alone, and tiller_hook_finish() says that they did.
  *
  * llama.cpp renamed functions that are called here, and llama.h has no version that a compiler could ask for. With GCC or Clang
  * on ELF systems the linker finds out. Elsewhere today's names are meant; for an older llama.cpp define TILLER_LLAMA_API:
@@ -23,6 +23,7 @@
 #ifndef TILLER_LLAMA_H
 #define TILLER_LLAMA_H
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,13 +87,16 @@ static inline tiller_ggml tiller_llama_ggml(void) {
     return ggml;
 }
 
-// Makes contexts that are opened with `params` call `hook`. The hook must outlive them.
+// Makes the context that is opened next with `params` call `hook`, which belongs to it from then on and must outlive it.
+// A draft model's context gets a hook of its own, or none.
 //
 // A callback splits the graph. Where ggml was built without OpenMP, a context without threads of its own starts them anew
 // for every part, some 40 us each: give it some with llama_attach_threadpool().
 static inline void tiller_llama_install(struct llama_context_params *params, tiller_hook *hook) {
     params->cb_eval = tiller_hook_eval;
     params->cb_eval_user_data = hook;
+    tiller_hook_rebind(hook, NULL);
+    tiller_hook_set_sequences(hook, params->n_seq_max, NULL);
 }
 
 #if !defined(TILLER_LLAMA_API) && !(defined(__GNUC__) && defined(__ELF__))
@@ -167,7 +171,8 @@ static inline int tiller_llama_is_zero_(const float *data, int32_t layer, int32_
 }
 
 // Steers `context` by `compiled` from the next decode on: the callback's part goes to `hook`, the control vector's part to
-// llama.cpp. NULL stops both. If llama.cpp itself refuses the vector, the answer is TILLER_E_UNSUPPORTED and *err is NULL.
+// llama.cpp. NULL stops both. When it fails, nothing has changed. If llama.cpp itself refuses the vector, the answer is
+// TILLER_E_UNSUPPORTED and *err is NULL. For the thread that decodes; see tiller_hook_set_plan() for others.
 static inline tiller_status tiller_llama_set_plan(
     struct llama_context *context,
     const struct llama_model *model,
@@ -180,6 +185,7 @@ static inline tiller_status tiller_llama_set_plan(
     float *data = n > 0 ? (float *) malloc(n * sizeof *data) : NULL;
     tiller_status status = TILLER_OK;
     if (compiled) status = tiller_compiled_check(compiled, (size_t) n_layer, (size_t) d_model, err);
+    if (status == TILLER_OK) status = tiller_hook_check_plan(hook, compiled, err);
     if (status == TILLER_OK && n > 0) status = tiller_compiled_control_vector(compiled, data, data ? n : 0, err);
     // Each call makes llama.cpp plan its memory anew: leave it alone if it has no vector and needs none. The buffer is
     // always the whole one: a shorter one would leave an older vector's rows in place. The graph adds at every layer from
@@ -196,21 +202,46 @@ static inline tiller_status tiller_llama_set_plan(
     return status == TILLER_OK ? tiller_hook_set_plan(hook, compiled, err) : status;
 }
 
-// Tells `hook` what the next llama_decode() holds. Tokens from number `n_given` of the batch on count as generated.
+// Tells `hook` what the next llama_decode() holds; it counts for that decode only. `generated`: for each token of the batch
+// whether the model wrote it (drafts of speculative decoding are written, too).
+static inline tiller_status tiller_llama_announce_rows(
+    tiller_hook *hook,
+    const struct llama_batch *batch,
+    const bool *generated,
+    tiller_error **err
+) {
+    const size_t n = batch->n_tokens > 0 ? (size_t) batch->n_tokens : 0;
+    tiller_row *rows = n > 0 ? (tiller_row *) calloc(n, sizeof *rows) : NULL;
+    for (size_t i = 0; rows && i < n; i++) {
+        // Positions that are left to llama.cpp are the graph's to tell.
+        rows[i].position = batch->pos ? batch->pos[i] : -1;
+        rows[i].generated = generated[i];
+        rows[i].has_token = batch->token != NULL;
+        rows[i].token = batch->token ? batch->token[i] : 0;
+        rows[i].sequence = batch->seq_id ? batch->seq_id[i][0] : 0;
+        for (int32_t k = 1; batch->seq_id && k < batch->n_seq_id[i]; k++) {
+            const int32_t id = batch->seq_id[i][k];
+            if (id >= 0 && id < 256) rows[i].shared[id / 64] |= (uint64_t) 1 << (id % 64);
+        }
+    }
+    const tiller_status status = tiller_hook_announce(hook, rows, n, err);
+    free(rows);
+    return status;
+}
+
+// As tiller_llama_announce_rows(). The first `n_given` tokens of the batch were given, the others written by the model.
 static inline tiller_status tiller_llama_announce(
     tiller_hook *hook,
     const struct llama_batch *batch,
     int32_t n_given,
     tiller_error **err
 ) {
-    tiller_row *rows = (tiller_row *) calloc(batch->n_tokens > 0 ? (size_t) batch->n_tokens : 1, sizeof *rows);
-    for (int32_t i = 0; rows && i < batch->n_tokens; i++) {
-        rows[i].position = batch->pos ? batch->pos[i] : i;
-        rows[i].sequence = batch->seq_id ? batch->seq_id[i][0] : 0;
-        rows[i].generated = i >= n_given;
-    }
-    const tiller_status status = tiller_hook_announce(hook, rows, rows ? (size_t) batch->n_tokens : 0, err);
-    free(rows);
+    const size_t n = batch->n_tokens > 0 ? (size_t) batch->n_tokens : 0;
+    bool *generated = (bool *) calloc(n + 1, sizeof *generated);
+    if (!generated) return tiller_hook_announce(hook, NULL, n, err);
+    for (size_t i = 0; i < n; i++) generated[i] = (int32_t) i >= n_given;
+    const tiller_status status = tiller_llama_announce_rows(hook, batch, generated, err);
+    free(generated);
     return status;
 }
 
