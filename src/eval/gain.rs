@@ -12,7 +12,7 @@ use crate::engine::{Engine, Generate};
 use crate::error::{Error, Result};
 use crate::explain::{Explanations, Match};
 use crate::num::rng;
-use crate::plan::{Compiled, Feature, Op, Plan, Route, Rule, Strength};
+use crate::plan::{Compiled, Feature, Op, Plan, Route, Rule, Strength, Target};
 use crate::progress::Progress;
 use rand::Rng;
 
@@ -190,7 +190,11 @@ impl Gauge {
 }
 
 fn compile(dictionary: &Arc<Dictionary>, rule: Rule, n_layer: usize, d_model: usize) -> Result<Arc<Compiled>> {
-    Ok(Arc::new(Plan::new([rule]).compile(&[("d", dictionary.clone())], n_layer, d_model, Route::Auto)?))
+    Ok(Arc::new(Plan::new([rule]).compile(
+        &[("d", dictionary.clone())],
+        &Target::new(n_layer, d_model),
+        Route::Auto,
+    )?))
 }
 
 /// What is expected of a dictionary: what steering by the words of `concept` would do to its *other* words, at the strength

@@ -4,9 +4,9 @@ use std::ffi::{c_char, c_int, c_void};
 use std::sync::{Arc, Mutex};
 
 use ggml_sys as sys;
-use tiller::hook::{Hook, Host, Tensor};
+use tiller::hook::{Fields, Functions, Hook, Host, Tensor};
 use tiller::hook_point::HookPoint;
-use tiller::plan::RowMeta;
+use tiller::plan::{Row, SequenceSet};
 
 use super::support::raw::Entry;
 
@@ -26,10 +26,11 @@ impl Hooked {
         hook.set_architecture(architecture);
         let rows = Arc::new(Mutex::new(Rows::new()));
         let seen = rows.clone();
-        let patch = move |data: &mut [f32], meta: &[RowMeta]| {
-            for (row, meta) in data.chunks_exact_mut(v.len()).zip(meta).filter(|(_, meta)| meta.position >= 0) {
-                seen.lock().unwrap().push((meta.position, row.to_vec()));
-                row.iter_mut().zip(&v).for_each(|(x, v)| *x += factor(meta.position) * v);
+        let patch = move |data: &mut [f32], meta: &[Row]| {
+            for (row, meta) in data.chunks_exact_mut(v.len()).zip(meta) {
+                let Some(position) = meta.position else { continue };
+                seen.lock().unwrap().push((position, row.to_vec()));
+                row.iter_mut().zip(&v).for_each(|(x, v)| *x += factor(position) * v);
             }
             Ok(())
         };
@@ -39,13 +40,16 @@ impl Hooked {
 
     /// Says what the next decode holds.
     pub(crate) fn announce(&mut self, batch: &[Entry]) {
-        let meta = |entry: &Entry| RowMeta { position: entry.position, sequence: entry.sequences[0], generated: false };
-        self.hook.announce(&batch.iter().map(meta).collect::<Vec<_>>());
+        let row = |entry: &Entry| {
+            let sequences = SequenceSet::of(entry.sequences.iter().copied()).expect("sequences");
+            Row::new(entry.position, entry.sequences[0]).shared_by(sequences)
+        };
+        self.hook.announce(&batch.iter().map(row).collect::<Vec<_>>());
     }
 
     /// The rows that were edited, and the first fault.
     pub(crate) fn finish(mut self) -> (Rows, Option<String>) {
-        let fault = self.hook.finish().err().map(|error| error.to_string());
+        let fault = self.hook.finish().ok().err().map(|error| error.to_string());
         (std::mem::take(&mut *self.rows.lock().unwrap()), fault)
     }
 }
@@ -57,7 +61,7 @@ pub(crate) fn factor(position: i32) -> f32 {
 
 /// The host's table on ggml-sys.
 fn host() -> Host {
-    Host { size: size_of::<Host>() as u32, name, dtype, shape, contiguous, data, get, set, src: Some(src) }
+    Host::new(Functions { name, contiguous, get, set, op: Some(op) }, Fields::Asked { dtype, shape, data, src })
 }
 
 fn ggml(t: *const Tensor) -> *const sys::ggml_tensor {
@@ -67,6 +71,11 @@ fn ggml(t: *const Tensor) -> *const sys::ggml_tensor {
 unsafe extern "C" fn name(t: *const Tensor) -> *const c_char {
     // SAFETY: the hook passes on the tensor that ggml gave it, alive for the call; the address of a field is in bounds.
     unsafe { (&raw const (*ggml(t)).name).cast() }
+}
+
+unsafe extern "C" fn op(t: *const Tensor) -> *const c_char {
+    // SAFETY: as in `name`.
+    unsafe { sys::ggml_op_desc(ggml(t)) }
 }
 
 unsafe extern "C" fn dtype(t: *const Tensor) -> c_int {

@@ -10,7 +10,7 @@ use tiller::eval::trial;
 use tiller::explain::Match;
 use tiller::hook::Ledger;
 use tiller::model::Model;
-use tiller::plan::{Compiled, Plan, Route};
+use tiller::plan::{Compiled, Plan, Route, Target};
 use tiller::progress::Step;
 use tiller::{Error, Result};
 
@@ -238,7 +238,7 @@ fn lever(args: &Args, engine: &mut Engine, out: &Out) -> Result<Option<Lever>> {
     }
     let named: Vec<(&str, Arc<Dictionary>)> = dictionaries.iter().map(|(name, d)| (name.as_str(), d.clone())).collect();
     let (n_layer, d_model) = (engine.n_layer(), engine.d_model());
-    let compile = |plan: &Plan| Ok(Arc::new(plan.compile(&named, n_layer, d_model, Route::Auto)?));
+    let compile = |plan: &Plan| Ok(Arc::new(plan.compile(&named, &Target::new(n_layer, d_model), Route::Auto)?));
     if let Some(path) = &args.plan {
         let plan = Plan::open(path)?;
         let compiled = compile(&plan)?;
