@@ -11,7 +11,7 @@ use super::plan::{resolve, tiller_named, tiller_plan};
 use super::progress::{reporter, tiller_progress};
 use crate::error::Error;
 use crate::eval::{output, trial};
-use crate::plan::{Route, Target};
+use crate::plan::Route;
 
 /// How the strength of a plan is searched. Zero means the default.
 #[repr(C)]
@@ -98,10 +98,8 @@ pub unsafe extern "C" fn tiller_engine_find_strength(
         if wanted.is_empty() {
             return Err(Error::argument("expected words of the concept, found none"));
         }
-        let (n_layer, d_model) = (engine.n_layer(), engine.d_model());
-        let compile = |factor| {
-            Ok(Arc::new(plan.scaled(factor).compile(&dictionaries, &Target::new(n_layer, d_model), Route::Auto)?))
-        };
+        let target = engine.target();
+        let compile = |factor| Ok(Arc::new(plan.scaled(factor).compile(&dictionaries, &target, Route::Auto)?));
         let found = trial::find_strength(engine, &search, &wanted, &compile, &mut progress)?;
         let (factor, effect) = found.best.map_or((0.0, None), |best| (best.strength, Some(best.effect)));
         let value = tiller_found {

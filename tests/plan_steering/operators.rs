@@ -221,7 +221,7 @@ fn edits_that_change_nothing_leave_the_bits_and_count_as_skipped() {
         rule.norm_preserve = true;
         let (got, counts) = steer([rule], &plain(), &x, &prompt(8));
         assert_eq!(got, x);
-        assert_eq!(counts, Edited { rows: 8, edited: 0, skipped: 8, failed: 0 });
+        assert_eq!(counts, Edited { rows: 8, skipped: 8, ..Edited::default() });
     }
 }
 
@@ -287,7 +287,7 @@ fn a_row_whose_edit_is_not_finite_is_put_back_and_reported() {
     let mut scratch = Scratch::new();
     let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut x, &prompt(3), &mut scratch);
     // 2e19 is a number, but a norm squares it.
-    assert_eq!(counts, Edited { rows: 3, edited: 2, skipped: 0, failed: 1 });
+    assert_eq!(counts, Edited { rows: 3, edited: 2, failed: 1, ..Edited::default() });
     assert_eq!(x[D..2 * D], before[D..2 * D], "both rules' edits are undone");
     assert_eq!((x[0], x[2 * D]), (1e19, 1e19));
     let fault = scratch.take_fault().unwrap();
@@ -306,7 +306,7 @@ fn a_row_of_nan_is_left_alone() {
     let compiled = Plan::new([rule()]).compile(&[("d", plain())], &Target::new(N_LAYER, D), Route::Auto).unwrap();
     let mut scratch = Scratch::new();
     let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut x, &prompt(3), &mut scratch);
-    assert_eq!(counts, Edited { rows: 3, edited: 2, skipped: 0, failed: 1 });
+    assert_eq!(counts, Edited { rows: 3, edited: 2, failed: 1, ..Edited::default() });
     let bits = |x: &[f32]| x.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&x[D..2 * D]), bits(&before[D..2 * D]));
     assert_eq!(x[..D], steer([rule()], &plain(), &before[..D], &prompt(1)).0);
@@ -320,7 +320,7 @@ fn rows_of_another_shape_are_refused_without_a_panic() {
     let mut x = rows(12, 2);
     let before = x.clone();
     let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut x, &prompt(3), &mut scratch);
-    assert_eq!(counts, Edited { rows: 3, edited: 0, skipped: 0, failed: 3 });
+    assert_eq!(counts, Edited { rows: 3, failed: 3, ..Edited::default() });
     assert_eq!(x, before);
     let fault = scratch.take_fault().unwrap();
     assert_eq!(fault, Fault::Shape { expected: 3 * D, found: 2 * D });
