@@ -230,9 +230,14 @@ impl<'m> Bench<'m> {
         let (plain, _) = run(None);
         let (first, refused) = run(Some(&mut hooked));
         let (next, again) = run(Some(&mut hooked));
-        if refused.is_some() || again.is_some() {
-            let both = refused.is_some() && again.is_some() && first == plain && next == plain;
-            return if both { Ok(()) } else { Err(format!("{refused:?}, then {again:?}")) };
+        if refused.is_some() {
+            // Gemma 3n's streams are copied before the first of them is read, so a point has to be known before.
+            let known = again.is_some() || (self.architecture.block(0) == Block::Streams && next != plain);
+            let left = first == plain && (again.is_none() || next == plain);
+            return if known && left { Ok(()) } else { Err(format!("{refused:?}, then {again:?}")) };
+        }
+        if let Some(fault) = again {
+            return Err(format!("only in the second graph: {fault}"));
         }
         // One thread, the same graph, the same batch: nothing sums in another order.
         let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
