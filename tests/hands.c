@@ -92,7 +92,17 @@ int main(int argc, char **argv) {
     const char *backends = getenv("HANDS_BACKENDS");
     if (load && backends && *backends) ((void (*)(const char *)) load)(backends);
 
-    struct llama_model *model = llama_model_load_from_file(argv[2], llama_model_default_params());
+    struct llama_model_params file = llama_model_default_params();
+#ifdef MID_2024
+    /* It does not know this model's way to split words, which nobody needs here. */
+    struct llama_model_kv_override overrides[2];
+    memset(overrides, 0, sizeof overrides);
+    overrides[0].tag = LLAMA_KV_OVERRIDE_TYPE_STR;
+    strcpy(overrides[0].key, "tokenizer.ggml.pre");
+    strcpy(overrides[0].val_str, "gpt-2");
+    file.kv_overrides = overrides;
+#endif
+    struct llama_model *model = llama_model_load_from_file(argv[2], file);
     require(model != NULL, "cannot load the model");
     tiller_error *err = NULL;
     tiller_dictionary *dictionary = NULL;
