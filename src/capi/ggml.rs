@@ -31,8 +31,7 @@ pub struct tiller_ggml_layout {
 }
 
 /// How the hook sees your ggml. Fill it with tiller_llama_ggml() of tiller_llama.h, which is compiled against the
-/// ggml.h of your own llama.cpp, whatever its version; with tiller_ggml_probe(), if you have no headers; or by hand, for
-/// another runtime.
+/// ggml.h of your own llama.cpp; with tiller_ggml_probe(), if you have no headers; or by hand, for another runtime.
 ///
 /// Every function must take any tensor of a graph that is being computed, and may be called from the thread that
 /// computes it. All but `src` and `op` are required. With a `layout`, `dtype`, `shape`, `data` and `src` are NULL.

@@ -19,6 +19,7 @@
 mod graph;
 mod host;
 mod probe;
+mod samples;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
