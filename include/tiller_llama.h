@@ -13,8 +13,9 @@
  * Batches of several sequences: call tiller_llama_announce() before llama_decode(), and set `kv_unified` of the context
  * parameters (where they have it), so that llama.cpp keeps the order of the batch.
  *
- * llama.cpp renamed functions that are called here, and llama.h has no version that a compiler could ask for. With GCC or Clang
- * on ELF systems the linker finds out. Elsewhere today's names are meant; for an older llama.cpp define TILLER_LLAMA_API:
+ * llama.cpp renamed functions that are called here, and llama.h has no version that a compiler could ask for. With GCC
+ * or Clang on ELF systems the linker finds out. Elsewhere today's names are meant; for an older llama.cpp define
+ * TILLER_LLAMA_API:
  *
  *     2024    llama_control_vector_apply(), llama_n_embd()
  *     2025    llama_apply_adapter_cvec(), llama_model_n_embd()
@@ -118,8 +119,8 @@ static inline void tiller_llama_install(struct llama_context_params *params, til
 
 #else
 
-// Names of ours for functions that llama.cpp may have or not: a weak symbol that nothing defines is NULL. llama.h cannot
-// contradict them, whatever it declares.
+// Names of ours for functions that llama.cpp may have or not: a weak symbol that nothing defines is NULL. llama.h
+// cannot contradict them, whatever it declares.
 #define TILLER_LLAMA_WEAK_(name) __asm__(name) __attribute__((weak))
 #ifdef __cplusplus
 extern "C" {

@@ -1,5 +1,5 @@
-//! ggml seen without its headers: a fake whose tensor is laid out like that of no release, fakes that lack a function or
-//! contradict themselves, and, with the engine, the real one.
+//! ggml seen without its headers: a fake whose tensor is laid out like that of no release, fakes that lack a function
+//! or contradict themselves, and, with the engine, the real one.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::offset_of;

@@ -59,7 +59,9 @@ static tiller_ggml probed(void) {
 }
 
 /* Computes `n` tokens from `position` on; the most likely next one. */
-static llama_token next(struct llama_context *context, tiller_hook *hook, const llama_token *tokens, int n, int position, int n_vocab) {
+static llama_token next(
+    struct llama_context *context, tiller_hook *hook, const llama_token *tokens, int n, int position, int n_vocab
+) {
     struct llama_batch batch = llama_batch_init(n, 0, 1);
     batch.n_tokens = n;
     for (int i = 0; i < n; i++) {

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# hands.sh [BUILD...]: one libtiller, built without an engine, in llama.cpp of other hands. Each BUILD writes greedy tokens of
-# SmolLM2 under a plan of clamps and a control vector twice, seeing ggml through tiller_llama.h and through the probe: the
-# tokens must be the same, and others than unsteered ones. A BUILD is
+# hands.sh [BUILD...]: one libtiller, built without an engine, in llama.cpp of other hands. Each BUILD writes greedy
+# tokens of SmolLM2 under a plan of clamps and a control vector twice, seeing ggml through tiller_llama.h and through
+# the probe: the tokens must be the same, and others than unsteered ones. A BUILD is
 #
 #     ggml-sys          the static llama.cpp that `cargo build --release` has compiled
 #     node:VERSION      npm's @node-llama-cpp/linux-x64: shared libraries; the headers are in node-llama-cpp
 #     python:VERSION    PyPI's llama-cpp-python, which is compiled here (0.2.78 is of mid-2024, 0.3.7 of early 2025)
 #
-# and by default all three, of one version each. HANDS_WORK is where packages are kept (default: TARGET/hands). Packages that
-# cannot be had are SKIPPED. Ends with a line `N passed, N failed, N skipped`.
+# and by default all three, of one version each. HANDS_WORK is where packages are kept (default: TARGET/hands). Packages
+# that cannot be had are SKIPPED. Ends with a line `N passed, N failed, N skipped`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD

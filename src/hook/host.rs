@@ -1,9 +1,10 @@
 //! How the hook sees ggml tensors.
 //!
-//! The library must not depend on the layout of any one ggml release. Some questions about a tensor are answered by functions
-//! that every ggml exports ([`Functions`]). The others are about fields of the tensor ([`Fields`]): either the app compiled
-//! functions against its own `ggml.h` that look there (`include/tiller_llama.h`; the engine does so with `ggml-sys`, a test
-//! with a fake), or, where there are no headers, the places of these fields were measured at run time.
+//! The library must not depend on the layout of any one ggml release. Some questions about a tensor are answered by
+//! functions that every ggml exports ([`Functions`]). The others are about fields of the tensor ([`Fields`]): either
+//! the app compiled functions against its own `ggml.h` that look there (`include/tiller_llama.h`; the engine does so
+//! with `ggml-sys`, a test with a fake), or, where there are no headers, the places of these fields were measured at
+//! run time.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -44,8 +45,8 @@ pub enum Fields {
         shape: unsafe extern "C" fn(*const Tensor, *mut i64),
         /// The elements, when the CPU can read and write them in place; NULL when they lie in a device's memory.
         data: unsafe extern "C" fn(*const Tensor) -> *mut c_void,
-        /// The `i`-th operand of the node that computes the tensor, or NULL. Without it rows are attributed by the announced
-        /// batch alone.
+        /// The `i`-th operand of the node that computes the tensor, or NULL. Without it rows are attributed by the
+        /// announced batch alone.
         src: Option<unsafe extern "C" fn(*const Tensor, c_int) -> *const Tensor>,
     },
     /// Where they were found.
@@ -230,7 +231,8 @@ impl Host {
         }
     }
 
-    /// The operation that computes the tensor, as ggml calls it ("ADD", "MUL_MAT", "SILU"); `None` if the host does not say.
+    /// The operation that computes the tensor, as ggml calls it ("ADD", "MUL_MAT", "SILU"); `None` if the host does not
+    /// say.
     ///
     /// # Safety
     /// `tensor` is valid and of this ggml.

@@ -1,13 +1,13 @@
 //! A host without ggml's headers: its functions found by name, the places of fields measured.
 //!
-//! ggml exports functions for most of what a hook asks, but the element type, the extents, the operands and the memory of a
-//! tensor are fields of a struct that changes from release to release. So [`Probed::new`] makes a few tensors whose fields
-//! have known, distinctive values and looks for these values in their bytes. A field is believed if exactly one place fits
-//! all samples, and if what is then read agrees with what ggml's own functions say of the same tensors. Anything missing or
-//! contradictory is an error that names the function or the field.
+//! ggml exports functions for most of what a hook asks, but the element type, the extents, the operands and the memory
+//! of a tensor are fields of a struct that changes from release to release. So [`Probed::new`] makes a few tensors
+//! whose fields have known, distinctive values and looks for these values in their bytes. A field is believed if
+//! exactly one place fits all samples, and if what is then read agrees with what ggml's own functions say of the same
+//! tensors. Anything missing or contradictory is an error that names the function or the field.
 //!
-//! All of it lies in memory of ours (ggml puts the tensors of a context where it is told), and no byte is read outside of
-//! it. It costs some microseconds, once.
+//! All of it lies in memory of ours (ggml puts the tensors of a context where it is told), and no byte is read outside
+//! of it. It costs some microseconds, once.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -108,12 +108,12 @@ impl Probed {
     ///
     /// # Errors
     /// [`Kind::Unsupported`](crate::Kind::Unsupported) names a function that is missing;
-    /// [`Kind::Mismatch`](crate::Kind::Mismatch) a field that is not found in exactly one place, or a function that does not
-    /// say what it should.
+    /// [`Kind::Mismatch`](crate::Kind::Mismatch) a field that is not found in exactly one place, or a function that
+    /// does not say what it should.
     ///
     /// # Safety
-    /// For every name `lookup` gives NULL or the function of that name of one and the same ggml, which stays loaded while
-    /// the host is in use.
+    /// For every name `lookup` gives NULL or the function of that name of one and the same ggml, which stays loaded
+    /// while the host is in use.
     pub unsafe fn new(lookup: &mut Lookup<'_>) -> Result<Self> {
         // SAFETY: the caller vouches for the functions.
         let ggml = unsafe { Ggml::find(lookup) }?;
@@ -137,8 +137,8 @@ impl Ggml {
     /// Element types have the numbers that the hook knows.
     fn check_types(&self) -> Result<()> {
         for (number, name) in [(TYPE_F32, c"f32"), (TYPE_F16, c"f16"), (TYPE_I32, c"i32")] {
-            // SAFETY: ggml has had more types than these since it has had a type of the highest of these numbers; a smaller
-            // table is that of a release without backends, whose functions were not found.
+            // SAFETY: ggml has had more types than these since it has had a type of the highest of these numbers; a
+            // smaller table is that of a release without backends, whose functions were not found.
             let found = unsafe { (self.type_name)(number) };
             // SAFETY: NULL or a NUL-terminated constant.
             expect("ggml_type_name", (!found.is_null()).then(|| unsafe { CStr::from_ptr(found) }), Some(name))?;

@@ -6,8 +6,8 @@ use super::host::{Host, Layout, TYPE_F32, TYPE_I32, Tensor};
 use super::probe::{Buffer, Context, Ggml, InitParams, Node, TYPE_F16, expect};
 use crate::error::{Error, Result};
 
-/// The most operands that a tensor is believed to have: `GGML_MAX_SRC` of every release with backends so far. A node with
-/// more would only lack the rest.
+/// The most operands that a tensor is believed to have: `GGML_MAX_SRC` of every release with backends so far. A node
+/// with more would only lack the rest.
 const MAX_SRC: u32 = 10;
 
 /// What sizes of a tensor are believed: from its smallest that holds all fields to some times today's 336.
