@@ -1121,8 +1121,8 @@ private:
     detail::owned<tiller_captured, tiller_captured_free> c_;
 };
 
-// How a hook sees your ggml, without its headers. `lookup` gives the function of a name, or NULL, and must not throw; dlsym()
-// is one, with the handle of a library as `user`.
+// How a hook sees your ggml, without its headers. `lookup` gives the function of a name, or NULL, and must not throw;
+// dlsym() is one, with the handle of a library as `user`.
 inline tiller_ggml probe_ggml(tiller_lookup_fn lookup, void *user) {
     auto ggml = detail::sized<tiller_ggml>();
     detail::call([&](auto **err) { return tiller_ggml_probe(lookup, user, &ggml, err); });

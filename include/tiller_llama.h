@@ -13,8 +13,9 @@
  * Call tiller_llama_announce() before llama_decode() where rules select sequences, or tell the prompt from what the model
  * wrote: nothing else says so. Without it such rules leave rows alone, and tiller_hook_finish() says that they did.
  *
- * llama.cpp renamed functions that are called here, and llama.h has no version that a compiler could ask for. With GCC or Clang
- * on ELF systems the linker finds out. Elsewhere today's names are meant; for an older llama.cpp define TILLER_LLAMA_API:
+ * llama.cpp renamed functions that are called here, and llama.h has no version that a compiler could ask for. With GCC
+ * or Clang on ELF systems the linker finds out. Elsewhere today's names are meant; for an older llama.cpp define
+ * TILLER_LLAMA_API:
  *
  *     2024    llama_control_vector_apply(), llama_n_embd()
  *     2025    llama_apply_adapter_cvec(), llama_model_n_embd()
@@ -122,8 +123,8 @@ static inline void tiller_llama_install(struct llama_context_params *params, til
 
 #else
 
-// Names of ours for functions that llama.cpp may have or not: a weak symbol that nothing defines is NULL. llama.h cannot
-// contradict them, whatever it declares.
+// Names of ours for functions that llama.cpp may have or not: a weak symbol that nothing defines is NULL. llama.h
+// cannot contradict them, whatever it declares.
 #define TILLER_LLAMA_WEAK_(name) __asm__(name) __attribute__((weak))
 #ifdef __cplusplus
 extern "C" {

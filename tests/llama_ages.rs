@@ -1,5 +1,5 @@
-//! `tiller_llama.h` compiles without a warning, in C and C++, against the headers of a llama.cpp of mid-2024, of early 2025
-//! and of today, and calls the functions that it has under the names of its time: found by the linker, or said by
+//! `tiller_llama.h` compiles without a warning, in C and C++, against the headers of a llama.cpp of mid-2024, of early
+//! 2025 and of today, and calls the functions that it has under the names of its time: found by the linker, or said by
 //! `TILLER_LLAMA_API`. The headers are stubs with what the shim uses; behind them is a llama.cpp that computes nothing.
 
 #[path = "support/library.rs"]

@@ -12,8 +12,8 @@ import (
 // llama context that calls it.
 type Hook struct{ h *handle[C.tiller_hook] }
 
-// ProbeGgml is how a hook sees a ggml without its headers, as NewHook takes it. lookup is a C function (a tiller_lookup_fn) that
-// gives the function of a name, or NULL; dlsym is one, with the handle of a library as user.
+// ProbeGgml is how a hook sees a ggml without its headers, as NewHook takes it. lookup is a C function (a
+// tiller_lookup_fn) that gives the function of a name, or NULL; dlsym is one, with the handle of a library as user.
 func ProbeGgml(lookup, user unsafe.Pointer) (unsafe.Pointer, error) {
 	ggml := new(C.tiller_ggml)
 	ggml.size = C.uint32_t(unsafe.Sizeof(*ggml))
@@ -24,8 +24,8 @@ func ProbeGgml(lookup, user unsafe.Pointer) (unsafe.Pointer, error) {
 	return unsafe.Pointer(ggml), nil
 }
 
-// NewHook makes a hook with nothing to do. ggml points to a tiller_ggml, as tiller_llama_ggml() of tiller_llama.h or ProbeGgml
-// fills it; it is copied.
+// NewHook makes a hook with nothing to do. ggml points to a tiller_ggml, as tiller_llama_ggml() of tiller_llama.h or
+// ProbeGgml fills it; it is copied.
 func NewHook(ggml unsafe.Pointer) (*Hook, error) {
 	var out *C.tiller_hook
 	var err *C.tiller_error

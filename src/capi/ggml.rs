@@ -31,8 +31,7 @@ pub struct tiller_ggml_layout {
 }
 
 /// How the hook sees your ggml. Fill it with tiller_llama_ggml() of tiller_llama.h, which is compiled against the
-/// ggml.h of your own llama.cpp, whatever its version; with tiller_ggml_probe(), if you have no headers; or by hand, for
-/// another runtime.
+/// ggml.h of your own llama.cpp; with tiller_ggml_probe(), if you have no headers; or by hand, for another runtime.
 ///
 /// Every function must take any tensor of a graph that is being computed, and may be called from the thread that
 /// computes it. All but `op` are required; without it sites inside a block are not found. With a `layout`, `dtype`, `shape`, `data` and `src` are NULL.
@@ -125,12 +124,12 @@ impl From<Probed> for tiller_ggml {
 /// Gives the function of a name, or NULL. dlsym() is one, with the handle of a library as `user`.
 pub type tiller_lookup_fn = Option<unsafe extern "C" fn(user: *mut c_void, name: *const c_char) -> *mut c_void>;
 
-/// Fills `*out` without ggml's headers: `lookup` finds ggml's functions, and the places of the fields of ggml_tensor are
-/// measured on a few tensors that it makes. What is missing or contradicts another thing is an error that names it:
+/// Fills `*out` without ggml's headers: `lookup` finds ggml's functions, and the places of the fields of ggml_tensor
+/// are measured on a few tensors that it makes. What is missing or contradicts another thing is an error that names it:
 /// TILLER_E_UNSUPPORTED for a function, TILLER_E_MISMATCH for a field or for what a function says.
 ///
-/// Set `out->size` to sizeof(tiller_ggml) before the call. The functions must be those of the one ggml that computes your
-/// graphs; it stays loaded while a hook that was made of `*out` is in use.
+/// Set `out->size` to sizeof(tiller_ggml) before the call. The functions must be those of the one ggml that computes
+/// your graphs; it stays loaded while a hook that was made of `*out` is in use.
 ///
 /// Thread safety: as your ggml_init().
 #[unsafe(no_mangle)]

@@ -1,9 +1,10 @@
 //! How the hook sees ggml tensors.
 //!
-//! The library must not depend on the layout of any one ggml release. Some questions about a tensor are answered by functions
-//! that every ggml exports ([`Functions`]). The others are about fields of the tensor ([`Fields`]): either the app compiled
-//! functions against its own `ggml.h` that look there (`include/tiller_llama.h`; the engine does so with `ggml-sys`, a test
-//! with a fake), or, where there are no headers, the places of these fields were measured at run time.
+//! The library must not depend on the layout of any one ggml release. Some questions about a tensor are answered by
+//! functions that every ggml exports ([`Functions`]). The others are about fields of the tensor ([`Fields`]): either
+//! the app compiled functions against its own `ggml.h` that look there (`include/tiller_llama.h`; the engine does so
+//! with `ggml-sys`, a test with a fake), or, where there are no headers, the places of these fields were measured at
+//! run time.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -231,7 +232,8 @@ impl Host {
         }
     }
 
-    /// The operation that computes the tensor, as ggml calls it ("ADD", "MUL_MAT", "SILU"); `None` if the host does not say.
+    /// The operation that computes the tensor, as ggml calls it ("ADD", "MUL_MAT", "SILU"); `None` if the host does not
+    /// say.
     ///
     /// # Safety
     /// `tensor` is valid and of this ggml.

@@ -25,6 +25,7 @@ mod host;
 mod ledger;
 mod node;
 mod probe;
+mod samples;
 mod sites;
 
 use std::sync::Arc;

@@ -46,6 +46,9 @@ static inline tiller_ggml fake_ggml(void) {
     return ggml;
 }
 
+/* A tiller_lookup_fn that finds everything but the function of the name `user`. What it finds is never called. */
+static inline void *fake_lookup(void *user, const char *name) { return strcmp((const char *) user, name) ? user : NULL; }
+
 /* Runs a graph of two nodes through the hook, as ggml's scheduler would: one that holds the positions as an operand, and
  * `node` of `n_rows` rows of `data`, edited in place. Gives what the callback answered: 1 it asked for the node, 2 it lets
  * the graph run on. */

@@ -1,5 +1,5 @@
-/* A llama.cpp that computes nothing: it remembers its control vector. Compiled against the headers of one age, it has the
- * functions of that age and no others. AGE is 2024, 2025 or 2026. */
+/* A llama.cpp that computes nothing: it remembers its control vector. Compiled against the headers of one age, it has
+ * the functions of that age and no others. AGE is 2024, 2025 or 2026. */
 #include "llama_stub.h"
 
 #include <string.h>
@@ -24,7 +24,9 @@ const struct llama_model stub_model = {3, 2};
 int32_t N_EMBD(const struct llama_model *model) { return model->n_embd; }
 int32_t N_LAYER(const struct llama_model *model) { return model->n_layer; }
 
-int32_t APPLY(struct llama_context *ctx, const float *data, size_t len, int32_t n_embd, int32_t il_start, int32_t il_end) {
+int32_t APPLY(
+    struct llama_context *ctx, const float *data, size_t len, int32_t n_embd, int32_t il_start, int32_t il_end
+) {
     if (ctx->refuses) return -1;
     ctx->calls++;
     ctx->n = data ? len : 0;

@@ -836,6 +836,12 @@ static void hook_new(char **a) {
     KEEP(hook, a[0], made);
 }
 
+static void ggml_probe(char **a) {
+    tiller_ggml ggml;
+    ggml.size = sizeof ggml;
+    status = tiller_ggml_probe(strcmp(a[0], "-") ? fake_lookup : NULL, a[0], &ggml, &err);
+}
+
 static void hook_graph(char **a) {
     size_t n_data, n_rows, d_model = number(a[3]);
     float *data = floats(a[2], &n_data);
@@ -931,7 +937,7 @@ static const struct {
     OPERATION(control_vector_data), OPERATION(control_vector_save), OPERATION(coder_train),
     OPERATION(coder_open), OPERATION(coder_save), OPERATION(coder_code), OPERATION(coder_dictionary),
     OPERATION(concepts_new), OPERATION(concepts_add), OPERATION(dictionary_mpc), OPERATION(coder_mpc),
-    OPERATION(direction), OPERATION(probe_fit), OPERATION(probe_open), OPERATION(probe_save), OPERATION(hook_new), OPERATION(hook_graph),
+    OPERATION(direction), OPERATION(probe_fit), OPERATION(probe_open), OPERATION(probe_save), OPERATION(hook_new), OPERATION(ggml_probe), OPERATION(hook_graph),
     OPERATION(temporal_open), OPERATION(temporal_save), OPERATION(temporal_info), OPERATION(temporal_weights),
     OPERATION(temporal_response), OPERATION(temporal_direction),
     OPERATION(hook_set_plan), OPERATION(hook_vector), OPERATION(hook_announce), OPERATION(hook_capture),
@@ -962,6 +968,8 @@ static void run(char **fields, int n, const char **status_out, const char **resu
 }
 
 /* NULL is an error or nothing, never a crash; and nothing is written that was not asked for. */
+static bool fake_is_host(void *buffer) { return buffer == NULL; }
+
 static int null_is_safe(void) {
     int failures = 0;
 #define CHECK(x) \
@@ -982,6 +990,17 @@ static int null_is_safe(void) {
     tiller_hook *h = NULL;
     ggml.get = NULL;
     CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_E_ARGUMENT && h == NULL);
+    ggml = fake_ggml();
+    ggml.layout.tensor_size = 64; /* beside functions that look at fields */
+    CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_E_ARGUMENT && h == NULL);
+    ggml.dtype = NULL, ggml.shape = NULL, ggml.data = NULL, ggml.src = NULL;
+    CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_E_ARGUMENT && h == NULL); /* is_host is NULL */
+    ggml.layout.is_host = fake_is_host;
+    ggml.layout.shape = 40; /* 32 bytes that end at 72 */
+    CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_E_ARGUMENT && h == NULL);
+    ggml.layout.shape = 32;
+    CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_OK);
+    tiller_hook_free(h);
     tiller_dictionary_parts parts;
     memset(&parts, 0, sizeof parts);
     CHECK(tiller_dictionary_new(&parts, &d, NULL) == TILLER_E_ARGUMENT); /* size is 0 */

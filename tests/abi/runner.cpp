@@ -391,6 +391,7 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
     {"temporal_direction",
      [](auto &a) { return show(get<temporal>(a[0]).direction(number(a[1]), number(a[2]) != 0)); }},
     {"hook_new", [](auto &a) { return keep(a[0], hook(fake_ggml())), ""; }},
+    {"ggml_probe", [](auto &a) { return probe_ggml(a[0] == "-" ? nullptr : fake_lookup, const_cast<char *>(a[0].data())), ""; }},
     {"hook_graph", hook_graph},
     {"hook_set_plan", [](auto &a) { return get<hook>(a[0]).set_plan(plan_of(a)), ""; }},
     {"hook_vector",

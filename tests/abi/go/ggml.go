@@ -10,6 +10,7 @@ package main
 //     return user == NULL;
 // }
 // static void *add_one_pointer(void) { return (void *) add_one; }
+// static void *lookup_pointer(void) { return (void *) fake_lookup; }
 import "C"
 
 import (
@@ -22,6 +23,18 @@ import (
 func newHook() (*tiller.Hook, error) {
 	ggml := C.fake_ggml()
 	return tiller.NewHook(unsafe.Pointer(&ggml))
+}
+
+// probeGgml probes a ggml that lacks a function; without a lookup, if that is "-".
+func probeGgml(missing string) error {
+	name := C.CString(missing)
+	defer C.free(unsafe.Pointer(name))
+	lookup := C.lookup_pointer()
+	if missing == "-" {
+		lookup = nil
+	}
+	_, err := tiller.ProbeGgml(lookup, unsafe.Pointer(name))
+	return err
 }
 
 // graph runs a graph through the hook, in memory of C, as a real one would be.

@@ -588,6 +588,7 @@ var operations = map[string]operation{
 		k, err := newHook()
 		return kept(a[0], k, err)
 	},
+	"ggml_probe": func(a arguments) (string, error) { return "", probeGgml(a[0]) },
 	"hook_graph": func(a arguments) (string, error) {
 		data := floats(a[2])
 		var positions []int32
