@@ -1854,7 +1854,8 @@ typedef struct {
 // another runtime.
 //
 // Every function must take any tensor of a graph that is being computed, and may be called from the thread that
-// computes it. All but `op` are required; without it sites inside a block are not found. With a `layout`, `dtype`, `shape`, `data` and `src` are NULL.
+// computes it. All but `op` are required; without it sites inside a block are not found. With a `layout`, `dtype`, `shape`,
+// `data` and `src` are NULL.
 typedef struct {
     // sizeof(tiller_ggml).
     uint32_t size;
@@ -1941,6 +1942,18 @@ typedef struct {
     double relative_size;
 } tiller_rule_report;
 
+// Something that went wrong.
+typedef struct {
+    // Set it to sizeof(tiller_fault) before the call.
+    uint32_t size;
+    // Of which kind, as a call that fails tells it.
+    tiller_status status;
+    // How often it came: rows where it is about rows, else graphs.
+    uint64_t count;
+    // What happened, and where. Valid until the ledger is freed.
+    const char *what;
+} tiller_fault;
+
 // The counts.
 TILLER_API
 tiller_status tiller_ledger_report(const tiller_ledger *ledger,
@@ -1961,12 +1974,11 @@ tiller_status tiller_ledger_rule(const tiller_ledger *ledger,
 // Number of faults that it tells of; further ones are only counted, in tiller_report. 0 if `ledger` is NULL.
 TILLER_API size_t tiller_ledger_n_faults(const tiller_ledger *ledger);
 
-// Gives the `fault`-th fault as an error: the status is its kind, `*err` its text. `*count`, if it is not NULL, is how often
-// it came: rows where it is about rows, else graphs.
+// The `fault`-th fault, counted from 0, in the order in which they came. A fault is no failure of this call.
 TILLER_API
 tiller_status tiller_ledger_fault(const tiller_ledger *ledger,
                                   size_t fault,
-                                  uint64_t *count,
+                                  tiller_fault *out,
                                   tiller_error **err);
 
 // Frees `ledger`. NULL is a no-op.
@@ -1988,9 +2000,9 @@ typedef struct tiller_captured tiller_captured;
 // A hook belongs to one context: the first whose graph it sees when it has something to do. Graphs of other contexts that
 // call it (a draft model's inherits the callback) pass untouched and are counted. See tiller_hook_rebind().
 //
-// Thread safety: any thread may call tiller_hook_set_plan() at any time; the next decode goes by the plan, whole. Of the
-// other calls one at a time: what finds the hook in use by another thread fails with TILLER_E_ARGUMENT, and a graph that
-// does runs untouched, which tiller_hook_finish() reports.
+// Thread safety: any thread may call tiller_hook_set_plan() and tiller_hook_check_plan() at any time; the next decode goes by
+// the plan, whole. Of the other calls one at a time: what finds the hook in use by another thread fails with
+// TILLER_E_ARGUMENT, and a graph that does runs untouched, which tiller_hook_finish() reports.
 typedef struct tiller_hook tiller_hook;
 
 // Any edit of the rows at a hook point: `n_rows` rows of `d_model` floats, and the token of each. Return 0, or anything else

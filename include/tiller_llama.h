@@ -8,7 +8,7 @@
  *     tiller_llama_install(&context_params, hook);            // before llama_init_from_model()
  *     tiller_llama_set_plan(context, model, hook, plan, &err);  // between any two decodes; NULL steers nothing
  *     ... llama_decode() as ever ...
- *     tiller_hook_finish(hook, &report, &err);                // what was done, or why not
+ *     tiller_hook_finish(hook, &report, &err);                // what was done, and what went wrong
  *
  * Call tiller_llama_announce() before llama_decode() where rules select sequences, or tell the prompt from what the model
  * wrote: nothing else says so. Without it such rules leave rows alone, and tiller_hook_finish() says that they did.

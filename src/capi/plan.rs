@@ -80,15 +80,28 @@ pub struct tiller_row {
     pub shared: [u64; 4],
 }
 
-impl From<&tiller_row> for Row {
-    fn from(row: &tiller_row) -> Self {
-        let shared = (0..256).filter(|&id| row.shared[id as usize / 64] >> (id % 64) & 1 == 1);
-        let mut out = Self::default();
-        out.position = Some(row.position).filter(|p| *p >= 0);
-        out.sequences = SequenceSet::of(shared.chain([row.sequence]));
-        out.token = (row.has_token == 1).then_some(row.token);
-        out.generated = [Some(false), Some(true)].get(row.generated as usize).copied().flatten();
-        out
+/// Rows that C describes.
+pub(super) fn rows(list: &[tiller_row]) -> Result<Vec<Row>> {
+    list.iter().enumerate().map(|(i, row)| row.row(i)).collect()
+}
+
+impl tiller_row {
+    /// The `i`-th of a list.
+    fn row(&self, i: usize) -> Result<Row> {
+        let Self { position, sequence, generated, has_token, token, reserved, shared } = *self;
+        if sequence > 255 {
+            return Err(Error::argument(format!("rows[{i}].sequence is {sequence}; expected -1 to 255")));
+        }
+        if reserved != 0 {
+            return Err(Error::argument(format!("rows[{i}].reserved is {reserved}; expected 0")));
+        }
+        let shared = (0..256).filter(|&id| shared[id as usize / 64] >> (id % 64) & 1 == 1);
+        let mut row = Row::default();
+        row.position = Some(position).filter(|p| *p >= 0);
+        row.sequences = SequenceSet::of(shared.chain([sequence]));
+        row.token = choice(has_token, &[None, Some(token)], &format!("rows[{i}].has_token"))?;
+        row.generated = choice(generated, &[Some(false), Some(true), None], &format!("rows[{i}].generated"))?;
+        Ok(row)
     }
 }
 
@@ -351,7 +364,7 @@ pub unsafe extern "C" fn tiller_compiled_apply(
         let data = unsafe { slice_mut(data, n_data, "data") }?;
         // SAFETY: the header requires `n_rows` structs.
         let rows = unsafe { slice(rows, n_rows, "rows") }?;
-        let meta: Vec<Row> = rows.iter().map(Row::from).collect();
+        let meta = self::rows(rows)?;
         let mut scratch = Scratch::new();
         let edited = match plan.points.get(&point.point()?) {
             Some(ops) => ops.apply(data, &meta, &mut scratch).edited,
