@@ -38,8 +38,8 @@ func graph(
 	copy(unsafe.Slice((*int32)(at), len(positions)), positions)
 	batch := (*C.struct_fake_batch)(C.calloc(1, C.sizeof_struct_fake_batch))
 	defer C.free(unsafe.Pointer(batch))
-	*batch = C.struct_fake_batch{
-		C.char(context), name, (*C.float)(rows), C.size_t(dModel), (*C.int32_t)(at), C.size_t(len(positions)), C.bool(hidden)}
+	batch.context, batch.node, batch.data, batch.d_model = C.char(context), name, (*C.float)(rows), C.size_t(dModel)
+	batch.positions, batch.n_rows, batch.hidden = (*C.int32_t)(at), C.size_t(len(positions)), C.bool(hidden)
 	_, user := hook.Callback()
 	answer := C.fake_decode((*C.tiller_hook)(user), batch)
 	runtime.KeepAlive(hook)
