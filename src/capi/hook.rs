@@ -177,7 +177,8 @@ pub extern "C" fn tiller_hook_has_control_vector(hook: Option<&tiller_hook>) -> 
 ///
 /// What a row leaves open, the graph may tell. Without an announcement nobody knows which sequences rows are of, where
 /// llama.cpp keeps several in one cache, or which the model wrote: rules that depend on it leave rows alone, and
-/// tiller_hook_finish() says so. A batch that the graph contradicts is not steered either.
+/// tiller_hook_finish() says so. Where the graph contradicts the announcement, nothing of it is believed: only rules that take
+/// every row act.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_hook_announce(
     hook: Option<&tiller_hook>,
