@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use tiller::num::rng;
-use tiller::plan::{Op, Plan, PointOps, Route, Row, Rule, Scratch, Strength};
+use tiller::plan::{Op, Plan, PointOps, Route, Row, Rule, Scratch, Strength, Target};
 
 const LAYER: usize = 1;
 const N_FEATURES: usize = 256;
@@ -42,7 +42,8 @@ fn ops(op: Op, n_features: usize, d_model: usize) -> PointOps {
     let strength = (op != Op::Ablate).then_some(Strength::raw(2.0));
     let plan = Plan::new([Rule::new(op, 0..n_features as u32, strength)]);
     let dictionaries = [("d", dictionary(d_model))];
-    let mut compiled = plan.compile(&dictionaries, LAYER + 2, d_model, Route::Callback).expect("a valid plan");
+    let mut compiled =
+        plan.compile(&dictionaries, &Target::new(LAYER + 2, d_model), Route::Callback).expect("a valid plan");
     compiled.points.remove(&LAYER.into()).expect("the rule's layer")
 }
 
@@ -52,8 +53,7 @@ fn edit(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("edit/d{d_model}/rows{n_rows}"));
         group.throughput(Throughput::Elements(n_rows as u64));
         let clean = numbers(n_rows * d_model, 4.0);
-        let meta: Vec<Row> =
-            (0..n_rows as i32).map(|i| Row::new(i + 1, 0)).collect();
+        let meta: Vec<Row> = (0..n_rows as i32).map(|i| Row::new(i + 1, 0)).collect();
         let offset = rng(7).random_range(0..PAGE);
         let mut buffer = vec![0.0; n_rows * d_model + PAGE];
         let mut scratch = Scratch::new();

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tiller::dictionary::Dictionary;
-use tiller::plan::{Op, Plan, Route, Row, Rule, Scratch, Strength};
+use tiller::plan::{Op, Plan, Route, Row, Rule, Scratch, Strength, Target};
 
 const GIGABYTE: usize = 1 << 30;
 
@@ -125,7 +125,8 @@ fn a_gigabyte_opens_by_a_few_pages_and_eight_features_take_two_megabytes() {
 
         let before = resident();
         let rule = Rule { layer: Some(0), ..Rule::new(Op::MinClamp, features.clone(), Some(Strength::raw(9.0))) };
-        let plan = Plan::new([rule]).compile(&[("big", Arc::new(dictionary))], 1, d, Route::Callback).unwrap();
+        let plan =
+            Plan::new([rule]).compile(&[("big", Arc::new(dictionary))], &Target::new(1, d), Route::Callback).unwrap();
         let meta = [Row::new(1, 0)];
         let mut row = vec![0.0; d];
         let ops = plan.points.values().next().unwrap();

@@ -19,7 +19,7 @@ use tiller::eval::output::{self, Output};
 use tiller::explain::Match;
 use tiller::hook_point::{HookPoint, Site};
 use tiller::model::Model;
-use tiller::plan::{Compiled, Plan, Route, Rule, Strength, Vector};
+use tiller::plan::{Compiled, Plan, Route, Rule, Strength, Target, Vector};
 use tiller::progress::silent;
 
 const TEXT: &str = "The committee met in the morning to discuss the bridge across the river, and by noon the engineers had \
@@ -47,7 +47,7 @@ fn logits(engine: &mut Engine) -> Vec<f32> {
 fn push(engine: &Engine, layer: usize, size: f32, route: Route) -> Arc<Compiled> {
     let direction: Vec<f32> = (0..engine.d_model()).map(|i| size * ((i * 37 % 101) as f32 / 50.0 - 1.0)).collect();
     let rule = Rule::vector(Vector::Values(direction), Some(layer), Strength::raw(1.0));
-    Arc::new(Plan::new([rule]).compile(&[], engine.n_layer(), engine.d_model(), route).unwrap())
+    Arc::new(Plan::new([rule]).compile(&[], &engine.target(), route).unwrap())
 }
 
 /// The size of a push that moves the logits by far more than [`agree::TEXT`]: Gemma's residual stream is far larger.
@@ -70,7 +70,7 @@ fn a_hook_with_nothing_to_do_changes_nothing() {
         let plain = logits(&mut open(&path, false));
         let mut engine = open(&path, true);
         unchanged(&logits(&mut engine), &plain, "hook without a plan");
-        let empty = Plan::default().compile(&[], engine.n_layer(), engine.d_model(), Route::Auto).unwrap();
+        let empty = Plan::default().compile(&[], &engine.target(), Route::Auto).unwrap();
         engine.set_plan(Some(Arc::new(empty))).unwrap();
         unchanged(&logits(&mut engine), &plain, "empty plan");
         // Splitting the graph to look at a row changes nothing either.
@@ -123,7 +123,12 @@ fn callback_and_control_vector_do_the_same_add() {
 fn captured(engine: &mut Engine, point: HookPoint) -> BTreeMap<i32, Vec<f32>> {
     let captured = engine.hook_mut().take_captured(point);
     let d_model = captured.rows.len() / captured.meta.len();
-    captured.meta.iter().map(|row| row.position.unwrap()).zip(captured.rows.chunks(d_model).map(<[f32]>::to_vec)).collect()
+    captured
+        .meta
+        .iter()
+        .map(|row| row.position.unwrap())
+        .zip(captured.rows.chunks(d_model).map(<[f32]>::to_vec))
+        .collect()
 }
 
 #[test]
@@ -164,7 +169,7 @@ fn an_edit_of_what_the_mlp_adds_reaches_the_stream() {
             let mut rule = Rule::vector(Vector::Values(direction.clone()), Some(layer), Strength::raw(1.0));
             rule.hook = Some(Site::MlpOut);
             let plan = Plan::new(steered.then_some(rule));
-            let plan = plan.compile(&[], engine.n_layer(), engine.d_model(), Route::Callback).unwrap();
+            let plan = plan.compile(&[], &engine.target(), Route::Callback).unwrap();
             engine.set_plan(Some(Arc::new(plan))).unwrap();
             engine.hook_mut().capture(points).unwrap();
             logits(&mut engine);
@@ -415,13 +420,13 @@ fn what_a_plan_is_expected_to_do_is_calculated() {
         let (n_layer, d_model) = (engine.n_layer(), engine.d_model());
         let toward = |size: f32| {
             let rule = Rule::vector(Vector::Values(word.clone()), Some(n_layer - 2), Strength::norm(size));
-            Ok(Arc::new(Plan::new([rule]).compile(&[], n_layer, d_model, Route::Auto)?))
+            Ok(Arc::new(Plan::new([rule]).compile(&[], &Target::new(n_layer, d_model), Route::Auto)?))
         };
         let prompts = ["Once upon a time".to_owned(), "Most of us".to_owned()];
         let draft = Generate { max_tokens: 8, ..Generate::default() };
         let texts = Expectation::new(&mut engine, &prompts, &draft).unwrap();
         let mut effect = |plan: &Arc<Compiled>| texts.effect(&mut engine, plan, &["war"]).unwrap();
-        let nothing = Arc::new(Plan::new([]).compile(&[], n_layer, d_model, Route::Auto).unwrap());
+        let nothing = Arc::new(Plan::new([]).compile(&[], &Target::new(n_layer, d_model), Route::Auto).unwrap());
         let none = effect(&nothing);
         // The last block's push is seen at once in Gemma's logits; where nothing but the words is left to say, more is no more.
         let unit = if path.ends_with(support::GEMMA) { 0.1 } else { 1.0 };

@@ -50,7 +50,7 @@ fn generate(model: &Path, dictionary: &Path, plan: &Path, draft: &Generate) -> (
     let mut engine = Engine::open(model, &options).expect("the engine");
     let dictionary = Arc::new(Dictionary::open(dictionary).expect("the dictionary"));
     let plan = Plan::open(plan).expect("the plan");
-    let compiled = plan.compile(&[("", dictionary)], engine.n_layer(), engine.d_model(), Route::Auto);
+    let compiled = plan.compile(&[("", dictionary)], &engine.target(), Route::Auto);
     engine.set_plan(Some(Arc::new(compiled.expect("a compiled plan")))).expect("the plan fits");
     let made = engine.generate(PROMPT, draft, &mut |_| true).expect("text");
     (engine, made)

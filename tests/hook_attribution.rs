@@ -8,7 +8,7 @@ use tiller::Kind;
 use tiller::hook::{Captured, Fields, Functions, Hook, Host, Ledger, Tensor};
 use tiller::hook_point::{HookPoint, Site};
 use tiller::plan::{
-    Compiled, Phase, Plan, Route, Row, Rule, Selector, SequenceSet, Sequences, Strength, Vector,
+    Compiled, Phase, Plan, Route, Row, Rule, Selector, SequenceSet, Sequences, Strength, Target, Vector,
 };
 
 const F32: c_int = 0;
@@ -280,7 +280,7 @@ fn adds(by: f32, layer: usize, select: Selector) -> Rule {
 }
 
 fn compile(rules: impl IntoIterator<Item = Rule>) -> Arc<Compiled> {
-    Arc::new(Plan::new(rules).compile(&[], 2, D, Route::Callback).unwrap())
+    Arc::new(Plan::new(rules).compile(&[], &Target::new(2, D), Route::Callback).unwrap())
 }
 
 fn steered(rules: impl IntoIterator<Item = Rule>) -> Hook {
@@ -326,7 +326,10 @@ fn an_announcement_adds_sequences_over_several_micro_batches() {
     play(&mut hook, &context, &Batch { outputs: vec![0, 1], ..Batch::new(&[2, 3], &[1, 2]) });
     let first = hook.take_captured(0);
     assert_eq!(sequences(&first), [5, 5, 6, 6, 6].map(Some));
-    assert_eq!(first.meta.iter().map(|m| m.generated).collect::<Vec<_>>(), [false, true, false, false, false].map(Some));
+    assert_eq!(
+        first.meta.iter().map(|m| m.generated).collect::<Vec<_>>(),
+        [false, true, false, false, false].map(Some)
+    );
     assert_eq!(positions(&hook.take_captured(1)), [0, 1, 2].map(Some));
     hook.finish().ok().unwrap();
     // It counts for one decode.
@@ -573,7 +576,7 @@ fn sites_inside_a_block_are_found_by_their_sums() {
 fn a_point_that_never_comes_is_a_fault() {
     let mut hook = Hook::new(host());
     hook.set_plan(Some(Arc::new(
-        Plan::new([adds(1.0, 5, Selector::default())]).compile(&[], 9, D, Route::Callback).unwrap(),
+        Plan::new([adds(1.0, 5, Selector::default())]).compile(&[], &Target::new(9, D), Route::Callback).unwrap(),
     )))
     .unwrap();
     play(&mut hook, &context(1), &Batch::new(&[4, 5], &[1, 2]));
@@ -719,7 +722,7 @@ fn rows_of_a_wrong_type_or_width_are_left_alone() {
     assert!(error.message().contains("blocks.1.hook_resid_post"), "{error}");
     let plan = Plan::new([Rule::vector(Vector::Values(vec![1.0; 3]), Some(0), Strength::raw(1.0))]);
     let mut hook = Hook::new(host());
-    hook.set_plan(Some(Arc::new(plan.compile(&[], 2, 3, Route::Callback).unwrap()))).unwrap();
+    hook.set_plan(Some(Arc::new(plan.compile(&[], &Target::new(2, 3), Route::Callback).unwrap()))).unwrap();
     play(&mut hook, &context, &Batch::new(&[4, 5], &[1, 2]));
     let error = hook.finish().ok().unwrap_err();
     assert_eq!(error.message(), "blocks.0.hook_resid_post: the plan is 3 wide, the residual stream 2");

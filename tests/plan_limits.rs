@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use support::memory::{Counting, peak};
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
-use tiller::plan::{Gate, Op, Plan, Route, Rule, Scope, Strength, Unit};
+use tiller::plan::{Gate, Op, Plan, Route, Rule, Scope, Strength, Target, Unit};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -40,7 +40,8 @@ fn rules_on_the_same_features_share_their_rows() {
     let dictionary = dictionary();
     let compile = |rules: Vec<Rule>| {
         let plan = Plan::new(rules);
-        let (compiled, bytes) = peak(|| plan.compile(&[("d", dictionary.clone())], 4, D, Route::Callback).unwrap());
+        let (compiled, bytes) =
+            peak(|| plan.compile(&[("d", dictionary.clone())], &Target::new(4, D), Route::Callback).unwrap());
         assert_eq!(compiled.points[&2.into()].n_rules(), plan.rules.len());
         bytes
     };
@@ -56,7 +57,7 @@ fn rules_on_the_same_features_share_their_rows() {
 #[test]
 fn a_plan_beyond_its_limits_is_refused_by_name() {
     let wrong = |rules: Vec<Rule>| {
-        let error = Plan::new(rules).compile(&[("d", dictionary())], 4, D, Route::Auto).unwrap_err();
+        let error = Plan::new(rules).compile(&[("d", dictionary())], &Target::new(4, D), Route::Auto).unwrap_err();
         assert_eq!(error.kind(), tiller::Kind::Argument);
         error.message().to_owned()
     };

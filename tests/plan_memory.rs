@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
-use tiller::plan::{Gate, Op, Plan, Route, Row, Rule, Scope, Scratch, Strength, Unit};
+use tiller::plan::{Gate, Op, Plan, Route, Row, Rule, Scope, Scratch, Strength, Target, Unit};
 
 /// Counts the allocations of each thread.
 struct Counting;
@@ -67,13 +67,12 @@ fn nothing_is_allocated_after_the_first_call() {
             rules.push(rule);
         }
     }
-    let compiled = Plan::new(rules).compile(&[("d", dictionary())], 4, 64, Route::Callback).unwrap();
+    let compiled = Plan::new(rules).compile(&[("d", dictionary())], &Target::new(4, 64), Route::Callback).unwrap();
     let ops = &compiled.points[&2.into()];
     let mut x: Vec<f32> = (0..100 * 64).map(|i| (i as f32 * 0.13).cos()).collect();
     let mut scratch = Scratch::new();
-    let meta = |from: i32, n: i32| -> Vec<Row> {
-        (from..from + n).map(|position| Row::new(position, position % 3)).collect()
-    };
+    let meta =
+        |from: i32, n: i32| -> Vec<Row> { (from..from + n).map(|position| Row::new(position, position % 3)).collect() };
     let (prefill, decode) = (meta(0, 100), meta(100, 1));
     assert!(ops.apply(&mut x, &prefill, &mut scratch).edited > 50);
     let before = COUNT.get();

@@ -67,7 +67,7 @@ step "build" cargo build --release --locked --all-targets
 
 say "models"
 models=()
-for model in smollm2 gemma3-270m; do
+for model in smollm2 gemma3-270m qwen2.5-coder-0.5b; do
     models+=("$("$target/release/tiller" fetch "$model")")
 done
 TILLER_TEST_MODELS=$(dirname "${models[0]}")

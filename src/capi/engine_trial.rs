@@ -98,9 +98,8 @@ pub unsafe extern "C" fn tiller_engine_find_strength(
         if wanted.is_empty() {
             return Err(Error::argument("expected words of the concept, found none"));
         }
-        let (n_layer, d_model) = (engine.n_layer(), engine.d_model());
-        let compile =
-            |factor| Ok(Arc::new(plan.scaled(factor).compile(&dictionaries, n_layer, d_model, Route::Auto)?));
+        let target = engine.target();
+        let compile = |factor| Ok(Arc::new(plan.scaled(factor).compile(&dictionaries, &target, Route::Auto)?));
         let found = trial::find_strength(engine, &search, &wanted, &compile, &mut progress)?;
         let (factor, effect) = found.best.map_or((0.0, None), |best| (best.strength, Some(best.effect)));
         let value = tiller_found {

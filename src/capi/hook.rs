@@ -71,7 +71,12 @@ pub unsafe extern "C" fn tiller_hook_new(
         let table = unsafe { super::arguments::options(ggml) }?;
         let hook = Hook::new(table.host()?);
         let steering = hook.steering();
-        Ok(tiller_hook { hook: Mutex::new(hook), steering, busy: AtomicU64::new(0), has_control_vector: AtomicBool::new(false) })
+        Ok(tiller_hook {
+            hook: Mutex::new(hook),
+            steering,
+            busy: AtomicU64::new(0),
+            has_control_vector: AtomicBool::new(false),
+        })
     })
 }
 
@@ -275,11 +280,7 @@ pub unsafe extern "C" fn tiller_hook_patch(
 /// Ends every graph after block `layer`, which saves the work above it; logits are then meaningless. For reading rows.
 /// -1 lets graphs run to their end again.
 #[unsafe(no_mangle)]
-pub extern "C" fn tiller_hook_stop_after(
-    hook: Option<&tiller_hook>,
-    layer: i32,
-    err: ErrorOut<'_>,
-) -> tiller_status {
+pub extern "C" fn tiller_hook_stop_after(hook: Option<&tiller_hook>, layer: i32, err: ErrorOut<'_>) -> tiller_status {
     guard(err, || {
         some(hook, "hook")?.lock()?.stop_after(usize::try_from(layer).ok());
         Ok(())

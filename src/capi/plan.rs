@@ -10,7 +10,7 @@ use super::text::{c_string, tiller_text};
 use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
 use crate::hook_point::{HookPoint, Site};
-use crate::plan::{Compiled, Feature, Op, Plan, Route, Row, Rule, Scratch, SequenceSet, Strength};
+use crate::plan::{Compiled, Feature, Op, Plan, Route, Row, Rule, Scratch, SequenceSet, Strength, Target};
 
 /// What to do to the residual stream: a list of rules, as data. A plan is a short JSON file that people read, diff and
 /// edit by hand; its schema stands in the README.
@@ -260,7 +260,7 @@ pub unsafe extern "C" fn tiller_plan_compile(
         let route = choice(route, &[Route::Auto, Route::Callback, Route::ControlVector], "route")?;
         // SAFETY: the header requires `n` structs.
         let dictionaries = unsafe { resolve(dictionaries, n) }?;
-        let plan = plan.0.compile(&dictionaries, n_layer, d_model, route)?;
+        let plan = plan.0.compile(&dictionaries, &Target::new(n_layer, d_model), route)?;
         let (fingerprint, warnings) = (c_string(&plan.fingerprint), c_string(&plan.warnings.join("\n")));
         Ok(tiller_compiled { fingerprint, warnings, plan: Arc::new(plan) })
     })

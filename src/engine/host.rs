@@ -8,10 +8,7 @@ use crate::hook::{Fields, Functions, Host, Tensor};
 
 /// The table for the engine's own graphs.
 pub(super) fn table() -> Host {
-    Host::new(
-        Functions { name, contiguous, get, set, op: Some(op) },
-        Fields::Asked { dtype, shape, data, src },
-    )
+    Host::new(Functions { name, contiguous, get, set, op: Some(op) }, Fields::Asked { dtype, shape, data, src })
 }
 
 fn ggml(t: *const Tensor) -> *const sys::ggml_tensor {

@@ -42,7 +42,7 @@ pub use text::Message;
 use crate::error::{Error, Kind, Result};
 use crate::hook::{Hook, Ledger, Steering, Tensor};
 use crate::model::Model;
-use crate::plan::{Compiled, Row};
+use crate::plan::{Compiled, Row, Target};
 use options::Fitted;
 use threads::Threads;
 
@@ -56,6 +56,7 @@ pub struct Engine {
     hook: NonNull<Hook>,
     threads: ManuallyDrop<Threads>,
     path: PathBuf,
+    architecture: String,
     options: Options,
     /// Positions that a sequence may have.
     positions: usize,
@@ -118,6 +119,7 @@ impl Engine {
             hook,
             threads,
             path: path.to_owned(),
+            architecture: file.architecture().to_owned(),
             options,
             positions,
             pooled: file.is_pooled()?,
@@ -154,6 +156,11 @@ impl Engine {
     /// positions, where it learned them (GPT-2).
     pub fn longest(&self) -> usize {
         self.room().min(self.positions)
+    }
+
+    /// What a plan for it is compiled against.
+    pub fn target(&self) -> Target {
+        Target::new(self.n_layer(), self.d_model()).with_architecture(&self.architecture)
     }
 
     /// Number of blocks.

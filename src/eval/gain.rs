@@ -12,7 +12,7 @@ use crate::engine::{Engine, Generate};
 use crate::error::{Error, Result};
 use crate::explain::{Explanations, Match};
 use crate::num::rng;
-use crate::plan::{Compiled, Feature, Op, Plan, Route, Rule, Strength};
+use crate::plan::{Compiled, Feature, Op, Plan, Route, Rule, Strength, Target};
 use crate::progress::Progress;
 use rand::Rng;
 
@@ -144,8 +144,8 @@ impl Gauge {
         if matches.is_empty() {
             return Ok(self.unsteered(concept));
         }
-        let (n_layer, d_model) = (engine.n_layer(), engine.d_model());
-        let plan = |strength| steer(dictionary, &matches, strength, n_layer, d_model);
+        let target = engine.target();
+        let plan = |strength| steer(dictionary, &matches, strength, &target);
         let target = wanted(&words.join(" "), &matches);
         let found = match &self.searching {
             Searching::Texts(texts, search) => texts.search(engine, search, &target, &plan, progress)?,
@@ -176,7 +176,7 @@ impl Gauge {
     ) -> Result<Gain> {
         let Some(strength) = gain.strength() else { return Ok(self.unsteered(concept)) };
         let rule = random(dictionary, &gain.matches, strength)?;
-        let plan = compile(dictionary, rule, engine.n_layer(), engine.d_model())?;
+        let plan = compile(dictionary, rule, &engine.target())?;
         let texts = self.scoring.steered(engine, &plan)?;
         let steered = Tally::of(&texts, &concept.held_out);
         Ok(Gain { texts, steered, ..self.unsteered(concept) })
@@ -189,8 +189,8 @@ impl Gauge {
     }
 }
 
-fn compile(dictionary: &Arc<Dictionary>, rule: Rule, n_layer: usize, d_model: usize) -> Result<Arc<Compiled>> {
-    Ok(Arc::new(Plan::new([rule]).compile(&[("d", dictionary.clone())], n_layer, d_model, Route::Auto)?))
+fn compile(dictionary: &Arc<Dictionary>, rule: Rule, target: &Target) -> Result<Arc<Compiled>> {
+    Ok(Arc::new(Plan::new([rule]).compile(&[("d", dictionary.clone())], target, Route::Auto)?))
 }
 
 /// What is expected of a dictionary: what steering by the words of `concept` would do to its *other* words, at the strength
@@ -215,21 +215,15 @@ pub fn expected(
     if matches.is_empty() {
         return Ok(None);
     }
-    let (n_layer, d_model) = (engine.n_layer(), engine.d_model());
-    let plan = |strength| steer(dictionary, &matches, strength, n_layer, d_model);
+    let target = engine.target();
+    let plan = |strength| steer(dictionary, &matches, strength, &target);
     Ok(texts.at_cost(engine, cost, &held_out, &plan, progress)?.best)
 }
 
 /// Raises the features of `matches`, by their weights, to `strength` multiples of their mean activations.
-fn steer(
-    dictionary: &Arc<Dictionary>,
-    matches: &[Match],
-    strength: f32,
-    n_layer: usize,
-    d_model: usize,
-) -> Result<Arc<Compiled>> {
+fn steer(dictionary: &Arc<Dictionary>, matches: &[Match], strength: f32, target: &Target) -> Result<Arc<Compiled>> {
     let features = matches.iter().map(|m| Feature { id: m.feature, weight: m.weight });
-    compile(dictionary, Rule::new(Op::MinClamp, features, Some(Strength::activation(strength))), n_layer, d_model)
+    compile(dictionary, Rule::new(Op::MinClamp, features, Some(Strength::activation(strength))), target)
 }
 
 /// Random features, as many, each raised to a vector of the same length as its counterpart. Features that hardly ever fire

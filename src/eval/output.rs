@@ -238,7 +238,7 @@ fn push(
         rule
     });
     let plan = Plan::new(rules.collect::<Vec<_>>());
-    Ok(Arc::new(plan.compile(&[("d", dictionary.clone())], engine.n_layer(), engine.d_model(), Route::Auto)?))
+    Ok(Arc::new(plan.compile(&[("d", dictionary.clone())], &engine.target(), Route::Auto)?))
 }
 
 /// The tokens that begin each word: in the middle of a sentence, at its start, and capitalised.

@@ -122,7 +122,7 @@ pub fn side_effects(
 /// The rule alone, for the engine's model.
 fn compile(rule: &Rule, engine: &Engine, dictionary: Option<&Arc<Dictionary>>) -> Result<Compiled> {
     let named: Vec<(&str, Arc<Dictionary>)> = dictionary.map(|d| ("", d.clone())).into_iter().collect();
-    Plan::new([rule.clone()]).compile(&named, engine.n_layer(), engine.d_model(), Route::Callback)
+    Plan::new([rule.clone()]).compile(&named, &engine.target(), Route::Callback)
 }
 
 /// Latents of the rows of a text.

@@ -133,7 +133,8 @@ impl Announced {
             }
         }
         let doubt = (doubtful > 0).then(|| {
-            "llama.cpp may have split the batch in more than one way, so that the rows' sequences are unknown".to_owned()
+            "llama.cpp may have split the batch in more than one way, so that the rows' sequences are unknown"
+                .to_owned()
         });
         Assigned { rows, taken, doubt }
     }
@@ -180,7 +181,8 @@ impl Announced {
                 let all = k == chosen.len() || (m == 1 && n >= largest);
                 let full = m == shortest || (m + 1) * k > largest;
                 if m <= shortest && (!strict || (all && full)) {
-                    let way: Vec<usize> = chosen[..k].iter().flat_map(|(_, queue)| queue[..m].iter().copied()).collect();
+                    let way: Vec<usize> =
+                        chosen[..k].iter().flat_map(|(_, queue)| queue[..m].iter().copied()).collect();
                     if !ways.contains(&way) {
                         ways.push(way);
                     }
@@ -240,7 +242,9 @@ fn choose(queues: &[(SequenceSet, Vec<usize>)], sequential: bool) -> Vec<&(Seque
 /// The rows that a graph shows, as far as the announcement and the graph tell.
 pub(super) fn assign(announced: Option<&Announced>, shown: &Shown) -> Assigned {
     match announced {
-        Some(announced) if announced.lost => unknown(shown, "the rows of an earlier part of the batch are unknown".into()),
+        Some(announced) if announced.lost => {
+            unknown(shown, "the rows of an earlier part of the batch are unknown".into())
+        }
         Some(announced) => announced.assign(shown),
         None => Assigned { rows: (0..shown.n).map(|i| shown.row(i)).collect(), ..Assigned::default() },
     }

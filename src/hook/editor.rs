@@ -362,7 +362,8 @@ impl Editor {
             self.meta.extend_from_slice(&assigned.rows);
         } else {
             let outputs = self.graph.outputs().filter(|outputs| outputs.len() == n_rows);
-            let outputs = outputs.ok_or_else(|| format!("{n_rows} rows, but {n} tokens and no such number of outputs"))?;
+            let outputs =
+                outputs.ok_or_else(|| format!("{n_rows} rows, but {n} tokens and no such number of outputs"))?;
             for &row in outputs {
                 let row = usize::try_from(row).ok().and_then(|row| assigned.rows.get(row));
                 self.meta.push(*row.ok_or_else(|| format!("an output row is not one of the {n} tokens"))?);
@@ -380,7 +381,8 @@ impl Editor {
         if self.graph.foreign {
             self.ledger.foreign_graphs += 1;
             if self.edited {
-                let what = "rows of another context were edited before its cache was seen: give each context its own hook";
+                let what =
+                    "rows of another context were edited before its cache was seen: give each context its own hook";
                 self.faults.add(Kind::Mismatch, what, 1);
             }
             return;
@@ -390,7 +392,8 @@ impl Editor {
             let n = shown.n;
             if let Some(announced) = &mut self.announced {
                 let last = self.assigned.take().filter(|(learned, _)| *learned == self.graph.learned);
-                let assigned = last.map_or_else(|| attribute::assign(Some(announced), &shown), |(_, assigned)| assigned);
+                let assigned =
+                    last.map_or_else(|| attribute::assign(Some(announced), &shown), |(_, assigned)| assigned);
                 announced.take(&assigned);
                 if announced.is_over() {
                     self.announced = None;

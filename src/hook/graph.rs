@@ -156,7 +156,8 @@ impl Graph {
     fn integers(&mut self, node: Node, input: Node) {
         let name = input.name();
         let is = |wanted: &[u8]| name == wanted || is_copy_of(name, wanted);
-        let narrow = |list: Option<Vec<i64>>| list?.into_iter().map(|v| i32::try_from(v).ok()).collect::<Option<Vec<_>>>();
+        let narrow =
+            |list: Option<Vec<i64>>| list?.into_iter().map(|v| i32::try_from(v).ok()).collect::<Option<Vec<_>>>();
         if self.tokens.is_none() && is(b"inp_tokens") {
             self.tokens = narrow(input.integers());
             self.has_input = true;
@@ -226,11 +227,11 @@ impl Graph {
     }
 }
 
-/// The tensor behind views of a cache.
+/// The cache tensor behind views of it and behind nodes that write to it.
 fn cache(node: Node) -> Node {
     let mut node = node;
     for _ in 0..8 {
-        match node.src(0).filter(|inner| inner.name().starts_with(b"cache_")) {
+        match (0..3).filter_map(|i| node.src(i)).find(|inner| inner.name().starts_with(b"cache_")) {
             Some(inner) => node = inner,
             None => break,
         }

@@ -64,7 +64,8 @@ impl<'g> Node<'g> {
     /// `[d_model, n_rows]`, if it holds rows in f32; rows of several sequences may have a dimension of their own.
     pub(super) fn rows(self) -> Option<(usize, usize)> {
         let [width, rest @ ..] = self.shape();
-        let n = rest.iter().try_fold(1i64, |n, extent| n.checked_mul(*extent)).filter(|n| (0..=MAX_ROWS).contains(n))?;
+        let n =
+            rest.iter().try_fold(1i64, |n, extent| n.checked_mul(*extent)).filter(|n| (0..=MAX_ROWS).contains(n))?;
         let size = |n: i64| usize::try_from(n).ok().filter(|_| n <= MAX_ROWS);
         size(width).zip(size(n)).filter(|_| self.dtype() == TYPE_F32)
     }

@@ -147,7 +147,12 @@ impl Sites {
     }
 
     /// What a node, which is about to be computed, says of the points that wait for their reader.
-    pub(super) fn read_by<'g>(&mut self, node: Node<'g>, block: Option<usize>, graph: &mut Graph) -> Vec<(usize, Found<'g>)> {
+    pub(super) fn read_by<'g>(
+        &mut self,
+        node: Node<'g>,
+        block: Option<usize>,
+        graph: &mut Graph,
+    ) -> Vec<(usize, Found<'g>)> {
         let mut found = Vec::new();
         let enters = graph.entry.is_none() && block.is_some() && block == graph.block;
         let width = graph.width;
@@ -166,7 +171,9 @@ impl Sites {
                     Some(layer) => HookPoint::from(layer),
                     None => HookPoint::new(Site::ResidPre, 0),
                 };
-                if wanted.point == point && let Some(judged) = wanted.entered(entry, graph.width) {
+                if wanted.point == point
+                    && let Some(judged) = wanted.entered(entry, graph.width)
+                {
                     found.push((i, judged));
                 }
             }
@@ -223,7 +230,8 @@ impl Wanted {
                 self.crosses |= !late;
                 self.name = Some(waiting[i].name.clone());
                 let why = if late { "was read by others" } else { "moved to another device" };
-                let what = || format!("its rows were left: the node {why} before it was known; from the next graph on it is");
+                let what =
+                    || format!("its rows were left: the node {why} before it was known; from the next graph on it is");
                 Some(if edited && done { Found::Confirmed } else { Found::Wrong(what()) })
             }
             None => {

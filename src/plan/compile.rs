@@ -9,6 +9,7 @@ use super::encoder::Encoder;
 use super::row::SequenceSet;
 use super::rule::{Gate, Op, Rule, Scope, Sequences, Unit, Vector};
 use super::select::Rows;
+use super::target::Target;
 use super::{Plan, digest, propagate};
 use crate::dictionary::{Dictionary, Normalization};
 use crate::error::{Error, Result};
@@ -74,39 +75,37 @@ pub(super) struct World<'a> {
 type Shared<T> = RefCell<HashMap<(*const Dictionary, Vec<u32>), Arc<T>>>;
 
 impl Plan {
-    /// Resolves the plan against dictionaries, by the names that its rules use, and a model of `n_layer` blocks and width
-    /// `d_model`.
+    /// Resolves the plan against dictionaries, by the names that its rules use, and a model.
     ///
     /// # Errors
     /// What [`Plan::check`] finds; [`Kind::Argument`](crate::Kind::Argument) for two dictionaries of one name;
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) for a site that the architecture does not have;
     /// [`Kind::Mismatch`](crate::Kind::Mismatch) for names, features, layers and widths that do not exist or do not fit, units
     /// of activation without statistics, and rules that a forced control vector cannot carry; what reading a vector's file
     /// gives. All name the plan's file and the rule.
-    pub fn compile(
-        &self,
-        dictionaries: &[(&str, Arc<Dictionary>)],
-        n_layer: usize,
-        d_model: usize,
-        route: Route,
-    ) -> Result<Compiled> {
+    pub fn compile(&self, dictionaries: &[(&str, Arc<Dictionary>)], target: &Target, route: Route) -> Result<Compiled> {
         self.check()?;
         let mut names = HashSet::new();
         if let Some((name, _)) = dictionaries.iter().find(|(name, _)| !names.insert(name)) {
             return Err(Error::argument(format!("dictionaries: the name \"{name}\" is given twice")));
         }
         let (encoders, decoders) = (Shared::default(), Shared::default());
+        let (n_layer, d_model) = (target.n_layer, target.d_model);
         let world = World { dictionaries, n_layer, d_model, encoders, decoders };
         let mut actions = Actions::new();
         for (index, rule) in self.rules.iter().enumerate() {
             let resolved = self.resolve_rule(index, rule, &world);
-            for (point, action) in resolved.map_err(|e| self.named(e.context(format!("rules[{index}]"))))? {
+            let here = |e: Error| self.named(e.context(format!("rules[{index}]")));
+            for (point, action) in resolved.map_err(here)? {
+                target.check(point).map_err(here)?;
                 actions.entry(point).or_default().push(action);
             }
         }
         let warnings = warnings(&actions);
         let fingerprint = digest::fingerprint(&mut actions);
         let (actions, control_vector) = self.route(actions, d_model, route).map_err(|e| self.named(e))?;
-        let points = actions.into_iter().map(|(point, actions)| (point, PointOps { point, d_model, actions })).collect();
+        let points =
+            actions.into_iter().map(|(point, actions)| (point, PointOps { point, d_model, actions })).collect();
         Ok(Compiled { points, control_vector, fingerprint, warnings, n_layer, d_model })
     }
 
@@ -193,7 +192,8 @@ impl Plan {
                 None => None,
             };
             let norm_preserve = rule.norm_preserve || rule.op == Op::CalibrateSpread;
-            actions.push((point, Action { rule: index, identity: 0, rows: rows.clone(), condition, edit, norm_preserve }));
+            actions
+                .push((point, Action { rule: index, identity: 0, rows: rows.clone(), condition, edit, norm_preserve }));
         }
         Ok(actions)
     }

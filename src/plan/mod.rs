@@ -119,6 +119,7 @@ mod row;
 mod rule;
 mod select;
 mod tally;
+mod target;
 
 pub use apply::{Edited, Fault, PointOps, Scratch};
 pub use compile::{Compiled, Route};
@@ -127,6 +128,7 @@ pub use row::{Row, SequenceSet};
 pub use rule::{Feature, Gate, Op, Phase, Rule, Scope, Selector, Sequences, Strength, Unit, Vector};
 pub use select::Unknown;
 pub use tally::{RuleTally, Tally};
+pub use target::Target;
 
 use crate::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};

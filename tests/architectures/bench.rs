@@ -118,12 +118,10 @@ impl<'m> Bench<'m> {
                 assert_eq!(batch.names.get(nodes.len()), Some(&raw::name(tensor)), "another graph");
                 nodes.push(tensor);
                 wanted = edit(tensor, true);
-                batch.watch.read_inputs(nodes.len() - 1, tensor, &mut reading);
+                batch.watch.read(&nodes, &mut reading);
                 return wanted || batch.watch.wants(nodes.len() - 1);
             }
-            let goes_on = !wanted || edit(tensor, false);
-            batch.watch.read(nodes.len() - 1, &nodes, &mut reading);
-            goes_on
+            !wanted || edit(tensor, false)
         });
         assert_eq!(nodes.len(), batch.names.len(), "{}: another graph", architecture.name);
         reading

@@ -1,5 +1,5 @@
 //! An observer of graphs that knows nothing of tiller: it finds the residual stream by the weights that read it, and reads
-//! it right before each node that uses it.
+//! it right before each node that uses it, after the hook has answered for that node.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -199,7 +199,7 @@ fn is_view(seen: &Seen) -> bool {
 /// Which tensors are read, and when: right before each node that uses them.
 #[derive(Default)]
 pub(crate) struct Watch {
-    /// Place of the node after which to read → what to read.
+    /// Place of the node that uses them → what to read.
     nodes: BTreeMap<usize, Vec<Piece>>,
     /// Place of the node that reads an input → which input, and which operand it is there.
     inputs: BTreeMap<usize, Vec<(Place, usize)>>,
@@ -227,7 +227,7 @@ impl Watch {
         for place in watched {
             for consumer in graph.consumers(place) {
                 match place {
-                    Place::Node(node) => watch.nodes.entry(consumer - 1).or_default().push(graph.piece(node)),
+                    Place::Node(node) => watch.nodes.entry(consumer).or_default().push(graph.piece(node)),
                     Place::Input(reader, operand) => {
                         let here = graph.operand(consumer, reader, operand).expect("a consumer reads it");
                         watch.inputs.entry(consumer).or_default().push((place, here));
@@ -238,9 +238,9 @@ impl Watch {
         watch
     }
 
-    /// Is something to be read after this node?
+    /// Whether the node at `place` has to be computed before the next one is asked about, which uses what is to be read.
     pub(crate) fn wants(&self, place: usize) -> bool {
-        self.nodes.contains_key(&place)
+        self.nodes.contains_key(&(place + 1))
     }
 
     /// Where the numbers of a watched node are.
@@ -248,18 +248,15 @@ impl Watch {
         self.nodes.values().flatten().find(|piece| Place::Node(piece.node) == place).copied()
     }
 
-    /// Reads what is to be read after the node at `place`; `nodes` are those of this run, in order.
-    pub(crate) fn read(&self, place: usize, nodes: &[*mut ggml_tensor], into: &mut Reading) {
+    /// Reads what the node will use that is asked about now, the last of `nodes`; those before it have been computed.
+    pub(crate) fn read(&self, nodes: &[*mut ggml_tensor], into: &mut Reading) {
+        let Some(place) = nodes.len().checked_sub(1) else { return };
         for piece in self.nodes.get(&place).into_iter().flatten() {
             let numbers = raw::part(nodes[piece.root], piece.offset, piece.len);
             into.entry(Place::Node(piece.node)).or_default().push(numbers);
         }
-    }
-
-    /// Reads the inputs that the node at `place` will use.
-    pub(crate) fn read_inputs(&self, place: usize, node: *mut ggml_tensor, into: &mut Reading) {
         for (input, operand) in self.inputs.get(&place).into_iter().flatten() {
-            let source = raw::see(node).sources[*operand];
+            let source = raw::see(nodes[place]).sources[*operand];
             into.entry(*input).or_default().push(raw::elements(source as *const ggml_tensor));
         }
     }

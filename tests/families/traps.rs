@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tiller::dictionary::{Activation, Dictionary, Family, Normalization};
 use tiller::file::gguf::GgmlType;
 use tiller::file::safetensors::{Dtype, File, Writer};
-use tiller::plan::{Plan, Route};
+use tiller::plan::{Plan, Route, Target};
 
 use super::{Golden, copy, data, edit, error};
 
@@ -165,7 +165,7 @@ fn t3_a_transcoder_steers_where_it_writes() {
         Plan::from_json(&format!("{{\"version\": 1, \"rules\": [{rule}]}}")).unwrap()
     };
     let dictionary = Arc::new(Dictionary::open(&data("sparsify/layers.3.mlp")).unwrap());
-    let compile = |plan: Plan| plan.compile(&[("d", dictionary.clone())], 8, 16, Route::Callback);
+    let compile = |plan: Plan| plan.compile(&[("d", dictionary.clone())], &Target::new(8, 16), Route::Callback);
     let compiled = compile(plan("add", "")).unwrap();
     let points: Vec<String> = compiled.points.keys().map(ToString::to_string).collect();
     assert_eq!(points, ["blocks.3.hook_resid_post"]);

@@ -4,8 +4,8 @@ use crate::fixtures::{D, F, LAYER, N_LAYER, numbers, parts, plain, prompt, rows}
 use std::sync::Arc;
 use tiller::dictionary::{Activation, Dictionary, Info, Normalization};
 use tiller::plan::{
-    Compiled, ControlVector, Feature, Gate, Op, Phase, Plan, Route, Rule, Scope, Scratch, Sequences, Strength, Unit,
-    Vector,
+    Compiled, ControlVector, Feature, Gate, Op, Phase, Plan, Route, Rule, Scope, Scratch, Sequences, Strength, Target,
+    Unit, Vector,
 };
 use tiller::{Error, Kind};
 
@@ -27,7 +27,7 @@ fn vector(layer: usize, seed: u64) -> Rule {
 }
 
 fn compile(rules: impl IntoIterator<Item = Rule>, route: Route) -> tiller::Result<Compiled> {
-    Plan::new(rules).compile(&[("d", plain())], N_LAYER, D, route)
+    Plan::new(rules).compile(&[("d", plain())], &Target::new(N_LAYER, D), route)
 }
 
 #[track_caller]
@@ -114,7 +114,8 @@ fn what_a_control_vector_cannot_carry_is_refused_when_forced() {
     let mut parts = parts(Activation::Relu);
     parts.settings.normalization = Normalization::LayerNorm;
     let normalizing = Arc::new(Dictionary::from_parts(parts).unwrap());
-    let compile = |route| Plan::new([add([1], 1.0)]).compile(&[("d", normalizing.clone())], N_LAYER, D, route);
+    let compile =
+        |route| Plan::new([add([1], 1.0)]).compile(&[("d", normalizing.clone())], &Target::new(N_LAYER, D), route);
     assert_eq!(shape(&compile(Route::Auto).unwrap()), (vec![(LAYER, 1)], vec![]));
     refused(compile(Route::ControlVector), &["rules[0]: ", "normalises every row"]);
 }
@@ -130,7 +131,7 @@ fn layers_outside_of_the_model_are_refused() {
         &["rules[1]: layer: the model has 6", "found 6"],
     );
     refused(compile([vector(99, 30)], Route::Auto), &["rules[0]: layer: the model has 6 (from 0), found 99"]);
-    let shallow = Plan::new([clamp(1)]).compile(&[("d", plain())], LAYER, D, Route::Auto);
+    let shallow = Plan::new([clamp(1)]).compile(&[("d", plain())], &Target::new(LAYER, D), Route::Auto);
     refused(shallow, &["rules[0]: layer: the model has 3 (from 0), found 3"]);
 }
 
@@ -154,9 +155,10 @@ fn dictionaries_are_found_by_name() {
     };
     let (a, b) = (plain(), plain());
     let two = [("a", a.clone()), ("b", b)];
-    named(Some("b")).compile(&two, N_LAYER, D, Route::Auto).unwrap();
-    named(None).compile(&two[..1], N_LAYER, D, Route::Auto).unwrap();
-    let compile = |name, given: &[(&str, Arc<Dictionary>)]| named(name).compile(given, N_LAYER, D, Route::Auto);
+    named(Some("b")).compile(&two, &Target::new(N_LAYER, D), Route::Auto).unwrap();
+    named(None).compile(&two[..1], &Target::new(N_LAYER, D), Route::Auto).unwrap();
+    let compile =
+        |name, given: &[(&str, Arc<Dictionary>)]| named(name).compile(given, &Target::new(N_LAYER, D), Route::Auto);
     refused(compile(Some("c"), &two), &["rules[0]: dictionary: \"c\" is not among the given ones (\"a\", \"b\")"]);
     refused(compile(Some("c"), &[]), &["rules[0]: dictionary: \"c\"", "(none)"]);
     refused(compile(None, &two), &["rules[0]: dictionary: 2 were given, so the rule must name one"]);
@@ -166,7 +168,7 @@ fn dictionaries_are_found_by_name() {
 #[test]
 fn a_dictionary_name_given_twice_is_refused() {
     let error = Plan::default()
-        .compile(&[("a", plain()), ("b", plain()), ("a", plain())], N_LAYER, D, Route::Auto)
+        .compile(&[("a", plain()), ("b", plain()), ("a", plain())], &Target::new(N_LAYER, D), Route::Auto)
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Argument);
     assert_eq!(error.message(), "dictionaries: the name \"a\" is given twice");
@@ -174,9 +176,9 @@ fn a_dictionary_name_given_twice_is_refused() {
 
 #[test]
 fn a_dictionary_of_another_width_is_refused() {
-    let result = Plan::new([clamp(1)]).compile(&[("d", plain())], N_LAYER, D + 1, Route::Auto);
+    let result = Plan::new([clamp(1)]).compile(&[("d", plain())], &Target::new(N_LAYER, D + 1), Route::Auto);
     refused(result, &["rules[0]: dictionary: the model's width is 38, \"d\" has width 37"]);
-    let result = Plan::new([vector(1, 30)]).compile(&[], N_LAYER, D + 1, Route::Auto);
+    let result = Plan::new([vector(1, 30)]).compile(&[], &Target::new(N_LAYER, D + 1), Route::Auto);
     refused(result, &["rules[0]: vector: the model's width is 38, found 37 numbers"]);
 }
 
@@ -189,7 +191,8 @@ fn a_dictionary_reads_only_the_layer_that_it_was_made_for() {
     rule.gate = Some(gate(1.0));
     refused(compile([rule], Route::Auto), &["rules[0]: gate: dictionary: \"d\" is for layer 3", "acts on layer 4"]);
     let unplaced = Arc::new(Dictionary::clone(&plain()).with_info(Info::default()));
-    let compile = |rule: Rule| Plan::new([rule]).compile(&[("d", unplaced.clone())], N_LAYER, D, Route::Auto);
+    let compile =
+        |rule: Rule| Plan::new([rule]).compile(&[("d", unplaced.clone())], &Target::new(N_LAYER, D), Route::Auto);
     refused(compile(clamp(1)), &["rules[0]: layer: dictionary \"d\" does not say its layer"]);
     compile(at(4, clamp(1))).unwrap();
 }
@@ -202,8 +205,9 @@ fn activation_units_need_statistics() {
     let silent = Arc::new(Dictionary::from_parts(parts.clone()).unwrap());
     parts.stats = None;
     let without = Arc::new(Dictionary::from_parts(parts).unwrap());
-    let compile =
-        |rule: Rule, d: &Arc<Dictionary>| Plan::new([rule]).compile(&[("d", d.clone())], N_LAYER, D, Route::Auto);
+    let compile = |rule: Rule, d: &Arc<Dictionary>| {
+        Plan::new([rule]).compile(&[("d", d.clone())], &Target::new(N_LAYER, D), Route::Auto)
+    };
     refused(
         compile(rule(), &without),
         &["rules[0]: strength.unit: dictionary \"d\" has no statistics", "use `raw` or `norm`"],
@@ -258,7 +262,7 @@ fn directions_without_length_have_no_relative_strength() {
     let dead = Arc::new(Dictionary::from_parts(parts).unwrap());
     let plan = Plan::new([Rule::new(Op::Clamp, [1u32, 5], Some(Strength::norm(0.5)))]);
     refused(
-        plan.compile(&[("d", dead)], N_LAYER, D, Route::Auto),
+        plan.compile(&[("d", dead)], &Target::new(N_LAYER, D), Route::Auto),
         &["features[1]: the decoder row of feature 5 has length 0"],
     );
 }
@@ -281,7 +285,7 @@ fn vector_files_lie_beside_the_plan_and_may_be_shifted() {
     let compile = |rule: &str, route| {
         std::fs::write(&path, format!(r#"{{"version": 1, "rules": [{{"op": "add", "strength": 2, {rule}}}]}}"#))
             .unwrap();
-        Plan::open(&path)?.compile(&[], N_LAYER, D, route)
+        Plan::open(&path)?.compile(&[], &Target::new(N_LAYER, D), route)
     };
     let all = compile(r#""vector": {"file": "v.gguf"}"#, Route::Auto).unwrap();
     assert_eq!(shape(&all), (vec![], vec![1, 4]));
@@ -377,7 +381,7 @@ fn the_fingerprint_sees_the_dictionary() {
         let mut parts = parts(Activation::Relu);
         change(&mut parts);
         let dictionary = Arc::new(Dictionary::from_parts(parts).unwrap());
-        Plan::new([clamp(5)]).compile(&[("d", dictionary)], N_LAYER, D, Route::Auto).unwrap().fingerprint
+        Plan::new([clamp(5)]).compile(&[("d", dictionary)], &Target::new(N_LAYER, D), Route::Auto).unwrap().fingerprint
     };
     let same = print(&|_| ());
     assert_eq!(same, print(&|p| p.info.name = "another name".into()));

@@ -5,7 +5,7 @@ use crate::fixtures;
 use crate::fixtures::{D, N_LAYER, dictionaries, error, norm, parts, plain, prompt, rows};
 use std::sync::Arc;
 use tiller::dictionary::{Activation, Dictionary};
-use tiller::plan::{Edited, Fault, Feature, Op, Plan, Route, Row, Rule, Scratch, Strength, Unit};
+use tiller::plan::{Edited, Fault, Feature, Op, Plan, Route, Row, Rule, Scratch, Strength, Target, Unit};
 
 /// Normalised error of a steered row against the reference: f32 sums of a few dozen terms.
 const TOLERANCE: f32 = 3e-6;
@@ -17,7 +17,7 @@ fn steer(
     meta: &[Row],
 ) -> (Vec<f32>, Edited) {
     let plan = Plan::new(rules);
-    let compiled = plan.compile(&[("d", dictionary.clone())], N_LAYER, D, Route::Callback).unwrap();
+    let compiled = plan.compile(&[("d", dictionary.clone())], &Target::new(N_LAYER, D), Route::Callback).unwrap();
     let mut out = x.to_vec();
     let mut edited = Edited::default();
     let mut scratch = Scratch::new();
@@ -182,8 +182,9 @@ fn topk_with_thresholds_is_approximate_and_says_so() {
     let rule = || [Rule::new(Op::Clamp, FEATURES, Some(Strength::raw(2.0)))];
     let x = rows(3, 4);
     assert_eq!(steer(rule(), &thresholds, &x, &prompt(4)), steer(rule(), &jump, &x, &prompt(4)));
-    let compile =
-        |d: &Arc<Dictionary>| Plan::new(rule()).compile(&[("d", d.clone())], N_LAYER, D, Route::Auto).unwrap().warnings;
+    let compile = |d: &Arc<Dictionary>| {
+        Plan::new(rule()).compile(&[("d", d.clone())], &Target::new(N_LAYER, D), Route::Auto).unwrap().warnings
+    };
     assert!(compile(&thresholds)[0].starts_with("rules[0]: ") && compile(&thresholds)[0].contains("approximation"));
     assert!(compile(&jump).is_empty());
     let whole = dictionaries().into_iter().find(|(name, _)| name == "topk").unwrap().1;
@@ -220,7 +221,7 @@ fn edits_that_change_nothing_leave_the_bits_and_count_as_skipped() {
         rule.norm_preserve = true;
         let (got, counts) = steer([rule], &plain(), &x, &prompt(8));
         assert_eq!(got, x);
-        assert_eq!(counts, Edited { rows: 8, edited: 0, skipped: 8, failed: 0 });
+        assert_eq!(counts, Edited { rows: 8, skipped: 8, ..Edited::default() });
     }
 }
 
@@ -274,7 +275,7 @@ fn overflowing() -> tiller::plan::Compiled {
         Rule::new(Op::Add, [3u32], Some(Strength::raw(1.0))),
         Rule::vector(tiller::plan::Vector::Values(far), Some(fixtures::LAYER), Strength::raw(1.0)),
     ]);
-    plan.compile(&[("d", plain())], N_LAYER, D, Route::Callback).unwrap()
+    plan.compile(&[("d", plain())], &Target::new(N_LAYER, D), Route::Callback).unwrap()
 }
 
 #[test]
@@ -286,7 +287,7 @@ fn a_row_whose_edit_is_not_finite_is_put_back_and_reported() {
     let mut scratch = Scratch::new();
     let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut x, &prompt(3), &mut scratch);
     // 2e19 is a number, but a norm squares it.
-    assert_eq!(counts, Edited { rows: 3, edited: 2, skipped: 0, failed: 1 });
+    assert_eq!(counts, Edited { rows: 3, edited: 2, failed: 1, ..Edited::default() });
     assert_eq!(x[D..2 * D], before[D..2 * D], "both rules' edits are undone");
     assert_eq!((x[0], x[2 * D]), (1e19, 1e19));
     let fault = scratch.take_fault().unwrap();
@@ -302,10 +303,10 @@ fn a_row_of_nan_is_left_alone() {
     x[D + 4] = f32::NAN;
     let before = x.clone();
     let rule = || Rule::new(Op::Clamp, FEATURES, Some(Strength::raw(5.0)));
-    let compiled = Plan::new([rule()]).compile(&[("d", plain())], N_LAYER, D, Route::Auto).unwrap();
+    let compiled = Plan::new([rule()]).compile(&[("d", plain())], &Target::new(N_LAYER, D), Route::Auto).unwrap();
     let mut scratch = Scratch::new();
     let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut x, &prompt(3), &mut scratch);
-    assert_eq!(counts, Edited { rows: 3, edited: 2, skipped: 0, failed: 1 });
+    assert_eq!(counts, Edited { rows: 3, edited: 2, failed: 1, ..Edited::default() });
     let bits = |x: &[f32]| x.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&x[D..2 * D]), bits(&before[D..2 * D]));
     assert_eq!(x[..D], steer([rule()], &plain(), &before[..D], &prompt(1)).0);
@@ -319,7 +320,7 @@ fn rows_of_another_shape_are_refused_without_a_panic() {
     let mut x = rows(12, 2);
     let before = x.clone();
     let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut x, &prompt(3), &mut scratch);
-    assert_eq!(counts, Edited { rows: 3, edited: 0, skipped: 0, failed: 3 });
+    assert_eq!(counts, Edited { rows: 3, failed: 3, ..Edited::default() });
     assert_eq!(x, before);
     let fault = scratch.take_fault().unwrap();
     assert_eq!(fault, Fault::Shape { expected: 3 * D, found: 2 * D });

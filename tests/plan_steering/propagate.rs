@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tiller::Kind;
 use tiller::dictionary::{Activation, Dictionary};
 use tiller::file::safetensors::{Dtype, Writer};
-use tiller::plan::{Feature, Op, Plan, Route, Rule, Scratch, Strength};
+use tiller::plan::{Feature, Op, Plan, Route, Rule, Scratch, Strength, Target};
 use tiller::train::temporal::Temporal;
 
 const FEATURES: [i64; 3] = [2, 5, 9];
@@ -55,14 +55,14 @@ fn a_feature_brings_along_what_it_drives() {
     let plan = Plan::new([Rule::propagating("codes.safetensors", [2u32], Strength::raw(3.0))]);
     plan.save(&dir.path().join("plan.json")).unwrap();
     let plan = Plan::open(&dir.path().join("plan.json")).unwrap();
-    let compiled = plan.compile(&[("d", dictionary.clone())], N_LAYER, D, Route::Auto).unwrap();
+    let compiled = plan.compile(&[("d", dictionary.clone())], &Target::new(N_LAYER, D), Route::Auto).unwrap();
     assert!(compiled.points.is_empty(), "a constant needs no callback");
     let found = &compiled.control_vector.as_ref().unwrap().directions()[&LAYER];
     let want = mixed(&dictionary, &[(2, 3.0), (5, 1.5), (9, -3.0)]);
     assert!(error(found, &want) < 1e-6);
 
     // The same through the callback, and the isolated edit beside it.
-    let compiled = plan.compile(&[("d", dictionary.clone())], N_LAYER, D, Route::Callback).unwrap();
+    let compiled = plan.compile(&[("d", dictionary.clone())], &Target::new(N_LAYER, D), Route::Callback).unwrap();
     let (before, mut scratch) = (rows(1, 3), Scratch::new());
     let mut after = before.clone();
     let ops = compiled.points.values().next().unwrap();
@@ -72,7 +72,7 @@ fn a_feature_brings_along_what_it_drives() {
         assert!(error(&moved, &want) < 1e-5);
     }
     let alone = Plan::new([Rule::new(Op::Add, [2u32], Some(Strength::raw(3.0)))]);
-    let alone = alone.compile(&[("d", dictionary.clone())], N_LAYER, D, Route::Auto).unwrap();
+    let alone = alone.compile(&[("d", dictionary.clone())], &Target::new(N_LAYER, D), Route::Auto).unwrap();
     let found = &alone.control_vector.as_ref().unwrap().directions()[&LAYER];
     assert!(error(found, &mixed(&dictionary, &[(2, 3.0)])) < 1e-6);
     assert_ne!(alone.fingerprint, compiled.fingerprint);
@@ -80,7 +80,8 @@ fn a_feature_brings_along_what_it_drives() {
     // Feature 9 drives nothing now; weights and units are those of any other add.
     let stats = dictionary.feature_stats().unwrap()[5].mean;
     let rule = Rule::propagating(&file, [Feature { id: 5, weight: 0.5 }], Strength::activation(2.0));
-    let compiled = Plan::new([rule]).compile(&[("d", dictionary.clone())], N_LAYER, D, Route::Auto).unwrap();
+    let compiled =
+        Plan::new([rule]).compile(&[("d", dictionary.clone())], &Target::new(N_LAYER, D), Route::Auto).unwrap();
     let found = &compiled.control_vector.as_ref().unwrap().directions()[&LAYER];
     assert!(error(found, &mixed(&dictionary, &[(5, stats), (9, -2.0 * stats)])) < 1e-6);
 }
@@ -91,13 +92,13 @@ fn a_latent_of_rows_needs_no_dictionary() {
     let file = write(dir.path(), false);
     let model = Temporal::open(&file).unwrap();
     let plan = Plan::new([Rule::propagating(&file, [0u32], Strength::raw(2.0))]);
-    let compiled = plan.compile(&[], N_LAYER, D, Route::Auto).unwrap();
+    let compiled = plan.compile(&[], &Target::new(N_LAYER, D), Route::Auto).unwrap();
     let found = &compiled.control_vector.as_ref().unwrap().directions()[&LAYER];
     let column = |i: usize| model.direction(i, false).unwrap();
     let want: Vec<f32> = (0..D).map(|k| 2.0 * (column(0)[k] + 0.5 * column(1)[k] - column(2)[k])).collect();
     assert!(error(found, &want) < 1e-6);
     let refused = |rule: Rule, n_layer: usize, d: usize| {
-        let error = Plan::new([rule]).compile(&[], n_layer, d, Route::Auto).unwrap_err();
+        let error = Plan::new([rule]).compile(&[], &Target::new(n_layer, d), Route::Auto).unwrap_err();
         assert_eq!(error.kind(), Kind::Mismatch, "{error}");
         error.message().to_owned()
     };
@@ -113,7 +114,8 @@ fn what_cannot_propagate_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), true);
     let dictionary = Arc::new(Dictionary::from_parts(parts(Activation::Relu)).unwrap());
-    let compile = |rule: Rule| Plan::new([rule]).compile(&[("d", dictionary.clone())], N_LAYER, D, Route::Auto);
+    let compile =
+        |rule: Rule| Plan::new([rule]).compile(&[("d", dictionary.clone())], &Target::new(N_LAYER, D), Route::Auto);
     let error = compile(Rule::propagating(&file, [3u32], Strength::raw(1.0))).unwrap_err();
     assert_eq!(error.kind(), Kind::Mismatch);
     assert!(error.message().contains("features[0]: feature 3 is not among the 3"), "{error}");

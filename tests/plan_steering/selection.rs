@@ -2,7 +2,7 @@
 
 use crate::fixtures::{D, LAYER, N_LAYER, plain, rows};
 use tiller::plan::{
-    Compiled, Gate, Op, Phase, Plan, Route, Row, Rule, Scope, Scratch, Selector, Sequences, Strength,
+    Compiled, Gate, Op, Phase, Plan, Route, Row, Rule, Scope, Scratch, Selector, Sequences, Strength, Target,
 };
 use tiller::plan::{Unit, Vector};
 
@@ -11,7 +11,7 @@ fn row(position: i32, sequence: i32, generated: bool) -> Row {
 }
 
 fn compile(rule: Rule) -> Compiled {
-    Plan::new([rule]).compile(&[("d", plain())], N_LAYER, D, Route::Callback).unwrap()
+    Plan::new([rule]).compile(&[("d", plain())], &Target::new(N_LAYER, D), Route::Callback).unwrap()
 }
 
 /// Which of these rows the plan changes; the rows are random, no two alike.
@@ -231,7 +231,7 @@ fn a_gate_reads_the_row_as_the_rules_before_it_left_it() {
     plain().encoder_row(0, &mut direction);
     let push = Rule::vector(Vector::Values(direction), Some(LAYER), Strength::raw(18.0));
     let apply = |rules: Vec<Rule>| {
-        let compiled = Plan::new(rules).compile(&[("d", plain())], N_LAYER, D, Route::Callback).unwrap();
+        let compiled = Plan::new(rules).compile(&[("d", plain())], &Target::new(N_LAYER, D), Route::Callback).unwrap();
         let mut x = speech(&[false]);
         compiled.points[&LAYER.into()].apply(&mut x, &[row(1, 0, false)], &mut Scratch::new());
         x

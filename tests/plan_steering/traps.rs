@@ -7,11 +7,11 @@ use std::sync::Arc;
 use tiller::dictionary::{Activation, Dictionary};
 use tiller::hook_point::{HookPoint, Site};
 use tiller::plan::{
-    Compiled, ControlVector, Gate, Op, Plan, Route, Row, Rule, Scope, Scratch, Strength, Unit, Vector,
+    Compiled, ControlVector, Gate, Op, Plan, Route, Row, Rule, Scope, Scratch, Strength, Target, Unit, Vector,
 };
 
 fn compile(rule: Rule, dictionary: &Arc<Dictionary>) -> Compiled {
-    Plan::new([rule]).compile(&[("d", dictionary.clone())], N_LAYER, D, Route::Callback).unwrap()
+    Plan::new([rule]).compile(&[("d", dictionary.clone())], &Target::new(N_LAYER, D), Route::Callback).unwrap()
 }
 
 fn apply(compiled: &Compiled, x: &[f32], meta: &[Row]) -> Vec<f32> {
@@ -33,7 +33,7 @@ fn t1_a_file_that_counts_otherwise_is_shifted_on_request() {
     let layers = |shift| {
         let file = Vector::File { file: path.clone(), shift };
         let plan = Plan::new([Rule::vector(file, None, Strength::raw(1.0))]);
-        let compiled = plan.compile(&[], N_LAYER, D, Route::Callback).unwrap();
+        let compiled = plan.compile(&[], &Target::new(N_LAYER, D), Route::Callback).unwrap();
         compiled.points.keys().map(|point| point.layer()).collect::<Vec<_>>()
     };
     assert_eq!((layers(0), layers(-1), layers(1)), (vec![3], vec![2], vec![4]));
@@ -60,7 +60,7 @@ fn t3_codes_are_read_only_where_the_dictionary_was_trained() {
     let compiled = compile(rule.clone(), &own);
     assert_eq!(compiled.points.keys().collect::<Vec<_>>(), [&HookPoint::new(Site::MlpOut, LAYER)]);
     rule.hook = Some(Site::ResidPost);
-    let error = Plan::new([rule]).compile(&[("d", own)], N_LAYER, D, Route::Callback).unwrap_err();
+    let error = Plan::new([rule]).compile(&[("d", own)], &Target::new(N_LAYER, D), Route::Callback).unwrap_err();
     assert!(error.message().contains("hook_mlp_out, found") && error.message().contains("hook_resid_post"), "{error}");
 }
 

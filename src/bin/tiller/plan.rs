@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tiller::dictionary::Dictionary;
 use tiller::eval::trial;
 use tiller::model::Model;
-use tiller::plan::{Plan, Route, Rule};
+use tiller::plan::{Plan, Route, Rule, Target};
 use tiller::{Error, Result};
 
 use crate::open::{self, Context, Machine, Wish, feature_json, features_table};
@@ -100,7 +100,7 @@ fn compile(plan: &Plan, dictionaries: &[(String, Arc<Dictionary>)]) -> Result<St
     let width = dictionaries.first().map_or(0, |(_, d)| d.d_model());
     let named = plan.rules.iter().filter_map(|rule| rule.layer);
     let layers = named.chain(dictionaries.iter().filter_map(|(_, d)| d.layer())).max().map_or(1, |last| last + 1);
-    Ok(plan.compile(&given, layers.max(2), width, Route::Auto)?.fingerprint)
+    Ok(plan.compile(&given, &Target::new(layers.max(2), width), Route::Auto)?.fingerprint)
 }
 
 /// `FILE` or `NAME=FILE`.

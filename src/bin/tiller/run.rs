@@ -237,8 +237,8 @@ fn lever(args: &Args, engine: &mut Engine, out: &Out) -> Result<Option<Lever>> {
         dictionaries.push((name, open::dictionary(path, &model, out)?));
     }
     let named: Vec<(&str, Arc<Dictionary>)> = dictionaries.iter().map(|(name, d)| (name.as_str(), d.clone())).collect();
-    let (n_layer, d_model) = (engine.n_layer(), engine.d_model());
-    let compile = |plan: &Plan| Ok(Arc::new(plan.compile(&named, n_layer, d_model, Route::Auto)?));
+    let target = engine.target();
+    let compile = |plan: &Plan| Ok(Arc::new(plan.compile(&named, &target, Route::Auto)?));
     if let Some(path) = &args.plan {
         let plan = Plan::open(path)?;
         let compiled = compile(&plan)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use tiller::file::gguf::GgmlType;
-use tiller::plan::{Compiled, Op, Plan, Route, Row, Rule, Scratch, Strength};
+use tiller::plan::{Compiled, Op, Plan, Route, Row, Rule, Scratch, Strength, Target};
 use tiller::{Error, Result};
 
 use super::{Args, Line, Lines, Pairs, seconds};
@@ -66,7 +66,7 @@ fn steer(path: &Path, rows: &mut [f32]) -> Result<Compiled> {
     let dictionary = Arc::new(Dictionary::open(path)?);
     let features: [u32; 8] = std::array::from_fn(|i| (i * F / 8 + 5) as u32);
     let rule = Rule { layer: Some(0), ..Rule::new(Op::MinClamp, features, Some(Strength::raw(1.0))) };
-    let compiled = Plan::new([rule]).compile(&[("big", dictionary)], 2, D, Route::Callback)?;
+    let compiled = Plan::new([rule]).compile(&[("big", dictionary)], &Target::new(2, D), Route::Callback)?;
     let meta: Vec<Row> = (0..64).map(|position| Row::new(position, 0)).collect();
     let mut scratch = Scratch::default();
     for ops in compiled.points.values() {

@@ -18,7 +18,7 @@ use tiller::Result;
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use tiller::engine::{Engine, Generate, Options};
 use tiller::num::rng;
-use tiller::plan::{Compiled, Op, Plan, Route, Rule, Strength};
+use tiller::plan::{Compiled, Op, Plan, Route, Rule, Strength, Target};
 
 use super::{Args, Lines, Pairs, model_name};
 
@@ -111,7 +111,8 @@ fn cases(n_layer: usize, d_model: usize) -> Result<Vec<(&'static str, Compiled)>
         layer: Some(layer),
         ..Rule::new(Op::MinClamp, (0..n).map(|i| i * 7), Some(Strength::raw(0.01)))
     };
-    let compile = |plan: Plan, route| plan.compile(&[("random", dictionary.clone())], n_layer, d_model, route);
+    let compile =
+        |plan: Plan, route| plan.compile(&[("random", dictionary.clone())], &Target::new(n_layer, d_model), route);
     let add = Rule { layer: Some(layer), ..Rule::new(Op::Add, [3_u32], Some(Strength::raw(0.01))) };
     Ok(vec![
         ("empty", compile(Plan::new([]), Route::Auto)?),
