@@ -75,7 +75,10 @@ fn json_tells_what_the_plan_did_to_how_many_rows() {
     assert!(ledger["rows_not_needed"].as_u64().unwrap() > 0, "the prompt: {ledger}");
     assert_eq!((&ledger["rows_refused"], &ledger["faults"]), (&0.into(), &serde_json::json!([])));
     let rule = &ledger["rules"][0];
-    assert_eq!((rule["rows"].as_u64(), &rule["mean_code"], &rule["unjudged"]), (Some(n - 1), &Value::Null, &serde_json::json!({})));
+    assert_eq!(
+        (rule["rows"].as_u64(), &rule["mean_code"], &rule["unjudged"]),
+        (Some(n - 1), &Value::Null, &serde_json::json!({}))
+    );
     assert!(rule["relative_size"].as_f64().unwrap() > 0.0);
 }
 
