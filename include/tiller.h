@@ -1758,7 +1758,8 @@ tiller_status tiller_compiled_control_vector(const tiller_compiled *compiled,
 // Does to `n_rows` rows what the callback would do to them at `point`, without any model.
 //
 // `data` holds `n_rows` * d_model floats, row by row, and is edited in place; `rows` says which token each is.
-// `*n_edited` is how many were changed (may be NULL). A gate over a sequence sees these rows alone.
+// `*n_edited` is how many were changed (may be NULL). A gate over a sequence sees these rows alone. Rows on which a rule
+// cannot be judged are left as they are by it: TILLER_E_MISMATCH says so when the others are done.
 TILLER_API
 tiller_status tiller_compiled_apply(const tiller_compiled *compiled,
                                     tiller_point point,
@@ -2064,7 +2065,8 @@ TILLER_API bool tiller_hook_has_control_vector(const tiller_hook *hook);
 //
 // What a row leaves open, the graph may tell. Without an announcement nobody knows which sequences rows are of, where
 // llama.cpp keeps several in one cache, or which the model wrote: rules that depend on it leave rows alone, and
-// tiller_hook_finish() says so. A batch that the graph contradicts is not steered either.
+// tiller_hook_finish() says so. Where the graph contradicts the announcement, nothing of it is believed: only rules that take
+// every row act.
 TILLER_API
 tiller_status tiller_hook_announce(const tiller_hook *hook,
                                    const tiller_row *rows,

@@ -203,7 +203,7 @@ static inline tiller_status tiller_llama_set_plan(
 }
 
 // Tells `hook` what the next llama_decode() holds; it counts for that decode only. `generated`: for each token of the batch
-// whether the model wrote it (drafts of speculative decoding are written, too).
+// whether the model wrote it (drafts of speculative decoding are written, too); NULL where that is not known.
 static inline tiller_status tiller_llama_announce_rows(
     tiller_hook *hook,
     const struct llama_batch *batch,
@@ -215,7 +215,7 @@ static inline tiller_status tiller_llama_announce_rows(
     for (size_t i = 0; rows && i < n; i++) {
         // Positions that are left to llama.cpp are the graph's to tell.
         rows[i].position = batch->pos ? batch->pos[i] : -1;
-        rows[i].generated = generated[i];
+        rows[i].generated = generated ? generated[i] : 2;
         rows[i].has_token = batch->token != NULL;
         rows[i].token = batch->token ? batch->token[i] : 0;
         rows[i].sequence = batch->seq_id ? batch->seq_id[i][0] : 0;

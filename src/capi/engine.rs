@@ -211,9 +211,9 @@ pub unsafe extern "C" fn tiller_engine_finish(
     err: ErrorOut<'_>,
 ) -> tiller_status {
     guard(err, || {
-        let done = some(engine, "engine")?.0.finish();
+        let engine = some(engine, "engine")?;
         // SAFETY: the header requires a struct whose `size` is set, or NULL.
-        unsafe { finished(done, out) }
+        unsafe { finished(out, || Ok(engine.0.finish())) }
     })
 }
 

@@ -321,9 +321,9 @@ pub unsafe extern "C" fn tiller_hook_finish(
     err: ErrorOut<'_>,
 ) -> tiller_status {
     guard(err, || {
-        let done = some(hook, "hook")?.finish()?;
+        let hook = some(hook, "hook")?;
         // SAFETY: the header requires a struct whose `size` is set, or NULL.
-        unsafe { finished(done, out) }
+        unsafe { finished(out, || hook.finish()) }
     })
 }
 

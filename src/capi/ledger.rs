@@ -56,15 +56,22 @@ impl From<&Ledger> for tiller_report {
     }
 }
 
-/// Fills `out`, if it is not NULL, and says whether something went wrong.
+/// Fills `out`, if it is not NULL, with what `finish` gives, and says whether something went wrong.
 ///
 /// # Safety
 /// As [`report`].
-pub(super) unsafe fn finished(ledger: Ledger, out: *mut tiller_report) -> Result<()> {
-    if !out.is_null() {
+pub(super) unsafe fn finished(out: *mut tiller_report, finish: impl FnOnce() -> Result<Ledger>) -> Result<()> {
+    let fill = |ledger: &Ledger| {
+        if out.is_null() {
+            return Ok(());
+        }
         // SAFETY: the caller's contract.
-        unsafe { report(out, tiller_report::from(&ledger)) }?;
-    }
+        unsafe { report(out, ledger.into()) }
+    };
+    // Nothing is taken from the hook that `out` could not hold.
+    fill(&Ledger::default())?;
+    let ledger = finish()?;
+    fill(&ledger)?;
     ledger.ok().map(drop)
 }
 

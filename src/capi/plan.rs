@@ -345,7 +345,8 @@ pub unsafe extern "C" fn tiller_compiled_control_vector(
 /// Does to `n_rows` rows what the callback would do to them at `point`, without any model.
 ///
 /// `data` holds `n_rows` * d_model floats, row by row, and is edited in place; `rows` says which token each is.
-/// `*n_edited` is how many were changed (may be NULL). A gate over a sequence sees these rows alone.
+/// `*n_edited` is how many were changed (may be NULL). A gate over a sequence sees these rows alone. Rows on which a rule
+/// cannot be judged are left as they are by it: TILLER_E_MISMATCH says so when the others are done.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_compiled_apply(
     compiled: Option<&tiller_compiled>,
@@ -373,7 +374,15 @@ pub unsafe extern "C" fn tiller_compiled_apply(
         if let Some(out) = n_edited {
             *out = edited;
         }
-        scratch.take_fault().map_or(Ok(()), |fault| Err(Error::numeric(fault.to_string())))
+        if let Some(fault) = scratch.take_fault() {
+            return Err(Error::numeric(fault.to_string()));
+        }
+        for (rule, tally) in scratch.tally().take().iter().enumerate() {
+            if let Some((why, n)) = tally.unjudged_rows().next() {
+                return Err(Error::mismatch(format!("rules[{rule}]: {n} rows were left as they are: {why}")));
+            }
+        }
+        Ok(())
     })
 }
 
