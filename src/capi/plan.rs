@@ -96,12 +96,12 @@ impl tiller_row {
             return Err(Error::argument(format!("rows[{i}].reserved is {reserved}; expected 0")));
         }
         let shared = (0..256).filter(|&id| shared[id as usize / 64] >> (id % 64) & 1 == 1);
-        let mut row = Row::default();
-        row.position = Some(position).filter(|p| *p >= 0);
-        row.sequences = SequenceSet::of(shared.chain([sequence]));
-        row.token = choice(has_token, &[None, Some(token)], &format!("rows[{i}].has_token"))?;
-        row.generated = choice(generated, &[Some(false), Some(true), None], &format!("rows[{i}].generated"))?;
-        Ok(row)
+        Ok(Row {
+            position: Some(position).filter(|p| *p >= 0),
+            sequences: SequenceSet::of(shared.chain([sequence])),
+            token: choice(has_token, &[None, Some(token)], &format!("rows[{i}].has_token"))?,
+            generated: choice(generated, &[Some(false), Some(true), None], &format!("rows[{i}].generated"))?,
+        })
     }
 }
 
