@@ -158,10 +158,16 @@ const RESIDUAL: &[Site] = &[Site::ResidPre, Site::ResidPost];
 #[rustfmt::skip]
 const SITES: &[(&[&str], &[Site])] = &[
     // Attention or another mixer, then the MLP, each added to the residual stream.
-    (&["arcee", "bitnet", "deepseek2", "exaone4", "falcon-h1", "gemma", "gemma2", "gemma3", "glm4", "glm4moe", "gpt-oss",
-       "gpt2", "granite", "granitehybrid", "internlm2", "jamba", "lfm2", "lfm2moe", "llama", "llama4", "minicpm3", "mistral3",
-       "nemotron", "olmo", "olmo2", "olmoe", "phi3", "phimoe", "plamo2", "qwen2", "qwen3", "qwen35", "qwen35moe", "qwen3moe",
-       "qwen3next", "qwen3vl", "rwkv6", "rwkv7", "smollm3", "stablelm", "starcoder2"], &Site::ALL),
+    (&["afmoe", "apertus", "arcee", "baichuan", "bailingmoe", "bailingmoe2", "bitnet", "bloom", "chatglm",
+       "codeshell", "dbrx", "deci", "deepseek", "deepseek2", "deepseek32", "ernie4_5", "exaone", "exaone-moe",
+       "exaone4", "falcon-h1", "gemma", "gemma2", "gemma3", "glm-dsa", "glm4", "glm4moe", "gpt-oss", "gpt2",
+       "granite", "granitehybrid", "granitemoe", "grok", "grovemoe", "hunyuan-dense", "hunyuan-moe", "hy_v3",
+       "internlm2", "jais", "jais2", "jamba", "laguna", "lfm2", "lfm2moe", "llama", "llama4", "maincoder", "mellum",
+       "mimo2", "minicpm", "minicpm3", "minimax-m2", "mistral3", "mistral4", "mpt", "nanbeige", "nemotron", "olmo",
+       "olmo2", "olmoe", "openelm", "orion", "paddleocr", "pangu-embedded", "phi3", "phimoe", "plamo2", "plamo3",
+       "qwen", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen35", "qwen35moe", "qwen3moe", "qwen3next", "qwen3vl",
+       "qwen3vlmoe", "refact", "rwkv6", "rwkv7", "seed_oss", "smallthinker", "smollm3", "stablelm", "starcoder",
+       "starcoder2", "xverse"], &Site::ALL),
     // What the MLP adds is scaled together with the residual stream.
     (&["gemma4"], &[Site::ResidPre, Site::AttnOut, Site::ResidMid, Site::ResidPost]),
     // One sublayer a block.
@@ -171,7 +177,21 @@ const SITES: &[(&[&str], &[Site])] = &[
 /// Architectures that have no residual stream of one row a token, and why.
 const NONE: &[(&[&str], &str)] = &[
     (&["deepseek4", "qwen4exp"], "several residual streams are mixed anew in every block (hyper-connections)"),
-    (&["t5", "t5encoder"], "its encoder and its decoder have blocks of the same numbers"),
+    (&["t5"], "its encoder and its decoder have blocks of the same numbers"),
+    (
+        &[
+            "bert",
+            "eurobert",
+            "jina-bert-v2",
+            "jina-bert-v3",
+            "modern-bert",
+            "neo-bert",
+            "nomic-bert",
+            "nomic-bert-moe",
+            "t5encoder",
+        ],
+        "it is an encoder, which writes no text",
+    ),
 ];
 
 #[cfg(test)]

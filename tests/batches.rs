@@ -91,14 +91,7 @@ impl Subject {
     }
 
     fn context(&self, n_ubatch: u32, kv_unified: bool, n_seq_max: u32) -> Context<'_> {
-        let options = Options {
-            n_ctx: 1024,
-            n_batch: 256,
-            n_ubatch,
-            n_seq_max,
-            kv_unified,
-            ..Options::default()
-        };
+        let options = Options { n_ctx: 1024, n_batch: 256, n_ubatch, n_seq_max, kv_unified, ..Options::default() };
         Context::new(&self.model, options).expect("a context")
     }
 

@@ -144,6 +144,8 @@ fn context(streams: i64) -> Context {
 struct Graph {
     tensors: Vec<Box<Fake>>,
     nodes: Vec<Id>,
+    /// The block that is being built.
+    block: usize,
 }
 
 impl Graph {
@@ -168,6 +170,7 @@ impl Graph {
         let host = !batch.on_device;
         let rows = |n: usize, value: f32| (0..n).flat_map(|i| [i as f32, value]).map(f32::to_bits).collect::<Vec<_>>();
         for block in 0..batch.n_layer {
+            g.block = block;
             let last = block + 1 == batch.n_layer;
             let name = |stem: &str| format!("{stem}-{block}");
             let norm = g.node(&name("norm"), c"RMS_NORM", n, [Ok(x)]);
@@ -224,7 +227,11 @@ impl Graph {
 
     /// A node that reads `input` and a weight.
     fn weighted(&mut self, name: &str, op: &'static std::ffi::CStr, n: usize, input: Id, weight: &str) -> Id {
-        let weight = if weight.is_empty() { format!("blk.0.{}.weight", self.nodes.len()) } else { weight.to_owned() };
+        let weight = if weight.is_empty() {
+            format!("blk.{}.{}.weight", self.block, self.nodes.len())
+        } else {
+            weight.to_owned()
+        };
         let weight = self.leaf(&weight, F32, [D as i64, 1, 1, 1], vec![0; D]);
         self.node(name, op, n, [Ok(input), Ok(weight)])
     }

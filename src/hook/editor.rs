@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::attribute::{self, Announced, Assigned};
 use super::board::Steering;
-use super::graph::{self, Graph, Step};
+use super::graph::{Graph, Step};
 use super::ledger::{Faults, Ledger};
 use super::node::Node;
 use super::sites::{Found, Sites};
@@ -118,6 +118,11 @@ impl Editor {
     pub(super) fn catch_up(&mut self, board: &Steering) {
         if let Some(plan) = board.newer(&mut self.version) {
             self.scratch.keep(plan.as_deref());
+            let adds = |plan: &Option<Arc<Compiled>>| plan.as_ref().is_some_and(|plan| plan.control_vector.is_some());
+            // A control vector changes the graph.
+            if adds(&plan) != adds(&self.plan) {
+                self.sites.forget();
+            }
             self.plan = plan;
             self.watch();
         }
@@ -132,8 +137,7 @@ impl Editor {
 
     /// A node will be computed: is it wanted?
     pub(super) fn ask(&mut self, node: Node, board: &Steering) -> bool {
-        let name = node.name();
-        let block = graph::block(name);
+        let (name, block) = (node.name(), node.reads_weights_of());
         match self.graph.meet(node, block) {
             Step::Begins => {
                 self.end_graph();
@@ -147,7 +151,7 @@ impl Editor {
             Step::GoesOn => {}
             Step::Lost => return false,
         }
-        self.graph.learn(node, name, block);
+        self.graph.learn(node, name);
         if self.graph.foreign {
             return false;
         }
@@ -158,7 +162,7 @@ impl Editor {
             self.found(i, found, node);
         }
         let mut wanted = self.ends == Some(node.address());
-        for i in self.sites.at(node, name, &self.graph).collect::<Vec<_>>() {
+        for i in self.sites.meet(node, name, &self.graph) {
             wanted |= self.needs(i, node);
         }
         wanted
@@ -170,17 +174,15 @@ impl Editor {
             self.ended = true;
             return false;
         }
-        for i in self.sites.at(node, node.name(), &self.graph).collect::<Vec<_>>() {
+        for i in self.sites.at(node, node.name(), &self.graph) {
             let point = self.sites.point(i);
             let ends_here = self.ends_at(point);
-            let immediate = self.sites.is_immediate(i, ends_here);
-            self.sites.wait(i, node, immediate);
-            if immediate {
+            if self.sites.wait(i, node) {
                 self.act(node, point);
-                self.sites.done(i);
                 self.ended |= ends_here;
             }
         }
+        self.sites.stopped();
         !self.ended
     }
 
@@ -198,7 +200,6 @@ impl Editor {
                     self.ends = Some(reader.address());
                 }
             }
-            Found::Confirmed => {}
             Found::Wrong(what) => {
                 let n = self.graph.shown(self.alone).map_or(0, |shown| shown.n as u64);
                 self.ledger.rows_seen += n;
@@ -216,7 +217,7 @@ impl Editor {
         }
         let Some(plan) = self.plan.clone() else { return false };
         let Some(ops) = plan.points.get(&point) else { return false };
-        let Some((_, n)) = node.rows().filter(|(_, n)| self.attribute(*n).is_ok()) else {
+        let Some((_, n)) = self.graph.extent(node).filter(|(_, n)| self.attribute(*n).is_ok()) else {
             return true; // acting on it says what is wrong
         };
         match ops.touches(&self.meta) {
@@ -246,7 +247,7 @@ impl Editor {
     }
 
     fn rows(&mut self, node: Node, point: HookPoint, ops: Option<&PointOps>) -> Result<()> {
-        let Some((d_model, n_rows)) = node.rows().filter(|_| node.is_contiguous()) else {
+        let Some((d_model, n_rows)) = self.graph.extent(node).filter(|_| node.is_contiguous()) else {
             let (name, shape) = (String::from_utf8_lossy(node.name()), node.shape());
             let dtype = node.dtype();
             return Err(Error::unsupported(format!(

@@ -12,7 +12,7 @@
 //! These inputs share memory with later nodes, so each is read when its first reader is asked about.
 
 use super::attribute::Shown;
-use super::node::{Node, Source, is_copy_of, split};
+use super::node::{Node, Source, is_copy_of};
 
 /// What is known of the graph that runs now.
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(super) struct Graph {
     running: bool,
     /// The node that the graph began with.
     first: usize,
-    /// The highest block so far.
+    /// The block that was entered last: one whose weights were read, with rows of the residual stream.
     pub(super) block: Option<usize>,
     /// What the current block reads.
     pub(super) entry: Option<usize>,
@@ -88,9 +88,9 @@ impl Graph {
         (self.running, self.restart) = (false, false);
     }
 
-    /// Looks at a node that is asked about; before anything else is done with it.
+    /// Looks at a node that is asked about, before anything else is done with it. `block` is that whose weights it reads.
     pub(super) fn meet(&mut self, node: Node, block: Option<usize>) -> Step {
-        let reads = self.input(node, block);
+        let reads = block.is_none() && reads_batch(node);
         let falls = block == Some(0) && self.block > Some(0);
         match self.running {
             _ if self.restart => Step::Begins,
@@ -101,41 +101,26 @@ impl Graph {
         }
     }
 
-    /// Whether a node reads the batch itself: its tokens or embeddings.
-    fn input(&self, node: Node, block: Option<usize>) -> bool {
-        let is = |operand: Option<Node>, name: &[u8]| {
-            operand.is_some_and(|o| o.name() == name || is_copy_of(o.name(), name)) // a leaf, or its copy on a device
-        };
-        match block {
-            None => is(node.src(1), b"inp_tokens") || is(node.src(0), b"inp_embd"),
-            Some(block) => block == 0 && is(node.src(0), b"inp_embd"),
-        }
-    }
-
     pub(super) fn begin(&mut self, node: Node) {
         let Self { context, model, largest, .. } = *self;
         *self = Self { running: true, first: node.address(), context, model, largest, ..Self::default() };
     }
 
-    /// Learns what a node shows. A node of a later block than any before enters it.
-    pub(super) fn learn(&mut self, node: Node, name: &[u8], block: Option<usize>) {
+    /// Learns what a node shows.
+    pub(super) fn learn(&mut self, node: Node, name: &[u8]) {
         if let Some(input) = node.src(1).filter(|input| input.dtype() != super::host::TYPE_F32) {
             self.integers(node, input);
         }
         if !self.placed && name.starts_with(b"cache_") {
             self.place(node);
         }
-        if !self.has_input && self.input(node, block) {
-            self.has_input = true;
-        }
-        if block.is_some() && block > self.block {
-            (self.block, self.entry) = (block, None);
-        }
+        self.has_input |= !self.has_input && reads_batch(node);
     }
 
-    /// The rows that the current block reads were found.
-    pub(super) fn enter(&mut self, entry: Source) {
-        self.entry = Some(entry.root.address());
+    /// A block reads these rows.
+    pub(super) fn enter(&mut self, block: usize, entry: Source) {
+        (self.block, self.entry) = (Some(block), Some(entry.root.address()));
+        self.has_input = true;
         let Some((width, n)) = entry.rows.rows() else { return };
         if self.n_tokens.is_none() {
             (self.width, self.n_tokens) = (width, Some(n));
@@ -145,6 +130,13 @@ impl Graph {
                 self.tokens = None;
             }
         }
+    }
+
+    /// `[d_model, n_rows]` of a node: of several streams side by side (`[d_model, n, streams]`), the first.
+    pub(super) fn extent(&self, node: Node) -> Option<(usize, usize)> {
+        let (width, n) = node.rows()?;
+        let one = usize::try_from(node.shape()[1]).ok().filter(|one| Some(*one) == self.n_rows());
+        Some((width, one.unwrap_or(n)))
     }
 
     /// Whether a matrix holds this graph's rows: all, or those that the last block keeps.
@@ -199,9 +191,14 @@ impl Graph {
         self.foreign |= *self.model.get_or_insert(embeddings) != embeddings;
     }
 
+    /// Tokens of this micro-batch, as far as they are known to be so many.
+    fn n_rows(&self) -> Option<usize> {
+        self.n_tokens.or(self.tokens.as_ref().map(Vec::len))
+    }
+
     /// The rows that the graph shows, as many as there are tokens; `None` before their number is known.
     pub(super) fn shown(&self, alone: bool) -> Option<Shown<'_>> {
-        let n = self.n_tokens.or(self.tokens.as_ref().map(Vec::len))?;
+        let n = self.n_rows()?;
         let of_tokens = |list: &&[i32]| list.len() == n;
         // Multi-section rotary positions hold several numbers a token, the text's first.
         let whole = |list: &&[i32]| list.len() >= n && list.len().is_multiple_of(n.max(1));
@@ -239,7 +236,11 @@ fn cache(node: Node) -> Node {
     node
 }
 
-/// A node's block.
-pub(super) fn block(name: &[u8]) -> Option<usize> {
-    split(name).1
+/// Whether a node reads the batch itself: its tokens or embeddings.
+fn reads_batch(node: Node) -> bool {
+    // A leaf, or its copy on a device.
+    let is = |operand: Option<Node>, name: &[u8]| {
+        operand.filter(|o| !o.is_computed()).is_some_and(|o| o.name() == name || is_copy_of(o.name(), name))
+    };
+    is(node.src(1), b"inp_tokens") || is(node.src(0), b"inp_embd")
 }

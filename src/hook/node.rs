@@ -88,7 +88,7 @@ impl<'g> Node<'g> {
     }
 
     /// Whether it shows the memory of its first operand.
-    fn is_view(self) -> bool {
+    pub(super) fn is_view(self) -> bool {
         let named = || [&b" (view)"[..], b" (reshaped)"].iter().any(|end| self.name().ends_with(end));
         self.op().map_or_else(named, |op| VIEWS.contains(&op))
     }
@@ -113,9 +113,34 @@ impl<'g> Node<'g> {
         self.passed_on().is_some()
     }
 
-    /// Whether it may be a part of the residual stream: neither passed on nor a norm, whose weights are still to come.
+    /// Whether it is a norm, whose weights are still to come.
+    fn is_norm(self) -> bool {
+        let named = || split(self.name()).0.ends_with(b"norm");
+        self.op().map_or_else(named, |op| op.ends_with(b"NORM"))
+    }
+
+    /// Whether it may be a part of the residual stream: neither passed on nor a norm.
     pub(super) fn is_of_rows(self) -> bool {
-        !self.passes_on() && self.op().is_none_or(|op| !op.ends_with(b"NORM"))
+        !self.passes_on() && !self.is_norm()
+    }
+
+    /// The block whose weights it reads: `blk.19.attn_norm.weight` is a weight of 19.
+    pub(super) fn reads_weights_of(self) -> Option<usize> {
+        (0..2).filter_map(|i| self.src(i)).find_map(|operand| {
+            let name = operand.name();
+            let own = if name.contains(&b'#') { name.splitn(2, |b| *b == b'#').nth(1)? } else { name };
+            let digits = own.strip_prefix(b"blk.")?;
+            let n = digits.iter().take_while(|b| b.is_ascii_digit()).count();
+            (1..=5).contains(&n).then(|| digits[..n].iter().fold(0, |n, digit| 10 * n + usize::from(digit - b'0')))
+        })
+    }
+
+    /// The rows that a node with weights is for: those that it reads, or those that the norm before it reads.
+    pub(super) fn enters_by(self) -> impl Iterator<Item = Source<'g>> {
+        self.reads().filter_map(|source| match source.root.is_norm() {
+            true => source.root.src(0).map(Self::source),
+            false => Some(source),
+        })
     }
 
     /// A matrix of rows that comes in with the batch: no weight, and no node.

@@ -18,6 +18,8 @@ const ROUNDINGS: f64 = 4.0 / (1 << 24) as f64;
 pub(crate) enum Outcome {
     Steered,
     Refused(String),
+    /// Refused by name, before any graph.
+    Named(String),
     Wrong(String),
 }
 
@@ -177,10 +179,15 @@ impl<'m> Bench<'m> {
             let point = HookPoint::new(site, layer);
             let mut hooked = match Hooked::new(self.architecture.gguf, point, self.v.clone()) {
                 Ok(hooked) => hooked,
-                Err(why) => return Outcome::Refused(why),
+                Err(why) => return Outcome::Named(why),
             };
-            hooked.announce(&self.batches[i].entries);
+            // The observer computes nodes apart, which a hook that does not know a point yet cannot see.
+            hooked.announce(&self.batches[0].entries);
             // SAFETY: the nodes that ggml asks about; the host's table is of the same ggml.
+            let _ = self.edited(0, &mut |tensor, ask| unsafe { hooked.hook.eval(tensor.cast(), ask) });
+            hooked.restart();
+            hooked.announce(&self.batches[i].entries);
+            // SAFETY: as above.
             let reading = self.edited(i, &mut |tensor, ask| unsafe { hooked.hook.eval(tensor.cast(), ask) });
             let n_tokens = self.batches[i].entries.len();
             match hooked.finish() {
@@ -196,6 +203,43 @@ impl<'m> Bench<'m> {
             None => Outcome::Steered,
             Some(why) if done == 0 => Outcome::Refused(why),
             Some(why) => Outcome::Wrong(format!("steered in one graph and refused in another: {why}")),
+        }
+    }
+
+    /// Adds to a site in two runs of the first batch by one hook, alone with the graph; the logits have to be the same, and
+    /// others than without it. A site that is refused is refused in both.
+    pub(crate) fn twice(&mut self, site: Site, layer: usize) -> Result<(), String> {
+        let Ok(mut hooked) = Hooked::new(self.architecture.gguf, HookPoint::new(site, layer), self.v.clone()) else {
+            return Ok(());
+        };
+        let entries = self.batches[0].entries.clone();
+        let mut run = |hooked: Option<&mut Hooked>| {
+            self.clear();
+            let Some(hooked) = hooked else {
+                decode(self.architecture, &mut self.context, &entries, &mut |_, ask| !ask);
+                return (self.context.logits(entries.len() - 1).to_vec(), None);
+            };
+            hooked.announce(&entries);
+            // SAFETY: the nodes that ggml asks about; the host's table is of the same ggml.
+            decode(self.architecture, &mut self.context, &entries, &mut |tensor, ask| unsafe {
+                hooked.hook.eval(tensor.cast(), ask)
+            });
+            let fault = hooked.hook.finish().ok().err();
+            (self.context.logits(entries.len() - 1).to_vec(), fault)
+        };
+        let (plain, _) = run(None);
+        let (first, refused) = run(Some(&mut hooked));
+        let (next, again) = run(Some(&mut hooked));
+        if refused.is_some() || again.is_some() {
+            let both = refused.is_some() && again.is_some() && first == plain && next == plain;
+            return if both { Ok(()) } else { Err(format!("{refused:?}, then {again:?}")) };
+        }
+        // One thread, the same graph, the same batch: nothing sums in another order.
+        let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        match (apart(&first, &next), apart(&first, &plain)) {
+            (same, effect) if same > 1e-4 => Err(format!("the first graph's logits are {same} apart, of {effect}")),
+            (_, effect) if effect < 1e-3 => Err(format!("no effect: {effect}")),
+            _ => Ok(()),
         }
     }
 

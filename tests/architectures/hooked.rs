@@ -45,6 +45,12 @@ impl Hooked {
         self.hook.announce(&batch.iter().map(row).collect::<Vec<_>>());
     }
 
+    /// Forgets what was seen so far, but not where the points are.
+    pub(crate) fn restart(&mut self) {
+        let _ = self.hook.finish();
+        self.rows.lock().unwrap().clear();
+    }
+
     /// The rows that were edited, and the first fault.
     pub(crate) fn finish(mut self) -> (Rows, Option<String>) {
         let fault = self.hook.finish().ok().err().map(|error| error.to_string());

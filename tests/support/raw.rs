@@ -13,8 +13,8 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{NonNull, null_mut};
 use std::sync::Once;
 
-pub(crate) use host::host;
 pub(crate) use context::{Context, Entry, Input, Observer, Options};
+pub(crate) use host::host;
 pub(crate) use tensor::{Seen, elements, name, part, see, write};
 
 use ggml_sys as sys;
