@@ -114,8 +114,11 @@ static inline struct ggml_tensor *fake_node(
     return t;
 }
 
-static inline struct ggml_tensor *fake_weight(struct fake_graph *g, const char *name) {
-    return fake_leaf(g, name, FAKE_F32, g->batch->d_model, 1, g->zeros);
+/* The weights of a name, of a block where that is not below 0. */
+static inline struct ggml_tensor *fake_weight(struct fake_graph *g, const char *name, int block) {
+    struct ggml_tensor *t = fake_leaf(g, name, FAKE_F32, g->batch->d_model, 1, g->zeros);
+    if (block >= 0) snprintf(t->name, sizeof t->name, "blk.%d.%s", block, name);
+    return t;
 }
 
 /* A graph as llama.cpp builds them, in the order in which it is computed. `integers`: room for 3 a row; `cells`: for 1. */
@@ -135,7 +138,7 @@ static inline void fake_build(struct fake_graph *g, struct fake_context *context
     struct ggml_tensor *x = fake_node(g, "embd", -1, "GET_ROWS", &context->embeddings, inp_tokens);
     for (int block = 0; block < FAKE_BLOCKS; block++) {
         struct ggml_tensor *norm = fake_node(g, "norm", block, "RMS_NORM", x, NULL);
-        struct ggml_tensor *normed = fake_node(g, "attn_norm", block, "MUL", norm, fake_weight(g, "blk.0.attn_norm.weight"));
+        struct ggml_tensor *normed = fake_node(g, "attn_norm", block, "MUL", norm, fake_weight(g, "attn_norm.weight", block));
         struct ggml_tensor *key = fake_node(g, "Kcur", block, "ROPE", normed, inp_pos);
         struct ggml_tensor *view = fake_node(g, "cache_k_l0 (view)", -1, "VIEW", &context->cache, NULL);
         struct ggml_tensor *stored = fake_node(g, " (view)", -1, "SET_ROWS", key, k_idxs);
@@ -147,12 +150,12 @@ static inline void fake_build(struct fake_graph *g, struct fake_context *context
         }
         struct ggml_tensor *middle = fake_node(g, "ffn_inp", block, "ADD", attention, x);
         norm = fake_node(g, "norm", block, "RMS_NORM", middle, NULL);
-        normed = fake_node(g, "ffn_norm", block, "MUL", norm, fake_weight(g, "blk.0.ffn_norm.weight"));
-        struct ggml_tensor *mlp = fake_node(g, "ffn_out", block, "MUL_MAT", normed, fake_weight(g, "blk.0.ffn_down.weight"));
+        normed = fake_node(g, "ffn_norm", block, "MUL", norm, fake_weight(g, "ffn_norm.weight", block));
+        struct ggml_tensor *mlp = fake_node(g, "ffn_out", block, "MUL_MAT", normed, fake_weight(g, "ffn_down.weight", block));
         x = fake_node(g, "l_out", block, "ADD", mlp, middle);
     }
     x = fake_node(g, "norm", -1, "RMS_NORM", x, NULL);
-    fake_node(g, "result_norm", -1, "MUL", x, fake_weight(g, "output_norm.weight"));
+    fake_node(g, "result_norm", -1, "MUL", x, fake_weight(g, "output_norm.weight", -1));
 }
 
 /* Runs a batch through the hook, as ggml's scheduler would. Gives what the callback answered: 1 it asked for a node, 2 it let
