@@ -95,12 +95,14 @@ int main(int argc, char **argv) {
     }
     putchar('\n');
 
-    /* tiller: what was done. A failure inside the graph comes out here. */
+    /* tiller: what was done, and what went wrong inside the graph. */
     tiller_report report;
     report.size = sizeof report;
-    check(tiller_hook_finish(hook, &report, &err), &err);
-    fprintf(stderr, "%llu rows seen, %llu edited, %llu skipped\n", (unsigned long long) report.rows_seen,
-            (unsigned long long) report.rows_edited, (unsigned long long) report.rows_skipped);
+    const tiller_status status = tiller_hook_finish(hook, &report, &err);
+    fprintf(stderr, "%llu rows seen, %llu edited, %llu not needed, %llu refused\n", (unsigned long long) report.rows_seen,
+            (unsigned long long) report.rows_edited, (unsigned long long) report.rows_not_needed,
+            (unsigned long long) report.rows_refused);
+    check(status, &err);
 
     free(tokens);
     llama_sampler_free(sampler);

@@ -69,10 +69,13 @@ static void steer(const char *model_file, const char *dictionary_file, const cha
     }
     putchar('\n');
 
-    // tiller: what was done.
-    const tiller_report report = hook.finish();
-    fprintf(stderr, "%llu rows seen, %llu edited, %llu skipped\n", static_cast<unsigned long long>(report.rows_seen),
-            static_cast<unsigned long long>(report.rows_edited), static_cast<unsigned long long>(report.rows_skipped));
+    // tiller: what was done, and what went wrong inside the graph.
+    const tiller::ledger ledger = hook.ledger();
+    const tiller_report report = ledger.report();
+    fprintf(stderr, "%llu rows seen, %llu edited, %llu not needed, %llu refused\n",
+            static_cast<unsigned long long>(report.rows_seen), static_cast<unsigned long long>(report.rows_edited),
+            static_cast<unsigned long long>(report.rows_not_needed), static_cast<unsigned long long>(report.rows_refused));
+    for (const tiller::fault &fault : ledger.faults()) throw fault.what;
 }
 
 int main(int argc, char **argv) try {

@@ -1647,12 +1647,20 @@ typedef struct {
 
 // Which token a row of the residual stream belongs to.
 typedef struct {
-    // Its position in its sequence, from 0; -1 where that is not known (out only).
+    // Its position in its sequences, from 0; -1 where that is not known.
     int32_t position;
-    // Which sequence.
+    // Which sequence, from 0 to 255; of several, the lowest; -1 where that is not known.
     int32_t sequence;
-    // 1 if the model wrote the token, 0 if it was given.
+    // 1 if the model wrote the token, 0 if it was given, 2 where that is not known.
     uint32_t generated;
+    // 1 if `token` is known.
+    uint32_t has_token;
+    // The token.
+    int32_t token;
+    // Always 0.
+    uint32_t reserved;
+    // The sequences that share the token with `sequence`, a bit for each: id i is bit i % 64 of word i / 64. All 0 if none.
+    uint64_t shared[4];
 } tiller_row;
 
 // Reads and checks a plan file. Paths in it are relative to the file's directory.
@@ -1750,7 +1758,8 @@ tiller_status tiller_compiled_control_vector(const tiller_compiled *compiled,
 // Does to `n_rows` rows what the callback would do to them at `point`, without any model.
 //
 // `data` holds `n_rows` * d_model floats, row by row, and is edited in place; `rows` says which token each is.
-// `*n_edited` is how many were changed (may be NULL). A gate over a sequence sees these rows alone.
+// `*n_edited` is how many were changed (may be NULL). A gate over a sequence sees these rows alone. Rows on which a rule
+// cannot be judged are left as they are by it: TILLER_E_MISMATCH says so when the others are done.
 TILLER_API
 tiller_status tiller_compiled_apply(const tiller_compiled *compiled,
                                     tiller_point point,
@@ -1845,7 +1854,8 @@ typedef struct {
 // ggml.h of your own llama.cpp; with tiller_ggml_probe(), if you have no headers; or by hand, for another runtime.
 //
 // Every function must take any tensor of a graph that is being computed, and may be called from the thread that
-// computes it. All but `src` and `op` are required. With a `layout`, `dtype`, `shape`, `data` and `src` are NULL.
+// computes it. All but `op` are required; without it sites inside a block are not found. With a `layout`, `dtype`, `shape`,
+// `data` and `src` are NULL.
 typedef struct {
     // sizeof(tiller_ggml).
     uint32_t size;
@@ -1863,8 +1873,7 @@ typedef struct {
     void (*get)(const struct ggml_tensor *tensor, void *to, size_t offset, size_t n);
     // Copies `n` bytes in, at `offset` of the tensor.
     void (*set)(struct ggml_tensor *tensor, const void *from, size_t offset, size_t n);
-    // The `i`-th operand of the node that computes the tensor, or NULL. Without it rows are attributed by
-    // tiller_hook_announce() alone.
+    // The `i`-th operand of the node that computes the tensor, or NULL.
     const struct ggml_tensor *(*src)(const struct ggml_tensor *tensor, int i);
     // The operation that computes the tensor, as ggml_op_desc() calls it.
     const char *(*op)(const struct ggml_tensor *tensor);
@@ -1886,6 +1895,95 @@ tiller_status tiller_ggml_probe(tiller_lookup_fn lookup,
                                 tiller_ggml *out,
                                 tiller_error **err);
 
+/* ---- What a hook did ------------------------------------------------------------------------------------- */
+
+// What a hook saw and did, with what each rule of the plan did and everything that went wrong.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_ledger tiller_ledger;
+
+// What a hook saw and did. Each row counts once for each hook point that it passed.
+typedef struct {
+    // Set it to sizeof(tiller_report) before the call.
+    uint32_t size;
+    // Different faults; see tiller_ledger_fault().
+    uint32_t n_faults;
+    // Graphs of the hook's own context: one for each micro-batch.
+    uint64_t graphs;
+    // Graphs of other contexts, which passed untouched.
+    uint64_t foreign_graphs;
+    // Rows of the residual stream at hook points with a plan or a capture.
+    uint64_t rows_seen;
+    // Rows that a plan changed.
+    uint64_t rows_edited;
+    // Rows that the plan has nothing to do with, or leaves as they are.
+    uint64_t rows_not_needed;
+    // Rows that were left alone because it could not be told whether the plan reaches them, or which rows they are.
+    uint64_t rows_refused;
+    // Rows put back as the model wrote them, because their edit was not finite.
+    uint64_t rows_restored;
+    // Rows copied for you.
+    uint64_t rows_captured;
+} tiller_report;
+
+// What one rule of the plan in force did.
+typedef struct {
+    // Set it to sizeof(tiller_rule_report) before the call.
+    uint32_t size;
+    // Always 0.
+    uint32_t reserved;
+    // Rows that it changed.
+    uint64_t rows;
+    // Rows on which it could not be judged.
+    uint64_t rows_unjudged;
+    // Mean code of its features before the edit; NaN if it reads none.
+    double mean_code;
+    // Mean of |x' - x| / |x| over the rows that it changed; NaN if there are none.
+    double relative_size;
+} tiller_rule_report;
+
+// Something that went wrong.
+typedef struct {
+    // Set it to sizeof(tiller_fault) before the call.
+    uint32_t size;
+    // Of which kind, as a call that fails tells it.
+    tiller_status status;
+    // How often it came: rows where it is about rows, else graphs.
+    uint64_t count;
+    // What happened, and where. Valid until the ledger is freed.
+    const char *what;
+} tiller_fault;
+
+// The counts.
+TILLER_API
+tiller_status tiller_ledger_report(const tiller_ledger *ledger,
+                                   tiller_report *out,
+                                   tiller_error **err);
+
+// Number of rules that it tells of: those of the plan up to the last that did something. 0 if `ledger` is NULL.
+TILLER_API
+size_t tiller_ledger_n_rules(const tiller_ledger *ledger);
+
+// What the `rule`-th rule of the plan did, counted from 0.
+TILLER_API
+tiller_status tiller_ledger_rule(const tiller_ledger *ledger,
+                                 size_t rule,
+                                 tiller_rule_report *out,
+                                 tiller_error **err);
+
+// Number of faults that it tells of; further ones are only counted, in tiller_report. 0 if `ledger` is NULL.
+TILLER_API size_t tiller_ledger_n_faults(const tiller_ledger *ledger);
+
+// The `fault`-th fault, counted from 0, in the order in which they came. A fault is no failure of this call.
+TILLER_API
+tiller_status tiller_ledger_fault(const tiller_ledger *ledger,
+                                  size_t fault,
+                                  tiller_fault *out,
+                                  tiller_error **err);
+
+// Frees `ledger`. NULL is a no-op.
+TILLER_API void tiller_ledger_free(tiller_ledger *ledger);
+
 /* ---- The hook in your llama.cpp -------------------------------------------------------------------------- */
 
 // Rows of one hook point, copied out of the graph.
@@ -1896,32 +1994,20 @@ typedef struct tiller_captured tiller_captured;
 // Reads and edits the residual stream while your llama.cpp computes.
 //
 // Its life: fill a tiller_ggml; tiller_hook_new(); before the llama context is made, set `cb_eval` of its parameters to
-// tiller_hook_eval and `cb_eval_user_data` to the hook; set a plan, change it, clear it, between any two decodes; call
+// tiller_hook_eval and `cb_eval_user_data` to the hook; set a plan, change it, clear it, as often as you like; call
 // tiller_hook_finish() after a decode to learn what was done; free the context, then the hook.
 //
-// Thread safety: one thread at a time; the thread that is inside llama_decode() owns the hook while it is there.
+// A hook belongs to one context: the first whose graph it sees when it has something to do. Graphs of other contexts that
+// call it (a draft model's inherits the callback) pass untouched and are counted. See tiller_hook_rebind().
+//
+// Thread safety: any thread may call tiller_hook_set_plan() and tiller_hook_check_plan() at any time; the next decode goes by
+// the plan, whole. Of the other calls one at a time: what finds the hook in use by another thread fails with
+// TILLER_E_ARGUMENT, and a graph that does runs untouched, which tiller_hook_finish() reports.
 typedef struct tiller_hook tiller_hook;
 
 // Any edit of the rows at a hook point: `n_rows` rows of `d_model` floats, and the token of each. Return 0, or anything else
 // to report a failure.
 typedef int (*tiller_patch_fn)(void *user, float *data, size_t d_model, const tiller_row *rows, size_t n_rows);
-
-// What a hook saw and did since the last tiller_hook_finish().
-typedef struct {
-    // Set it to sizeof(tiller_report) before the call.
-    uint32_t size;
-    // Always 0.
-    uint32_t reserved;
-    // Rows of the residual stream at layers with a plan or a capture.
-    uint64_t rows_seen;
-    // Rows that a plan changed.
-    uint64_t rows_edited;
-    // Rows that a plan could have changed, but that were left alone because their token could not be told, or because
-    // the edit was not finite.
-    uint64_t rows_skipped;
-    // Rows copied for you.
-    uint64_t rows_captured;
-} tiller_report;
 
 // Makes a hook with nothing to do. `ggml` is copied.
 //
@@ -1939,41 +2025,70 @@ bool tiller_hook_eval(struct ggml_tensor *tensor,
 // Says which architecture's graphs the hook will see, as `general.architecture` of the GGUF file spells it: the nodes of
 // hook points other than the residual stream after a block are called differently in each.
 TILLER_API
-tiller_status tiller_hook_set_architecture(tiller_hook *hook,
+tiller_status tiller_hook_set_architecture(const tiller_hook *hook,
                                            const char *architecture,
                                            tiller_error **err);
 
-// Steers by `compiled` from the next decode on, in place of any plan before; NULL stops steering. What the plan compiled
-// to a control vector is not the hook's to apply: see tiller_compiled_control_vector(). Keeps its own reference.
+// Says for how many sequences the context is made (`n_seq_max` of its parameters). With one, every row is of sequence 0,
+// also unannounced. tiller_llama_install() says it.
 TILLER_API
-tiller_status tiller_hook_set_plan(tiller_hook *hook,
+tiller_status tiller_hook_set_sequences(const tiller_hook *hook,
+                                        uint32_t n_sequences,
+                                        tiller_error **err);
+
+// Has the hook belong to the next context whose graph it sees: after a context was made anew. tiller_llama_install() does
+// it.
+TILLER_API
+tiller_status tiller_hook_rebind(const tiller_hook *hook,
+                                 tiller_error **err);
+
+// Whether tiller_hook_set_plan() would take `compiled`: for callers that have a control vector to set first.
+TILLER_API
+tiller_status tiller_hook_check_plan(const tiller_hook *hook,
+                                     const tiller_compiled *compiled,
+                                     tiller_error **err);
+
+// Steers by `compiled` from the next decode on, in place of any plan before; NULL stops steering. Sequence gates of rules
+// that stay the same keep their memory. When it fails, nothing has changed. What the plan compiled to a control vector is
+// not the hook's to apply: see tiller_compiled_control_vector(). Keeps its own reference.
+TILLER_API
+tiller_status tiller_hook_set_plan(const tiller_hook *hook,
                                    const tiller_compiled *compiled,
                                    tiller_error **err);
 
 // Whether the plan in force has a part that is a control vector, which llama.cpp has to be told to forget.
 TILLER_API bool tiller_hook_has_control_vector(const tiller_hook *hook);
 
-// Says what the next llama_decode() holds: one row for each token, in the order of the batch.
+// Says what the next llama_decode() holds: one row for each token, in the order of the batch. It counts for that decode
+// only. `n_rows` = 0 takes the last one back: its batch was not decoded.
 //
-// Without it positions come from the graph, every row counts as sequence 0, and a graph of one row past position 0 as
-// generated. With it, a batch that the graph contradicts is not steered, and tiller_hook_finish() says so.
+// What a row leaves open, the graph may tell. Without an announcement nobody knows which sequences rows are of, where
+// llama.cpp keeps several in one cache, or which the model wrote: rules that depend on it leave rows alone, and
+// tiller_hook_finish() says so. Where the graph contradicts the announcement, nothing of it is believed: only rules that take
+// every row act.
 TILLER_API
-tiller_status tiller_hook_announce(tiller_hook *hook,
+tiller_status tiller_hook_announce(const tiller_hook *hook,
                                    const tiller_row *rows,
                                    size_t n_rows,
                                    tiller_error **err);
 
+// Closes the sequence gates of a sequence. Needed only where one starts anew at a later position: a state that was loaded.
+TILLER_API
+tiller_status tiller_hook_forget_sequence(const tiller_hook *hook,
+                                          int32_t sequence,
+                                          tiller_error **err);
+
 // Copies the rows at these points, after any edit, until told otherwise; take them with tiller_hook_captured().
 // `n_points` = 0 ends it.
 TILLER_API
-tiller_status tiller_hook_capture(tiller_hook *hook,
+tiller_status tiller_hook_capture(const tiller_hook *hook,
                                   const tiller_point *points,
                                   size_t n_points,
                                   tiller_error **err);
 
 // Runs `patch` over the rows at `point` after the plan, for what no plan can say; NULL takes it away. It must not unwind.
 TILLER_API
-tiller_status tiller_hook_patch(tiller_hook *hook,
+tiller_status tiller_hook_patch(const tiller_hook *hook,
                                 tiller_point point,
                                 tiller_patch_fn patch,
                                 void *user,
@@ -1982,7 +2097,7 @@ tiller_status tiller_hook_patch(tiller_hook *hook,
 // Ends every graph after block `layer`, which saves the work above it; logits are then meaningless. For reading rows.
 // -1 lets graphs run to their end again.
 TILLER_API
-tiller_status tiller_hook_stop_after(tiller_hook *hook,
+tiller_status tiller_hook_stop_after(const tiller_hook *hook,
                                      int32_t layer,
                                      tiller_error **err);
 
@@ -1990,17 +2105,22 @@ tiller_status tiller_hook_stop_after(tiller_hook *hook,
 //
 // On success `*out` owns a new object; free it with tiller_captured_free().
 TILLER_API
-tiller_status tiller_hook_captured(tiller_hook *hook,
+tiller_status tiller_hook_captured(const tiller_hook *hook,
                                    tiller_point point,
                                    tiller_captured **out,
                                    tiller_error **err);
 
-// Ends a run. TILLER_OK and, if `out` is not NULL, what was seen and done since the last call; or the first failure
-// since then.
+// What was seen and done since the last call: fills `out`, if it is not NULL, whatever went wrong. TILLER_OK if nothing
+// did, else the first fault. tiller_hook_ledger() tells all.
 TILLER_API
-tiller_status tiller_hook_finish(tiller_hook *hook,
+tiller_status tiller_hook_finish(const tiller_hook *hook,
                                  tiller_report *out,
                                  tiller_error **err);
+
+// As tiller_hook_finish(), with what each rule did and every fault.
+//
+// On success `*out` owns a new ledger; free it with tiller_ledger_free().
+TILLER_API tiller_status tiller_hook_ledger(const tiller_hook *hook, tiller_ledger **out, tiller_error **err);
 
 // Frees `hook`. Free the llama context that calls it first. NULL is a no-op.
 TILLER_API void tiller_hook_free(tiller_hook *hook);
@@ -2186,11 +2306,17 @@ tiller_status tiller_engine_set_plan(tiller_engine *engine,
                                      const tiller_compiled *compiled,
                                      tiller_error **err);
 
-// TILLER_OK and, if `out` is not NULL, what the hook saw and did since the last call; or its first failure since then.
+// What the hook saw and did since the last call: fills `out`, if it is not NULL, whatever went wrong. TILLER_OK if nothing
+// did, else the first fault. tiller_engine_ledger() tells all.
 TILLER_API
 tiller_status tiller_engine_finish(tiller_engine *engine,
                                    tiller_report *out,
                                    tiller_error **err);
+
+// As tiller_engine_finish(), with what each rule did and every fault.
+//
+// On success `*out` owns a new ledger; free it with tiller_ledger_free().
+TILLER_API tiller_status tiller_engine_ledger(tiller_engine *engine, tiller_ledger **out, tiller_error **err);
 
 // Has the engine's threads sleep at once. They do so by themselves some milliseconds after a decode, and the next one wakes
 // them; for programs that compute with something else in between.

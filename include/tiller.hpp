@@ -1121,6 +1121,67 @@ private:
     detail::owned<tiller_captured, tiller_captured_free> c_;
 };
 
+// The sequences that a token belongs to, ascending; none where they are not known.
+inline std::vector<int32_t> sequences(const tiller_row &row) {
+    std::vector<int32_t> out;
+    for (int32_t id = 0; row.sequence >= 0 && id < 256; id++) {
+        if (id == row.sequence || (row.shared[id / 64] >> (id % 64) & 1)) out.push_back(id);
+    }
+    return out;
+}
+
+// Has a token belong to these sequences: ids from 0 to 255. None says that they are not known.
+inline void set_sequences(tiller_row &row, const std::vector<int32_t> &ids) {
+    row.sequence = ids.empty() ? -1 : ids[0];
+    for (uint64_t &word : row.shared) word = 0;
+    for (const int32_t id : ids) {
+        if (id < 0 || id > 255) {
+            throw error(TILLER_E_ARGUMENT, "sequence " + std::to_string(id) + ": expected 0 to 255", "");
+        }
+        if (id < row.sequence) row.sequence = id;
+        row.shared[id / 64] |= uint64_t{1} << (id % 64);
+    }
+    if (row.sequence >= 0) row.shared[row.sequence / 64] &= ~(uint64_t{1} << (row.sequence % 64));
+}
+
+// Something that went wrong in a graph, and how often: rows where it is about rows, else graphs.
+struct fault {
+    error what;
+    uint64_t count;
+};
+
+// What a hook saw and did, with what each rule of the plan did and everything that went wrong.
+class ledger {
+public:
+    explicit ledger(tiller_ledger *handle) : c_(handle) {}
+    tiller_report report() const {
+        auto report = detail::sized<tiller_report>();
+        detail::call([&](auto **err) { return tiller_ledger_report(get(), &report, err); });
+        return report;
+    }
+    // Of the plan's rules up to the last that did something.
+    std::vector<tiller_rule_report> rules() const {
+        std::vector<tiller_rule_report> out(tiller_ledger_n_rules(get()), detail::sized<tiller_rule_report>());
+        for (size_t i = 0; i < out.size(); i++) {
+            detail::call([&](auto **err) { return tiller_ledger_rule(get(), i, &out[i], err); });
+        }
+        return out;
+    }
+    std::vector<fault> faults() const {
+        std::vector<fault> out;
+        for (size_t i = 0; i < tiller_ledger_n_faults(get()); i++) {
+            auto found = detail::sized<tiller_fault>();
+            detail::call([&](auto **err) { return tiller_ledger_fault(get(), i, &found, err); });
+            out.push_back({error(found.status, found.what, ""), found.count});
+        }
+        return out;
+    }
+    const tiller_ledger *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_ledger, tiller_ledger_free> c_;
+};
+
 // How a hook sees your ggml, without its headers. `lookup` gives the function of a name, or NULL, and must not throw;
 // dlsym() is one, with the handle of a library as `user`.
 inline tiller_ggml probe_ggml(tiller_lookup_fn lookup, void *user) {
@@ -1129,7 +1190,8 @@ inline tiller_ggml probe_ggml(tiller_lookup_fn lookup, void *user) {
     return ggml;
 }
 
-// Reads and edits the residual stream while your llama.cpp computes. Must outlive the llama context that calls it.
+// Reads and edits the residual stream while your llama.cpp computes. Must outlive the llama context that calls it. Any thread
+// may call set_plan() and check_plan() at any time.
 class hook {
 public:
     explicit hook(const tiller_ggml &ggml)
@@ -1137,13 +1199,30 @@ public:
     void set_plan(const compiled *plan) {
         detail::call([&](auto **err) { return tiller_hook_set_plan(get(), plan ? plan->get() : nullptr, err); });
     }
+    // Whether set_plan() would take it.
+    void check_plan(const compiled *plan) const {
+        detail::call([&](auto **err) { return tiller_hook_check_plan(get(), plan ? plan->get() : nullptr, err); });
+    }
     bool has_control_vector() const noexcept { return tiller_hook_has_control_vector(c_.get()); }
+    // What the next llama_decode() holds; no rows take the last announcement back.
     void announce(const std::vector<tiller_row> &rows) {
         detail::call([&](auto **err) { return tiller_hook_announce(get(), rows.data(), rows.size(), err); });
     }
     // `general.architecture` of the model, for hook points other than the residual stream after a block.
     void set_architecture(const std::string &architecture) {
         detail::call([&](auto **err) { return tiller_hook_set_architecture(get(), architecture.c_str(), err); });
+    }
+    // `n_seq_max` of the context's parameters.
+    void set_sequences(uint32_t n_sequences) {
+        detail::call([&](auto **err) { return tiller_hook_set_sequences(get(), n_sequences, err); });
+    }
+    // Belongs to the next context whose graph it sees.
+    void rebind() {
+        detail::call([&](auto **err) { return tiller_hook_rebind(get(), err); });
+    }
+    // Closes the sequence gates of a sequence.
+    void forget_sequence(int32_t sequence) {
+        detail::call([&](auto **err) { return tiller_hook_forget_sequence(get(), sequence, err); });
     }
     void capture(const std::vector<tiller_point> &points) {
         detail::call([&](auto **err) { return tiller_hook_capture(get(), points.data(), points.size(), err); });
@@ -1159,10 +1238,15 @@ public:
     void stop_after(int32_t layer) {
         detail::call([&](auto **err) { return tiller_hook_stop_after(get(), layer, err); });
     }
+    // The counts since the last call; throws the first fault. ledger() has both.
     tiller_report finish() {
         auto report = detail::sized<tiller_report>();
         detail::call([&](auto **err) { return tiller_hook_finish(get(), &report, err); });
         return report;
+    }
+    tiller::ledger ledger() {
+        return tiller::ledger(
+            detail::make<tiller_ledger>([&](auto **out, auto **err) { return tiller_hook_ledger(get(), out, err); }));
     }
     // For cb_eval, with get() as its user data. It never throws.
     static bool eval(struct ggml_tensor *tensor, bool ask, void *hook) { return tiller_hook_eval(tensor, ask, hook); }
@@ -1227,10 +1311,15 @@ public:
     void set_plan(const compiled *plan) {
         detail::call([&](auto **err) { return tiller_engine_set_plan(get(), plan ? plan->get() : nullptr, err); });
     }
+    // The counts since the last call; throws the first fault. ledger() has both.
     tiller_report finish() {
         auto report = detail::sized<tiller_report>();
         detail::call([&](auto **err) { return tiller_engine_finish(get(), &report, err); });
         return report;
+    }
+    tiller::ledger ledger() {
+        return tiller::ledger(
+            detail::make<tiller_ledger>([&](auto **out, auto **err) { return tiller_engine_ledger(get(), out, err); }));
     }
     // Has the threads sleep at once, for programs that compute with something else in between.
     void rest() {

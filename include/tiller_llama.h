@@ -8,7 +8,7 @@
  *     tiller_llama_install(&context_params, hook);            // before llama_init_from_model()
  *     tiller_llama_set_plan(context, model, hook, plan, &err);  // between any two decodes; NULL steers nothing
  *     ... llama_decode() as ever ...
- *     tiller_hook_finish(hook, &report, &err);                // what was done, or why not
+ *     tiller_hook_finish(hook, &report, &err);                // what was done, and what went wrong
  *
  * Call tiller_llama_announce() before llama_decode() where rules select sequences, or tell the prompt from what the model
  * wrote: nothing else says so. Without it such rules leave rows alone, and tiller_hook_finish() says that they did.
@@ -203,8 +203,23 @@ static inline tiller_status tiller_llama_set_plan(
     return status == TILLER_OK ? tiller_hook_set_plan(hook, compiled, err) : status;
 }
 
+// What a batch says of its `i`-th token; positions and sequences that are left to llama.cpp are what it makes of them.
+static inline tiller_row tiller_llama_row_(const struct llama_batch *batch, size_t i) {
+    tiller_row row;
+    memset(&row, 0, sizeof row);
+    row.position = batch->pos ? batch->pos[i] : -1;
+    row.has_token = batch->token != NULL;
+    row.token = batch->token ? batch->token[i] : 0;
+    row.sequence = batch->seq_id ? batch->seq_id[i][0] : 0;
+    for (int32_t k = 1; batch->seq_id && k < batch->n_seq_id[i]; k++) {
+        const int32_t id = batch->seq_id[i][k];
+        if (id >= 0 && id < 256) row.shared[id / 64] |= (uint64_t) 1 << (id % 64);
+    }
+    return row;
+}
+
 // Tells `hook` what the next llama_decode() holds; it counts for that decode only. `generated`: for each token of the batch
-// whether the model wrote it (drafts of speculative decoding are written, too).
+// whether the model wrote it (drafts of speculative decoding are written, too); NULL where that is not known.
 static inline tiller_status tiller_llama_announce_rows(
     tiller_hook *hook,
     const struct llama_batch *batch,
@@ -214,16 +229,8 @@ static inline tiller_status tiller_llama_announce_rows(
     const size_t n = batch->n_tokens > 0 ? (size_t) batch->n_tokens : 0;
     tiller_row *rows = n > 0 ? (tiller_row *) calloc(n, sizeof *rows) : NULL;
     for (size_t i = 0; rows && i < n; i++) {
-        // Positions that are left to llama.cpp are the graph's to tell.
-        rows[i].position = batch->pos ? batch->pos[i] : -1;
-        rows[i].generated = generated[i];
-        rows[i].has_token = batch->token != NULL;
-        rows[i].token = batch->token ? batch->token[i] : 0;
-        rows[i].sequence = batch->seq_id ? batch->seq_id[i][0] : 0;
-        for (int32_t k = 1; batch->seq_id && k < batch->n_seq_id[i]; k++) {
-            const int32_t id = batch->seq_id[i][k];
-            if (id >= 0 && id < 256) rows[i].shared[id / 64] |= (uint64_t) 1 << (id % 64);
-        }
+        rows[i] = tiller_llama_row_(batch, i);
+        rows[i].generated = generated ? generated[i] : 2;
     }
     const tiller_status status = tiller_hook_announce(hook, rows, n, err);
     free(rows);

@@ -58,6 +58,31 @@ fn a_full_context_ends_the_text_and_not_the_command() {
 }
 
 #[test]
+fn json_tells_what_the_plan_did_to_how_many_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny(dir.path());
+    let vector = vec![0.5; support::tiny::D as usize];
+    let plan = serde_json::json!({"version": 1, "rules": [
+        {"op": "add", "layer": 0, "vector": vector, "strength": 1, "select": {"phase": "generated"}},
+    ]});
+    std::fs::write(dir.path().join("plan.json"), plan.to_string()).unwrap();
+    let json = run(dir.path(), &["--prompt", "the sea", "--plan", "plan.json", "--max-tokens", "5", "--json"]);
+    assert_eq!(json.status.code(), Some(0), "{}", text(&json.stderr));
+    let made = &lines(&json)[0];
+    let (n, ledger) = (made["tokens"].as_u64().unwrap(), &made["ledger"]);
+    // The last token is drawn, and not computed.
+    assert_eq!((n, ledger["rows_edited"].as_u64()), (5, Some(n - 1)), "{ledger}");
+    assert!(ledger["rows_not_needed"].as_u64().unwrap() > 0, "the prompt: {ledger}");
+    assert_eq!((&ledger["rows_refused"], &ledger["faults"]), (&0.into(), &serde_json::json!([])));
+    let rule = &ledger["rules"][0];
+    assert_eq!(
+        (rule["rows"].as_u64(), &rule["mean_code"], &rule["unjudged"]),
+        (Some(n - 1), &Value::Null, &serde_json::json!({}))
+    );
+    assert!(rule["relative_size"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
 fn a_long_prompt_is_refused_with_its_length_and_the_flag_that_helps() {
     let dir = tempfile::tempdir().unwrap();
     tiny(dir.path());

@@ -26,6 +26,7 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("Plans", "plan", None),
     ("Control vectors", "control_vector", None),
     ("Your ggml", "ggml", None),
+    ("What a hook did", "ledger", None),
     ("The hook in your llama.cpp", "hook", None),
     ("The engine", "engine", Some("TILLER_ENGINE")),
     ("Training with the engine", "engine_train", Some("TILLER_ENGINE")),

@@ -134,16 +134,23 @@ func (n *Engine) SetPlan(plan *Compiled) error {
 	return check(C.tiller_engine_set_plan(n.h.c(), p, &err), err)
 }
 
-// Finish gives what the hook saw and did since the last call, or its first failure since then.
+// Finish gives what the hook saw and did since the last call, whatever went wrong, and the first fault. Ledger tells all.
 func (n *Engine) Finish() (Report, error) {
 	defer runtime.KeepAlive(n.h)
 	var r C.tiller_report
 	r.size = C.uint32_t(unsafe.Sizeof(r))
 	var err *C.tiller_error
-	if e := check(C.tiller_engine_finish(n.h.c(), &r, &err), err); e != nil {
-		return Report{}, e
-	}
-	return newReport(&r), nil
+	status := C.tiller_engine_finish(n.h.c(), &r, &err)
+	return newReport(&r), check(status, err)
+}
+
+// Ledger is as Finish, with what each rule did and every fault.
+func (n *Engine) Ledger() (Ledger, error) {
+	defer runtime.KeepAlive(n.h)
+	var out *C.tiller_ledger
+	var err *C.tiller_error
+	status := C.tiller_engine_ledger(n.h.c(), &out, &err)
+	return newLedger(status, out, err)
 }
 
 // Rest has the threads sleep at once, for programs that compute with something else in between.

@@ -8,8 +8,8 @@ import (
 	"unsafe"
 )
 
-// Hook reads and edits the residual stream while your llama.cpp computes. One goroutine at a time; it must outlive the
-// llama context that calls it.
+// Hook reads and edits the residual stream while your llama.cpp computes. It must outlive the llama context that calls it. Any
+// goroutine may call SetPlan and CheckPlan at any time; of the other calls one at a time.
 type Hook struct{ h *handle[C.tiller_hook] }
 
 // ProbeGgml is how a hook sees a ggml without its headers, as NewHook takes it. lookup is a C function (a
@@ -55,17 +55,33 @@ func (k *Hook) SetPlan(plan *Compiled) error {
 	return check(C.tiller_hook_set_plan(k.h.c(), p, &err), err)
 }
 
+// CheckPlan says whether SetPlan would take a plan.
+func (k *Hook) CheckPlan(plan *Compiled) error {
+	defer runtime.KeepAlive(k.h)
+	var p *C.tiller_compiled
+	if plan != nil {
+		defer runtime.KeepAlive(plan.h)
+		p = plan.h.c()
+	}
+	var err *C.tiller_error
+	return check(C.tiller_hook_check_plan(k.h.c(), p, &err), err)
+}
+
 // HasControlVector says whether the plan in force has a part that is a control vector.
 func (k *Hook) HasControlVector() bool {
 	defer runtime.KeepAlive(k.h)
 	return bool(C.tiller_hook_has_control_vector(k.h.c()))
 }
 
-// Announce says what the next llama_decode() holds.
+// Announce says what the next llama_decode() holds; no rows take the last announcement back.
 func (k *Hook) Announce(rows []Row) error {
 	defer runtime.KeepAlive(k.h)
+	list, e := rowList(rows)
+	if e != nil {
+		return e
+	}
 	var err *C.tiller_error
-	return check(C.tiller_hook_announce(k.h.c(), rowList(rows), C.size_t(len(rows)), &err), err)
+	return check(C.tiller_hook_announce(k.h.c(), list, C.size_t(len(rows)), &err), err)
 }
 
 // Site is a place in a block.
@@ -95,6 +111,27 @@ func (k *Hook) SetArchitecture(architecture string) error {
 	defer free(name)
 	var err *C.tiller_error
 	return check(C.tiller_hook_set_architecture(k.h.c(), name, &err), err)
+}
+
+// SetSequences says for how many sequences the context is made (n_seq_max of its parameters).
+func (k *Hook) SetSequences(n int) error {
+	defer runtime.KeepAlive(k.h)
+	var err *C.tiller_error
+	return check(C.tiller_hook_set_sequences(k.h.c(), C.uint32_t(n), &err), err)
+}
+
+// Rebind has the hook belong to the next context whose graph it sees.
+func (k *Hook) Rebind() error {
+	defer runtime.KeepAlive(k.h)
+	var err *C.tiller_error
+	return check(C.tiller_hook_rebind(k.h.c(), &err), err)
+}
+
+// ForgetSequence closes the sequence gates of a sequence.
+func (k *Hook) ForgetSequence(sequence int32) error {
+	defer runtime.KeepAlive(k.h)
+	var err *C.tiller_error
+	return check(C.tiller_hook_forget_sequence(k.h.c(), C.int32_t(sequence), &err), err)
 }
 
 // Capture copies the rows at these points until told otherwise.
@@ -129,8 +166,11 @@ func (k *Hook) Captured(point Point) (Captured, error) {
 	}
 	d := int(C.tiller_captured_d_model(out))
 	data := unsafe.Slice((*float32)(unsafe.Pointer(C.tiller_captured_data(out))), n*d)
-	rows := unsafe.Slice((*Row)(unsafe.Pointer(C.tiller_captured_tokens(out))), n)
-	return Captured{append([]float32(nil), data...), append([]Row(nil), rows...)}, nil
+	captured := Captured{Data: append([]float32(nil), data...)}
+	for _, row := range unsafe.Slice(C.tiller_captured_tokens(out), n) {
+		captured.Tokens = append(captured.Tokens, newRow(&row))
+	}
+	return captured, nil
 }
 
 // Patch lets a C function (a tiller_patch_fn) edit the rows at a point after the plan; nil takes it away.
@@ -147,21 +187,21 @@ func (k *Hook) StopAfter(layer int) error {
 	return check(C.tiller_hook_stop_after(k.h.c(), C.int32_t(layer), &err), err)
 }
 
-// Report is what a hook saw and did.
-type Report struct{ RowsSeen, RowsEdited, RowsSkipped, RowsCaptured uint64 }
-
-func newReport(r *C.tiller_report) Report {
-	return Report{uint64(r.rows_seen), uint64(r.rows_edited), uint64(r.rows_skipped), uint64(r.rows_captured)}
-}
-
-// Finish ends a run: what was seen and done since the last call, or the first failure since then.
+// Finish gives what was seen and done since the last call, whatever went wrong, and the first fault. Ledger tells all.
 func (k *Hook) Finish() (Report, error) {
 	defer runtime.KeepAlive(k.h)
 	var r C.tiller_report
 	r.size = C.uint32_t(unsafe.Sizeof(r))
 	var err *C.tiller_error
-	if e := check(C.tiller_hook_finish(k.h.c(), &r, &err), err); e != nil {
-		return Report{}, e
-	}
-	return newReport(&r), nil
+	status := C.tiller_hook_finish(k.h.c(), &r, &err)
+	return newReport(&r), check(status, err)
+}
+
+// Ledger is as Finish, with what each rule did and every fault.
+func (k *Hook) Ledger() (Ledger, error) {
+	defer runtime.KeepAlive(k.h)
+	var out *C.tiller_ledger
+	var err *C.tiller_error
+	status := C.tiller_hook_ledger(k.h.c(), &out, &err)
+	return newLedger(status, out, err)
 }

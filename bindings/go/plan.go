@@ -5,6 +5,7 @@ package tiller
 import "C"
 
 import (
+	"fmt"
 	"runtime"
 	"unsafe"
 )
@@ -188,26 +189,77 @@ func (c *Compiled) ControlVector() ([]float32, error) {
 	return data, check(status, err)
 }
 
-// Row says which token a row of the residual stream belongs to.
+// Phase says whether the model wrote a token.
+type Phase uint32
+
+// The phases.
+const (
+	Prompt       Phase = iota // the token was given
+	Generated                 // the model wrote it
+	UnknownPhase              // nobody said
+)
+
+// Row says which token a row of the residual stream belongs to, as far as that is known.
 type Row struct {
-	Position, Sequence int32
-	Generated          uint32
+	Position  int32   // in its sequences, from 0; -1 where it is not known
+	Sequences []int32 // that the token belongs to, ascending, from 0 to 255; none where they are not known
+	Phase     Phase
+	Token     int32
+	HasToken  bool // Token is known
 }
 
-func rowList(rows []Row) *C.tiller_row {
-	if len(rows) == 0 {
-		return nil
+func (r Row) c() (C.tiller_row, error) {
+	out := C.tiller_row{position: C.int32_t(r.Position), sequence: -1, generated: C.uint32_t(r.Phase), token: C.int32_t(r.Token)}
+	if r.HasToken {
+		out.has_token = 1
 	}
-	return (*C.tiller_row)(unsafe.Pointer(&rows[0]))
+	for _, id := range r.Sequences {
+		if id < 0 || id > 255 {
+			return out, &Error{EArgument, fmt.Sprintf("sequence %d: expected 0 to 255", id), ""}
+		}
+		if out.sequence < 0 || C.int32_t(id) < out.sequence {
+			out.sequence = C.int32_t(id)
+		}
+		out.shared[id/64] |= 1 << (id % 64)
+	}
+	if id := out.sequence; id >= 0 {
+		out.shared[id/64] &^= 1 << (id % 64)
+	}
+	return out, nil
+}
+
+func newRow(r *C.tiller_row) Row {
+	row := Row{Position: int32(r.position), Phase: Phase(r.generated), Token: int32(r.token), HasToken: r.has_token == 1}
+	for id := int32(0); r.sequence >= 0 && id < 256; id++ {
+		if id == int32(r.sequence) || r.shared[id/64]>>(id%64)&1 == 1 {
+			row.Sequences = append(row.Sequences, id)
+		}
+	}
+	return row
+}
+
+func rowList(rows []Row) (*C.tiller_row, error) {
+	list := make([]C.tiller_row, len(rows)+1)
+	for i, row := range rows {
+		var e error
+		if list[i], e = row.c(); e != nil {
+			return nil, e
+		}
+	}
+	return &list[0], nil
 }
 
 // Apply edits rows in place, without a model, and says how many were changed.
 func (c *Compiled) Apply(point Point, data []float32, rows []Row) (int, error) {
 	defer runtime.KeepAlive(c.h)
+	list, e := rowList(rows)
+	if e != nil {
+		return 0, e
+	}
 	var n C.uint64_t
 	var err *C.tiller_error
 	status := C.tiller_compiled_apply(
-		c.h.c(), point.c(), floats(data), C.size_t(len(data)), rowList(rows), C.size_t(len(rows)), &n, &err)
+		c.h.c(), point.c(), floats(data), C.size_t(len(data)), list, C.size_t(len(rows)), &n, &err)
 	return int(n), check(status, err)
 }
 

@@ -43,12 +43,9 @@ func steer(modelFile, dictionaryFile, planFile, prompt string, options tiller.Ge
 	}
 	fmt.Println()
 	report, err := engine.Finish()
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(os.Stderr, "%d rows seen, %d edited, %d skipped\n",
-		report.RowsSeen, report.RowsEdited, report.RowsSkipped)
-	return nil
+	fmt.Fprintf(os.Stderr, "%d rows seen, %d edited, %d not needed, %d refused\n",
+		report.RowsSeen, report.RowsEdited, report.RowsNotNeeded, report.RowsRefused)
+	return err
 }
 
 func main() {

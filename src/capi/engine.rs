@@ -211,9 +211,9 @@ pub unsafe extern "C" fn tiller_engine_finish(
     err: ErrorOut<'_>,
 ) -> tiller_status {
     guard(err, || {
-        let done = some(engine, "engine")?.0.finish();
+        let engine = some(engine, "engine")?;
         // SAFETY: the header requires a struct whose `size` is set, or NULL.
-        unsafe { finished(done, out) }
+        unsafe { finished(out, || Ok(engine.0.finish())) }
     })
 }
 
@@ -226,7 +226,7 @@ pub extern "C" fn tiller_engine_ledger(
     out: Out<'_, tiller_ledger>,
     err: ErrorOut<'_>,
 ) -> tiller_status {
-    make(out, err, || Ok(tiller_ledger(some(engine, "engine")?.0.finish())))
+    make(out, err, || Ok(some(engine, "engine")?.0.finish().into()))
 }
 
 /// Has the engine's threads sleep at once. They do so by themselves some milliseconds after a decode, and the next one wakes

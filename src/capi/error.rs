@@ -36,18 +36,24 @@ pub struct tiller_error {
     hint: Option<CString>,
 }
 
+impl From<Kind> for tiller_status {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Argument => Self::TILLER_E_ARGUMENT,
+            Kind::Io => Self::TILLER_E_IO,
+            Kind::Format => Self::TILLER_E_FORMAT,
+            Kind::Unsupported => Self::TILLER_E_UNSUPPORTED,
+            Kind::Mismatch => Self::TILLER_E_MISMATCH,
+            Kind::Numeric => Self::TILLER_E_NUMERIC,
+            Kind::Cancelled => Self::TILLER_E_CANCELLED,
+            Kind::Panic => Self::TILLER_E_PANIC,
+        }
+    }
+}
+
 impl From<Error> for tiller_error {
     fn from(error: Error) -> Self {
-        let status = match error.kind() {
-            Kind::Argument => tiller_status::TILLER_E_ARGUMENT,
-            Kind::Io => tiller_status::TILLER_E_IO,
-            Kind::Format => tiller_status::TILLER_E_FORMAT,
-            Kind::Unsupported => tiller_status::TILLER_E_UNSUPPORTED,
-            Kind::Mismatch => tiller_status::TILLER_E_MISMATCH,
-            Kind::Numeric => tiller_status::TILLER_E_NUMERIC,
-            Kind::Cancelled => tiller_status::TILLER_E_CANCELLED,
-            Kind::Panic => tiller_status::TILLER_E_PANIC,
-        };
+        let status = error.kind().into();
         let hint = error.hint().map(super::text::c_string);
         Self { status, message: super::text::c_string(error.message()), hint }
     }

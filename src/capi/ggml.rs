@@ -34,7 +34,8 @@ pub struct tiller_ggml_layout {
 /// ggml.h of your own llama.cpp; with tiller_ggml_probe(), if you have no headers; or by hand, for another runtime.
 ///
 /// Every function must take any tensor of a graph that is being computed, and may be called from the thread that
-/// computes it. All but `op` are required; without it sites inside a block are not found. With a `layout`, `dtype`, `shape`, `data` and `src` are NULL.
+/// computes it. All but `op` are required; without it sites inside a block are not found. With a `layout`, `dtype`, `shape`,
+/// `data` and `src` are NULL.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct tiller_ggml {

@@ -10,7 +10,6 @@ use super::ledger::{finished, tiller_ledger, tiller_report};
 use super::plan::{tiller_compiled, tiller_point, tiller_row};
 use crate::error::{Error, Result};
 use crate::hook::{Captured, Hook, Ledger, Steering, Tensor as ggml_tensor};
-use crate::plan::Row;
 
 /// Reads and edits the residual stream while your llama.cpp computes.
 ///
@@ -21,9 +20,9 @@ use crate::plan::Row;
 /// A hook belongs to one context: the first whose graph it sees when it has something to do. Graphs of other contexts that
 /// call it (a draft model's inherits the callback) pass untouched and are counted. See tiller_hook_rebind().
 ///
-/// Thread safety: any thread may call tiller_hook_set_plan() at any time; the next decode goes by the plan, whole. Of the
-/// other calls one at a time: what finds the hook in use by another thread fails with TILLER_E_ARGUMENT, and a graph that
-/// does runs untouched, which tiller_hook_finish() reports.
+/// Thread safety: any thread may call tiller_hook_set_plan() and tiller_hook_check_plan() at any time; the next decode goes by
+/// the plan, whole. Of the other calls one at a time: what finds the hook in use by another thread fails with
+/// TILLER_E_ARGUMENT, and a graph that does runs untouched, which tiller_hook_finish() reports.
 pub struct tiller_hook {
     hook: Mutex<Hook>,
     steering: Steering,
@@ -183,7 +182,8 @@ pub extern "C" fn tiller_hook_has_control_vector(hook: Option<&tiller_hook>) -> 
 ///
 /// What a row leaves open, the graph may tell. Without an announcement nobody knows which sequences rows are of, where
 /// llama.cpp keeps several in one cache, or which the model wrote: rules that depend on it leave rows alone, and
-/// tiller_hook_finish() says so. A batch that the graph contradicts is not steered either.
+/// tiller_hook_finish() says so. Where the graph contradicts the announcement, nothing of it is believed: only rules that take
+/// every row act.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_hook_announce(
     hook: Option<&tiller_hook>,
@@ -193,11 +193,11 @@ pub unsafe extern "C" fn tiller_hook_announce(
 ) -> tiller_status {
     guard(err, || {
         // SAFETY: the header requires `n_rows` structs.
-        let rows = unsafe { slice(rows, n_rows, "rows") }?;
+        let rows = super::plan::rows(unsafe { slice(rows, n_rows, "rows") }?)?;
         let mut hook = some(hook, "hook")?.lock()?;
-        match rows {
+        match &rows[..] {
             [] => hook.withdraw(),
-            rows => hook.announce(&rows.iter().map(Row::from).collect::<Vec<_>>()),
+            rows => hook.announce(rows),
         }
         Ok(())
     })
@@ -321,9 +321,9 @@ pub unsafe extern "C" fn tiller_hook_finish(
     err: ErrorOut<'_>,
 ) -> tiller_status {
     guard(err, || {
-        let done = some(hook, "hook")?.finish()?;
+        let hook = some(hook, "hook")?;
         // SAFETY: the header requires a struct whose `size` is set, or NULL.
-        unsafe { finished(done, out) }
+        unsafe { finished(out, || hook.finish()) }
     })
 }
 
@@ -336,7 +336,7 @@ pub extern "C" fn tiller_hook_ledger(
     out: Out<'_, tiller_ledger>,
     err: ErrorOut<'_>,
 ) -> tiller_status {
-    make(out, err, || Ok(tiller_ledger(some(hook, "hook")?.finish()?)))
+    make(out, err, || Ok(some(hook, "hook")?.finish()?.into()))
 }
 
 /// Frees `hook`. Free the llama context that calls it first. NULL is a no-op.

@@ -1,6 +1,9 @@
+use std::ffi::{CString, c_char};
+
 use super::arguments::{Report, report, some};
 use super::error::tiller_status;
 use super::guard::{ErrorOut, guard};
+use super::text::c_string;
 use crate::error::{Error, Result};
 use crate::hook::Ledger;
 
@@ -53,22 +56,40 @@ impl From<&Ledger> for tiller_report {
     }
 }
 
-/// Fills `out`, if it is not NULL, and says whether something went wrong.
+/// Fills `out`, if it is not NULL, with what `finish` gives, and says whether something went wrong.
 ///
 /// # Safety
 /// As [`report`].
-pub(super) unsafe fn finished(ledger: Ledger, out: *mut tiller_report) -> Result<()> {
-    if !out.is_null() {
+pub(super) unsafe fn finished(out: *mut tiller_report, finish: impl FnOnce() -> Result<Ledger>) -> Result<()> {
+    let fill = |ledger: &Ledger| {
+        if out.is_null() {
+            return Ok(());
+        }
         // SAFETY: the caller's contract.
-        unsafe { report(out, tiller_report::from(&ledger)) }?;
-    }
+        unsafe { report(out, ledger.into()) }
+    };
+    // Nothing is taken from the hook that `out` could not hold.
+    fill(&Ledger::default())?;
+    let ledger = finish()?;
+    fill(&ledger)?;
     ledger.ok().map(drop)
 }
 
 /// What a hook saw and did, with what each rule of the plan did and everything that went wrong.
 ///
 /// Thread safety: immutable; may be used from several threads at once.
-pub struct tiller_ledger(pub(super) Ledger);
+pub struct tiller_ledger {
+    ledger: Ledger,
+    /// What each fault says.
+    whats: Vec<CString>,
+}
+
+impl From<Ledger> for tiller_ledger {
+    fn from(ledger: Ledger) -> Self {
+        let whats = ledger.faults.iter().map(|fault| c_string(&fault.what)).collect();
+        Self { ledger, whats }
+    }
+}
 
 /// What one rule of the plan in force did.
 #[repr(C)]
@@ -93,6 +114,25 @@ unsafe impl Report for tiller_rule_report {
     const NAME: &'static str = "tiller_rule_report";
 }
 
+/// Something that went wrong.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_fault {
+    /// Set it to sizeof(tiller_fault) before the call.
+    pub size: u32,
+    /// Of which kind, as a call that fails tells it.
+    pub status: tiller_status,
+    /// How often it came: rows where it is about rows, else graphs.
+    pub count: u64,
+    /// What happened, and where. Valid until the ledger is freed.
+    pub what: *const c_char,
+}
+
+// SAFETY: `repr(C)`, a `u32` first.
+unsafe impl Report for tiller_fault {
+    const NAME: &'static str = "tiller_fault";
+}
+
 /// The counts.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_ledger_report(
@@ -101,16 +141,16 @@ pub unsafe extern "C" fn tiller_ledger_report(
     err: ErrorOut<'_>,
 ) -> tiller_status {
     guard(err, || {
-        let ledger = some(ledger, "ledger")?;
+        let ledger = &some(ledger, "ledger")?.ledger;
         // SAFETY: the header requires a struct whose `size` is set.
-        unsafe { report(out, tiller_report::from(&ledger.0)) }
+        unsafe { report(out, tiller_report::from(ledger)) }
     })
 }
 
 /// Number of rules that it tells of: those of the plan up to the last that did something. 0 if `ledger` is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_ledger_n_rules(ledger: Option<&tiller_ledger>) -> usize {
-    ledger.map_or(0, |ledger| ledger.0.rules.len())
+    ledger.map_or(0, |ledger| ledger.ledger.rules.len())
 }
 
 /// What the `rule`-th rule of the plan did, counted from 0.
@@ -122,7 +162,7 @@ pub unsafe extern "C" fn tiller_ledger_rule(
     err: ErrorOut<'_>,
 ) -> tiller_status {
     guard(err, || {
-        let rules = &some(ledger, "ledger")?.0.rules;
+        let rules = &some(ledger, "ledger")?.ledger.rules;
         let tally = rules.get(rule).copied().unwrap_or_default();
         let done = tiller_rule_report {
             size: 0,
@@ -140,26 +180,25 @@ pub unsafe extern "C" fn tiller_ledger_rule(
 /// Number of faults that it tells of; further ones are only counted, in tiller_report. 0 if `ledger` is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_ledger_n_faults(ledger: Option<&tiller_ledger>) -> usize {
-    ledger.map_or(0, |ledger| ledger.0.faults.len())
+    ledger.map_or(0, |ledger| ledger.whats.len())
 }
 
-/// Gives the `fault`-th fault as an error: the status is its kind, `*err` its text. `*count`, if it is not NULL, is how often
-/// it came: rows where it is about rows, else graphs.
+/// The `fault`-th fault, counted from 0, in the order in which they came. A fault is no failure of this call.
 #[unsafe(no_mangle)]
-pub extern "C" fn tiller_ledger_fault(
+pub unsafe extern "C" fn tiller_ledger_fault(
     ledger: Option<&tiller_ledger>,
     fault: usize,
-    count: Option<&mut u64>,
+    out: *mut tiller_fault,
     err: ErrorOut<'_>,
 ) -> tiller_status {
     guard(err, || {
-        let faults = &some(ledger, "ledger")?.0.faults;
-        let n = faults.len();
-        let fault = faults.get(fault).ok_or_else(|| Error::argument(format!("fault {fault}: there are {n}")))?;
-        if let Some(count) = count {
-            *count = fault.count;
-        }
-        Err(Error::new(fault.kind, fault.what.clone()))
+        let tiller_ledger { ledger, whats } = some(ledger, "ledger")?;
+        let (Some(found), Some(what)) = (ledger.faults.get(fault), whats.get(fault)) else {
+            return Err(Error::argument(format!("fault {fault}: there are {}", whats.len())));
+        };
+        let told = tiller_fault { size: 0, status: found.kind.into(), count: found.count, what: what.as_ptr() };
+        // SAFETY: the header requires a struct whose `size` is set.
+        unsafe { report(out, told) }
     })
 }
 

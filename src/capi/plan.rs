@@ -80,15 +80,28 @@ pub struct tiller_row {
     pub shared: [u64; 4],
 }
 
-impl From<&tiller_row> for Row {
-    fn from(row: &tiller_row) -> Self {
-        let shared = (0..256).filter(|&id| row.shared[id as usize / 64] >> (id % 64) & 1 == 1);
-        let mut out = Self::default();
-        out.position = Some(row.position).filter(|p| *p >= 0);
-        out.sequences = SequenceSet::of(shared.chain([row.sequence]));
-        out.token = (row.has_token == 1).then_some(row.token);
-        out.generated = [Some(false), Some(true)].get(row.generated as usize).copied().flatten();
-        out
+/// Rows that C describes.
+pub(super) fn rows(list: &[tiller_row]) -> Result<Vec<Row>> {
+    list.iter().enumerate().map(|(i, row)| row.row(i)).collect()
+}
+
+impl tiller_row {
+    /// The `i`-th of a list.
+    fn row(&self, i: usize) -> Result<Row> {
+        let Self { position, sequence, generated, has_token, token, reserved, shared } = *self;
+        if sequence > 255 {
+            return Err(Error::argument(format!("rows[{i}].sequence is {sequence}; expected -1 to 255")));
+        }
+        if reserved != 0 {
+            return Err(Error::argument(format!("rows[{i}].reserved is {reserved}; expected 0")));
+        }
+        let shared = (0..256).filter(|&id| shared[id as usize / 64] >> (id % 64) & 1 == 1);
+        Ok(Row {
+            position: Some(position).filter(|p| *p >= 0),
+            sequences: SequenceSet::of(shared.chain([sequence])),
+            token: choice(has_token, &[None, Some(token)], &format!("rows[{i}].has_token"))?,
+            generated: choice(generated, &[Some(false), Some(true), None], &format!("rows[{i}].generated"))?,
+        })
     }
 }
 
@@ -332,7 +345,8 @@ pub unsafe extern "C" fn tiller_compiled_control_vector(
 /// Does to `n_rows` rows what the callback would do to them at `point`, without any model.
 ///
 /// `data` holds `n_rows` * d_model floats, row by row, and is edited in place; `rows` says which token each is.
-/// `*n_edited` is how many were changed (may be NULL). A gate over a sequence sees these rows alone.
+/// `*n_edited` is how many were changed (may be NULL). A gate over a sequence sees these rows alone. Rows on which a rule
+/// cannot be judged are left as they are by it: TILLER_E_MISMATCH says so when the others are done.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tiller_compiled_apply(
     compiled: Option<&tiller_compiled>,
@@ -351,7 +365,7 @@ pub unsafe extern "C" fn tiller_compiled_apply(
         let data = unsafe { slice_mut(data, n_data, "data") }?;
         // SAFETY: the header requires `n_rows` structs.
         let rows = unsafe { slice(rows, n_rows, "rows") }?;
-        let meta: Vec<Row> = rows.iter().map(Row::from).collect();
+        let meta = self::rows(rows)?;
         let mut scratch = Scratch::new();
         let edited = match plan.points.get(&point.point()?) {
             Some(ops) => ops.apply(data, &meta, &mut scratch).edited,
@@ -360,7 +374,15 @@ pub unsafe extern "C" fn tiller_compiled_apply(
         if let Some(out) = n_edited {
             *out = edited;
         }
-        scratch.take_fault().map_or(Ok(()), |fault| Err(Error::numeric(fault.to_string())))
+        if let Some(fault) = scratch.take_fault() {
+            return Err(Error::numeric(fault.to_string()));
+        }
+        for (rule, tally) in scratch.tally().take().iter().enumerate() {
+            if let Some((why, n)) = tally.unjudged_rows().next() {
+                return Err(Error::mismatch(format!("rules[{rule}]: {n} rows were left as they are: {why}")));
+            }
+        }
+        Ok(())
     })
 }
 

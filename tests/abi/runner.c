@@ -123,15 +123,34 @@ static uint32_t *numbers(const char *text, size_t *n) {
     return list;
 }
 
-/* "position:sequence:generated …" */
+/* "position:sequence:generated:token:shared,shared …"; what is left out, or no number, is not known, or none. */
 static tiller_row *rows(const char *text, size_t *n) {
-    tiller_row *list = (tiller_row *) take(strlen(text) * sizeof *list);
-    for (*n = 0; *text; (*n)++) {
+    tiller_row *list = (tiller_row *) take(strlen(text) * sizeof *list + 1);
+    for (*n = 0; *text && strcmp(text, "-") != 0; (*n)++) {
+        tiller_row *row = &list[*n];
+        char token[16] = "-", shared[64] = "";
         int taken = 0;
-        sscanf(text, "%d:%d:%u%n", &list[*n].position, &list[*n].sequence, &list[*n].generated, &taken);
-        for (text += taken; *text == ' ';) text++;
+        sscanf(text, "%d:%d:%u%n", &row->position, &row->sequence, &row->generated, &taken);
+        text += taken;
+        if (sscanf(text, ":%15[-0-9]%n", token, &taken) == 1) text += taken;
+        if (sscanf(text, ":%63[,0-9]%n", shared, &taken) == 1) text += taken;
+        row->has_token = token[0] != '-';
+        row->token = row->has_token ? atoi(token) : 0;
+        for (const char *id = strtok(shared, ","); id; id = strtok(NULL, ",")) {
+            row->shared[atoi(id) / 64] |= (uint64_t) 1 << (atoi(id) % 64);
+        }
+        while (*text == ' ') text++;
     }
     return list;
+}
+
+static void out_row(const tiller_row *row) {
+    out(" %d:%d:%u:", row->position, row->sequence, row->generated);
+    out(row->has_token ? "%d" : "-", row->token);
+    const char *mark = ":";
+    for (int id = 0; id < 256; id++) {
+        if (row->shared[id / 64] >> (id % 64) & 1) out("%s%d", mark, id), mark = ",";
+    }
 }
 
 /* "feature:activation …" */
@@ -842,12 +861,45 @@ static void ggml_probe(char **a) {
     status = tiller_ggml_probe(strcmp(a[0], "-") ? fake_lookup : NULL, a[0], &ggml, &err);
 }
 
+/* hook, context, node, data, width, positions, host or device */
 static void hook_graph(char **a) {
-    size_t n_data, n_rows, d_model = number(a[3]);
-    float *data = floats(a[2], &n_data);
-    int32_t *positions = (int32_t *) numbers(a[4], &n_rows);
-    out("%d", fake_graph(get(a[0]), a[1], data, d_model, n_rows, positions, strcmp(a[5], "device") == 0));
+    size_t n_data, n_rows;
+    float *data = floats(a[3], &n_data);
+    const int32_t *positions = (int32_t *) numbers(a[5], &n_rows);
+    const struct fake_batch batch = {
+        a[1][0], a[2], data, number(a[4]), positions, n_rows, strcmp(a[6], "device") == 0
+    };
+    out("%d", fake_decode(get(a[0]), &batch));
     out_floats(data, n_data);
+}
+
+/* A second thread finds the hook in use: its graph is left alone, its announcement refused, its plan taken. */
+static void hook_intrusion(char **a) {
+    struct fake_intruder intruder;
+    status = fake_intrusion(get(a[0]), point(a[1]), &intruder, &err);
+    if (status != TILLER_OK) return;
+    out("%d %g %s %s", intruder.answer, (double) intruder.data, status_name(intruder.announced),
+        status_name(intruder.planned));
+}
+
+static void hook_check_plan(char **a) { status = tiller_hook_check_plan(get(a[0]), get(a[1]), &err); }
+
+static void hook_sequences(char **a) { status = tiller_hook_set_sequences(get(a[0]), number(a[1]), &err); }
+
+static void hook_rebind(char **a) { status = tiller_hook_rebind(get(a[0]), &err); }
+
+static void hook_forget(char **a) { status = tiller_hook_forget_sequence(get(a[0]), atoi(a[1]), &err); }
+
+static void *set_plan_apart(void *user) {
+    char **a = (char **) user;
+    status = tiller_hook_set_plan(get(a[0]), get(a[1]), &err);
+    return NULL;
+}
+
+/* From another thread. */
+static void hook_set_plan_apart(char **a) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, set_plan_apart, a) != 0 || pthread_join(thread, NULL) != 0) abort();
 }
 
 static void hook_set_plan(char **a) { status = tiller_hook_set_plan(get(a[0]), get(a[1]), &err); }
@@ -865,7 +917,7 @@ static void hook_announce(char **a) {
 
 static void hook_capture(char **a) {
     const tiller_point points[1] = {point(a[1])};
-    status = tiller_hook_capture(get(a[0]), points, 1, &err);
+    status = tiller_hook_capture(get(a[0]), points, a[1][0] != '-', &err);
 }
 
 static void hook_architecture(char **a) { status = tiller_hook_set_architecture(get(a[0]), a[1], &err); }
@@ -886,22 +938,63 @@ static void hook_captured(char **a) {
     status = tiller_hook_captured(get(a[0]), point(a[1]), &captured, &err);
     const size_t n = tiller_captured_n_rows(captured);
     if (n > 0) out_floats(tiller_captured_data(captured), n * tiller_captured_d_model(captured));
-    for (size_t i = 0; i < n; i++) {
-        const tiller_row row = tiller_captured_tokens(captured)[i];
-        out(" %d:%d:%u", row.position, row.sequence, row.generated);
-    }
+    for (size_t i = 0; i < n; i++) out_row(&tiller_captured_tokens(captured)[i]);
     tiller_captured_free(captured);
 }
 
 static void hook_stop_after(char **a) { status = tiller_hook_stop_after(get(a[0]), atoi(a[1]), &err); }
 
+static void out_report(const tiller_report *r) {
+    const uint64_t counts[] = {
+        r->graphs, r->foreign_graphs, r->rows_seen, r->rows_edited, r->rows_not_needed, r->rows_refused, r->rows_restored,
+        r->rows_captured,
+    };
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) out("%s%llu", i ? " " : "", (unsigned long long) counts[i]);
+}
+
 static void hook_finish(char **a) {
     tiller_report report;
+    memset(&report, 0, sizeof report);
     report.size = sizeof report;
     status = tiller_hook_finish(get(a[0]), &report, &err);
-    if (status != TILLER_OK) return;
-    out("%llu %llu %llu %llu", (unsigned long long) report.rows_seen, (unsigned long long) report.rows_edited,
-        (unsigned long long) report.rows_skipped, (unsigned long long) report.rows_captured);
+    if (status == TILLER_OK) out_report(&report);
+    /* The report is filled in either case. */
+    if (status != TILLER_OK && report.n_faults == 0) status = TILLER_OK;
+}
+
+/* What is not a number is not there. */
+static void out_mean(double x) { x == x ? out(" %.5g", x) : out(" -"); }
+
+/* The counts; "| rows unjudged code size" for each rule; "! STATUS count what" for each fault. */
+static void out_ledger(const tiller_ledger *ledger) {
+    tiller_report report;
+    report.size = sizeof report;
+    status = tiller_ledger_report(ledger, &report, &err);
+    if (status == TILLER_OK) out_report(&report);
+    for (size_t i = 0; i < tiller_ledger_n_rules(ledger) && status == TILLER_OK; i++) {
+        tiller_rule_report rule;
+        rule.size = sizeof rule;
+        status = tiller_ledger_rule(ledger, i, &rule, &err);
+        if (status != TILLER_OK) return;
+        out(" | %llu %llu", (unsigned long long) rule.rows, (unsigned long long) rule.rows_unjudged);
+        out_mean(rule.mean_code);
+        out_mean(rule.relative_size);
+    }
+    if (status == TILLER_OK && report.n_faults != tiller_ledger_n_faults(ledger)) out(" (wrong number of faults)");
+    for (size_t i = 0; i < tiller_ledger_n_faults(ledger) && status == TILLER_OK; i++) {
+        tiller_fault fault;
+        fault.size = sizeof fault;
+        status = tiller_ledger_fault(ledger, i, &fault, &err);
+        if (status != TILLER_OK) return;
+        out(" ! %s %llu %s", status_name(fault.status), (unsigned long long) fault.count, fault.what);
+    }
+}
+
+static void hook_ledger(char **a) {
+    tiller_ledger *ledger = NULL;
+    status = tiller_hook_ledger(get(a[0]), &ledger, &err);
+    if (status == TILLER_OK) out_ledger(ledger);
+    tiller_ledger_free(ledger);
 }
 
 #ifdef TILLER_ENGINE
@@ -941,7 +1034,9 @@ static const struct {
     OPERATION(temporal_open), OPERATION(temporal_save), OPERATION(temporal_info), OPERATION(temporal_weights),
     OPERATION(temporal_response), OPERATION(temporal_direction),
     OPERATION(hook_set_plan), OPERATION(hook_vector), OPERATION(hook_announce), OPERATION(hook_capture),
-    OPERATION(hook_captured), OPERATION(hook_architecture), OPERATION(hook_patch), OPERATION(hook_stop_after), OPERATION(hook_finish),
+    OPERATION(hook_captured), OPERATION(hook_architecture), OPERATION(hook_patch), OPERATION(hook_stop_after),
+    OPERATION(hook_finish), OPERATION(hook_ledger), OPERATION(hook_check_plan), OPERATION(hook_sequences),
+    OPERATION(hook_rebind), OPERATION(hook_forget), OPERATION(hook_set_plan_apart), OPERATION(hook_intrusion),
 #ifdef TILLER_ENGINE
     ENGINE_OPERATIONS
 #endif
@@ -1001,6 +1096,23 @@ static int null_is_safe(void) {
     ggml.layout.shape = 32;
     CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_OK);
     tiller_hook_free(h);
+    ggml = fake_ggml();
+    ggml.src = NULL;
+    CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_E_ARGUMENT && h == NULL);
+    ggml = fake_ggml();
+    CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_OK);
+    tiller_report report;
+    memset(&report, 0, sizeof report);
+    CHECK(tiller_hook_finish(h, NULL, NULL) == TILLER_OK);
+    CHECK(tiller_hook_finish(h, &report, NULL) == TILLER_E_ARGUMENT); /* size is 0 */
+    CHECK(tiller_hook_ledger(h, NULL, NULL) == TILLER_E_ARGUMENT);
+    tiller_ledger *l = NULL;
+    tiller_fault fault;
+    fault.size = sizeof fault;
+    CHECK(tiller_hook_ledger(h, &l, NULL) == TILLER_OK && tiller_ledger_n_faults(l) == 0 && tiller_ledger_n_rules(l) == 0);
+    CHECK(tiller_ledger_fault(l, 0, &fault, NULL) == TILLER_E_ARGUMENT);
+    CHECK(tiller_ledger_report(NULL, &report, NULL) == TILLER_E_ARGUMENT && tiller_ledger_n_faults(NULL) == 0);
+    tiller_ledger_free(l), tiller_ledger_free(NULL), tiller_hook_free(h);
     tiller_dictionary_parts parts;
     memset(&parts, 0, sizeof parts);
     CHECK(tiller_dictionary_new(&parts, &d, NULL) == TILLER_E_ARGUMENT); /* size is 0 */

@@ -1,7 +1,9 @@
 // The cases of cases.tsv through tiller.hpp.
 #include "tiller.hpp"
 
+#include <cmath>
 #include <functional>
+#include <future>
 #include <map>
 #include <sstream>
 
@@ -36,11 +38,27 @@ std::vector<T> list(const std::string &text) {
     return out;
 }
 
+static std::vector<std::string> split(const std::string &text, char at) {
+    std::vector<std::string> out;
+    std::istringstream in(text);
+    for (std::string part; std::getline(in, part, at);) out.push_back(part);
+    return out;
+}
+
+// "position:sequence:generated:token:shared,shared …"; what is left out, or no number, is not known, or none.
 static std::vector<tiller_row> row_list(const std::string &text) {
     std::vector<tiller_row> out;
     for (const std::string &word : list<std::string>(text)) {
+        const auto part = split(word, ':');
         tiller_row row{};
-        sscanf(word.c_str(), "%d:%d:%u", &row.position, &row.sequence, &row.generated);
+        row.position = std::stoi(part[0]);
+        row.generated = static_cast<uint32_t>(std::stoul(part[2]));
+        row.has_token = part.size() > 3 && part[3] != "-";
+        row.token = row.has_token ? std::stoi(part[3]) : 0;
+        std::vector<int32_t> ids;
+        if (std::stoi(part[1]) >= 0) ids.push_back(std::stoi(part[1]));
+        if (part.size() > 4) for (const std::string &id : split(part[4], ',')) ids.push_back(std::stoi(id));
+        tiller::set_sequences(row, ids);
         out.push_back(row);
     }
     return out;
@@ -70,7 +88,13 @@ std::string show(T value) {
     return std::to_string(value);
 }
 static std::string show(const tiller_row &row) {
-    return show(row.position) + ":" + show(row.sequence) + ":" + show(row.generated);
+    std::string out = show(row.position) + ":" + show(row.sequence) + ":" + show(row.generated) + ":";
+    out += row.has_token ? show(row.token) : "-";
+    const char *mark = ":";
+    for (const int32_t id : tiller::sequences(row)) {
+        if (id != row.sequence) out += mark + show(id), mark = ",";
+    }
+    return out;
 }
 static std::string show(const tiller_code &code) { return show(code.feature) + ":" + show(code.activation); }
 template <class T>
@@ -118,12 +142,32 @@ static std::string dictionary_new(const arguments &a) {
     return "";
 }
 
+// hook, context, node, data, width, positions, host or device
 static std::string hook_graph(const arguments &a) {
-    auto data = list<float>(a[2]);
-    auto positions = list<int32_t>(a[4]);
-    const int answer = fake_graph(
-        get<hook>(a[0]).get(), a[1].c_str(), data.data(), number(a[3]), positions.size(), positions.data(), a[5] == "device");
-    return show(answer, data);
+    auto data = list<float>(a[3]);
+    const auto positions = list<int32_t>(a[5]);
+    const fake_batch batch = {
+        a[1][0], a[2].c_str(), data.data(), number(a[4]), positions.data(), positions.size(), a[6] == "device"
+    };
+    return show(fake_decode(get<hook>(a[0]).get(), &batch), data);
+}
+
+static std::string show(const tiller_report &r) {
+    return show(r.graphs, r.foreign_graphs, r.rows_seen, r.rows_edited, r.rows_not_needed, r.rows_refused, r.rows_restored,
+                r.rows_captured);
+}
+
+// The counts; "| rows unjudged code size" for each rule; "! STATUS count what" for each fault.
+static std::string show(const ledger &done) {
+    const auto mean = [](double x) { return std::isnan(x) ? "-" : show(x); };
+    std::string out = show(done.report());
+    for (const tiller_rule_report &rule : done.rules()) {
+        out += " | " + show(rule.rows, rule.rows_unjudged, mean(rule.mean_code), mean(rule.relative_size));
+    }
+    for (const fault &fault : done.faults()) {
+        out += " ! " + show(status_name(fault.what.status()), fault.count, fault.what.what());
+    }
+    return out;
 }
 
 static std::string find_tensor(const gguf &file, const std::string &name) {
@@ -140,6 +184,10 @@ static compiled *plan_of(const arguments &a) { return a[1] == "-" ? nullptr : &g
 static tiller_point point(const std::string &text) {
     const auto site = text.find('/');
     return {number(text.substr(0, site)), site == std::string::npos ? 0 : number(text.substr(site + 1))};
+}
+
+static std::vector<tiller_point> points(const std::string &text) {
+    return text == "-" ? std::vector<tiller_point>{} : std::vector<tiller_point>{point(text)};
 }
 
 static int add_one(void *user, float *data, size_t d_model, const tiller_row *, size_t n_rows) {
@@ -400,7 +448,7 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
          return show(get<hook>(a[0]).has_control_vector());
      }},
     {"hook_announce", [](auto &a) { return get<hook>(a[0]).announce(row_list(a[1])), ""; }},
-    {"hook_capture", [](auto &a) { return get<hook>(a[0]).capture({point(a[1])}), ""; }},
+    {"hook_capture", [](auto &a) { return get<hook>(a[0]).capture(points(a[1])), ""; }},
     {"hook_architecture", [](auto &a) { return get<hook>(a[0]).set_architecture(a[1]), ""; }},
     {"hook_patch",
      [](auto &a) {
@@ -412,10 +460,19 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
          return taken.n_rows() ? show(taken.data(), taken.tokens()) : "";
      }},
     {"hook_stop_after", [](auto &a) { return get<hook>(a[0]).stop_after(std::stoi(a[1])), ""; }},
-    {"hook_finish",
+    {"hook_finish", [](auto &a) { return show(get<hook>(a[0]).finish()); }},
+    {"hook_ledger", [](auto &a) { return show(get<hook>(a[0]).ledger()); }},
+    {"hook_check_plan", [](auto &a) { return get<hook>(a[0]).check_plan(plan_of(a)), ""; }},
+    {"hook_sequences", [](auto &a) { return get<hook>(a[0]).set_sequences(number(a[1])), ""; }},
+    {"hook_rebind", [](auto &a) { return get<hook>(a[0]).rebind(), ""; }},
+    {"hook_forget", [](auto &a) { return get<hook>(a[0]).forget_sequence(std::stoi(a[1])), ""; }},
+    {"hook_set_plan_apart",
+     [](auto &a) { return std::async(std::launch::async, [&] { get<hook>(a[0]).set_plan(plan_of(a)); }).get(), ""; }},
+    {"hook_intrusion",
      [](auto &a) {
-         const auto r = get<hook>(a[0]).finish();
-         return show(r.rows_seen, r.rows_edited, r.rows_skipped, r.rows_captured);
+         fake_intruder in;
+         detail::call([&](auto **err) { return fake_intrusion(get<hook>(a[0]).get(), point(a[1]), &in, err); });
+         return show(in.answer, in.data, status_name(in.announced), status_name(in.planned));
      }},
 #ifdef TILLER_ENGINE
 #include "runner_engine.inc"

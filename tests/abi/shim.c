@@ -90,6 +90,23 @@ int main(void) {
     batch.n_tokens = 2;
     batch.pos = pos;
     CHECK(tiller_llama_announce(hook, &batch, 1, &err) == TILLER_OK);
+    tiller_row said = tiller_llama_row_(&batch, 1);
+    CHECK(said.position == 5 && said.sequence == 0 && !said.has_token && !said.shared[0]);
+    llama_token tokens[2] = {7, 8};
+    llama_seq_id one[1] = {1}, several[3] = {2, 0, 130}, *ids[2] = {one, several};
+    int32_t n_ids[2] = {1, 3};
+    const bool written[2] = {true, false};
+    batch.pos = NULL;
+    batch.token = tokens;
+    batch.seq_id = ids;
+    batch.n_seq_id = n_ids;
+    said = tiller_llama_row_(&batch, 1);
+    CHECK(said.position == -1 && said.has_token && said.token == 8 && said.sequence == 2);
+    CHECK(said.shared[0] == 1 && said.shared[1] == 0 && said.shared[2] == 4 && said.shared[3] == 0);
+    CHECK(tiller_llama_announce_rows(hook, &batch, written, &err) == TILLER_OK);
+    CHECK(tiller_llama_announce_rows(hook, &batch, NULL, &err) == TILLER_OK);
+    one[0] = 256;
+    CHECK(tiller_llama_announce_rows(hook, &batch, NULL, NULL) == TILLER_E_ARGUMENT);
 
     tiller_compiled_free(wider);
     tiller_compiled_free(compiled);

@@ -49,8 +49,8 @@ pub(crate) fn compile(source: &Path, program: &Path, library: &Path, more: &[&st
     let cpp = source.extension() == Some(OsStr::new("cpp"));
     let (variable, default, standard) = if cpp { ("CXX", "c++", "-std=c++17") } else { ("CC", "cc", "-std=c11") };
     let mut compiler = Command::new(env::var_os(variable).unwrap_or_else(|| default.into()));
-    compiler.args([standard, "-O1", "-g", "-Wall", "-Wextra", "-Werror"]).arg("-I").arg(root().join("include"));
-    compiler.args(more).arg(source).arg("-o").arg(program);
+    compiler.args([standard, "-O1", "-g", "-pthread", "-Wall", "-Wextra", "-Werror"]);
+    compiler.arg("-I").arg(root().join("include")).args(more).arg(source).arg("-o").arg(program);
     compiler.arg("-L").arg(library).arg("-ltiller").arg(format!("-Wl,-rpath,{}", library.display()));
     run(&mut compiler, "a C++ compiler");
 }

@@ -78,6 +78,10 @@ func init() {
 			r, err := get[*tiller.Engine](a[0]).Finish()
 			return show(r.RowsEdited > 0), err
 		},
+		"engine_ledger": func(a arguments) (string, error) {
+			l, err := get[*tiller.Engine](a[0]).Ledger()
+			return show(l.RowsEdited > 0, len(l.Rules), len(l.Faults)), err
+		},
 		"engine_rest": func(a arguments) (string, error) {
 			return "", get[*tiller.Engine](a[0]).Rest()
 		},

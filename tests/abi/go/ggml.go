@@ -38,7 +38,9 @@ func probeGgml(missing string) error {
 }
 
 // graph runs a graph through the hook, in memory of C, as a real one would be.
-func graph(hook *tiller.Hook, node string, data []float32, dModel int, positions []int32, hidden bool) int {
+func graph(
+	hook *tiller.Hook, context byte, node string, data []float32, dModel int, positions []int32, hidden bool,
+) int {
 	name := C.CString(node)
 	defer C.free(unsafe.Pointer(name))
 	rows := C.calloc(C.size_t(len(data)+1), 4)
@@ -47,12 +49,35 @@ func graph(hook *tiller.Hook, node string, data []float32, dModel int, positions
 	defer C.free(at)
 	copy(unsafe.Slice((*float32)(rows), len(data)), data)
 	copy(unsafe.Slice((*int32)(at), len(positions)), positions)
+	batch := (*C.struct_fake_batch)(C.calloc(1, C.sizeof_struct_fake_batch))
+	defer C.free(unsafe.Pointer(batch))
+	batch.context, batch.node, batch.data, batch.d_model = C.char(context), name, (*C.float)(rows), C.size_t(dModel)
+	batch.positions, batch.n_rows, batch.hidden = (*C.int32_t)(at), C.size_t(len(positions)), C.bool(hidden)
 	_, user := hook.Callback()
-	answer := C.fake_graph((*C.tiller_hook)(user), name, (*C.float)(rows), C.size_t(dModel),
-		C.size_t(len(positions)), (*C.int32_t)(at), C.bool(hidden))
+	answer := C.fake_decode((*C.tiller_hook)(user), batch)
 	runtime.KeepAlive(hook)
 	copy(data, unsafe.Slice((*float32)(rows), len(data)))
 	return int(answer)
+}
+
+// intrusion has a second thread meet the hook in use.
+func intrusion(hook *tiller.Hook, point tiller.Point) (answer int, data float32, announced, planned string) {
+	in := (*C.struct_fake_intruder)(C.calloc(1, C.sizeof_struct_fake_intruder))
+	defer C.free(unsafe.Pointer(in))
+	_, user := hook.Callback()
+	at := C.tiller_point{C.uint32_t(point.Layer), C.uint32_t(point.Site)}
+	status := C.fake_intrusion((*C.tiller_hook)(user), at, in, nil)
+	runtime.KeepAlive(hook)
+	if status != C.TILLER_OK {
+		return -1, 0, "", ""
+	}
+	name := func(status C.tiller_status) string {
+		if status == C.TILLER_OK {
+			return "OK"
+		}
+		return statusNames[tiller.Status(status)]
+	}
+	return int(in.answer), float32(in.data), name(in.announced), name(in.planned)
 }
 
 // patch adds one to every number at a point, or takes that away.

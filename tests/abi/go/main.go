@@ -5,8 +5,10 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"tiller"
@@ -75,11 +77,63 @@ func floats(s string) []float32 { return list(s, float) }
 
 func numbers(s string) []uint32 { return list(s, func(s string) uint32 { return uint32(number(s)) }) }
 
+// rows reads "position:sequence:generated:token:shared,shared …"; what is left out, or no number, is not known, or none.
 func rows(s string) []tiller.Row {
 	return list(s, func(s string) (r tiller.Row) {
-		fmt.Sscanf(s, "%d:%d:%d", &r.Position, &r.Sequence, &r.Generated)
+		part := append(strings.Split(s, ":"), "-", "")
+		r.Position, r.Phase = int32(number(part[0])), tiller.Phase(number(part[2]))
+		if r.HasToken = part[3] != "-"; r.HasToken {
+			r.Token = int32(number(part[3]))
+		}
+		if id := number(part[1]); id >= 0 {
+			r.Sequences = append(r.Sequences, int32(id))
+		}
+		for _, id := range strings.FieldsFunc(part[4], func(c rune) bool { return c == ',' || c == '-' }) {
+			r.Sequences = append(r.Sequences, int32(number(id)))
+		}
 		return r
 	})
+}
+
+func showRow(r tiller.Row) string {
+	sequence, shared, token := int32(-1), "", "-"
+	for i, id := range r.Sequences {
+		switch i {
+		case 0:
+			sequence = id
+		case 1:
+			shared = ":" + show(id)
+		default:
+			shared += "," + show(id)
+		}
+	}
+	if r.HasToken {
+		token = show(r.Token)
+	}
+	return fmt.Sprintf("%d:%d:%d:%s%s", r.Position, sequence, r.Phase, token, shared)
+}
+
+func showReport(r tiller.Report) string {
+	return show(r.Graphs, r.ForeignGraphs, r.RowsSeen, r.RowsEdited, r.RowsNotNeeded, r.RowsRefused, r.RowsRestored,
+		r.RowsCaptured)
+}
+
+// showLedger writes the counts; "| rows unjudged code size" for each rule; "! STATUS count what" for each fault.
+func showLedger(l tiller.Ledger) string {
+	mean := func(x float64) any {
+		if math.IsNaN(x) {
+			return "-"
+		}
+		return x
+	}
+	out := showReport(l.Report)
+	for _, r := range l.Rules {
+		out += " | " + show(r.Rows, r.RowsUnjudged, mean(r.MeanCode), mean(r.RelativeSize))
+	}
+	for _, f := range l.Faults {
+		out += " ! " + show(statusNames[f.Status], f.Count, f.Message)
+	}
+	return out
 }
 
 func codes(s string) []tiller.Code {
@@ -97,7 +151,7 @@ func show(values ...any) string {
 		case float32, float64:
 			all = append(all, fmt.Sprintf("%.5g", v))
 		case tiller.Row:
-			all = append(all, fmt.Sprintf("%d:%d:%d", v.Position, v.Sequence, v.Generated))
+			all = append(all, showRow(v))
 		case tiller.Code:
 			all = append(all, fmt.Sprintf("%d:%.5g", v.Feature, v.Activation))
 		default:
@@ -590,12 +644,12 @@ var operations = map[string]operation{
 	},
 	"ggml_probe": func(a arguments) (string, error) { return "", probeGgml(a[0]) },
 	"hook_graph": func(a arguments) (string, error) {
-		data := floats(a[2])
+		data := floats(a[3])
 		var positions []int32
-		for _, p := range numbers(a[4]) {
+		for _, p := range numbers(a[5]) {
 			positions = append(positions, int32(p))
 		}
-		answer := graph(get[*tiller.Hook](a[0]), a[1], data, number(a[3]), positions, a[5] == "device")
+		answer := graph(get[*tiller.Hook](a[0]), a[1][0], a[2], data, number(a[4]), positions, a[6] == "device")
 		return show(answer, data), nil
 	},
 	"hook_set_plan": func(a arguments) (string, error) { return "", get[*tiller.Hook](a[0]).SetPlan(planOf(a)) },
@@ -606,6 +660,9 @@ var operations = map[string]operation{
 	},
 	"hook_announce": func(a arguments) (string, error) { return "", get[*tiller.Hook](a[0]).Announce(rows(a[1])) },
 	"hook_capture": func(a arguments) (string, error) {
+		if a[1] == "-" {
+			return "", get[*tiller.Hook](a[0]).Capture(nil)
+		}
 		return "", get[*tiller.Hook](a[0]).Capture([]tiller.Point{point(a[1])})
 	},
 	"hook_architecture": func(a arguments) (string, error) {
@@ -626,7 +683,34 @@ var operations = map[string]operation{
 	},
 	"hook_finish": func(a arguments) (string, error) {
 		r, err := get[*tiller.Hook](a[0]).Finish()
-		return show(r.RowsSeen, r.RowsEdited, r.RowsSkipped, r.RowsCaptured), err
+		if err != nil && r.NFaults == 0 {
+			return "the report is not filled", nil
+		}
+		return showReport(r), err
+	},
+	"hook_ledger": func(a arguments) (string, error) {
+		l, err := get[*tiller.Hook](a[0]).Ledger()
+		return showLedger(l), err
+	},
+	"hook_check_plan": func(a arguments) (string, error) { return "", get[*tiller.Hook](a[0]).CheckPlan(planOf(a)) },
+	"hook_sequences": func(a arguments) (string, error) {
+		return "", get[*tiller.Hook](a[0]).SetSequences(number(a[1]))
+	},
+	"hook_rebind": func(a arguments) (string, error) { return "", get[*tiller.Hook](a[0]).Rebind() },
+	"hook_forget": func(a arguments) (string, error) {
+		return "", get[*tiller.Hook](a[0]).ForgetSequence(int32(number(a[1])))
+	},
+	"hook_set_plan_apart": func(a arguments) (string, error) {
+		// While this goroutine holds its thread, the other one runs on another.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		done := make(chan error)
+		go func() { done <- get[*tiller.Hook](a[0]).SetPlan(planOf(a)) }()
+		return "", <-done
+	},
+	"hook_intrusion": func(a arguments) (string, error) {
+		answer, data, announced, planned := intrusion(get[*tiller.Hook](a[0]), point(a[1]))
+		return show(answer, data, announced, planned), nil
 	},
 }
 

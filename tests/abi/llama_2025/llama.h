@@ -27,6 +27,7 @@ typedef struct llama_batch {
 
 struct llama_context_params {
     uint32_t n_ctx;
+    uint32_t n_seq_max;
     ggml_backend_sched_eval_callback cb_eval;
     void *cb_eval_user_data;
 };
