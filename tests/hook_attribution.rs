@@ -518,6 +518,7 @@ fn another_contexts_graphs_pass_untouched_and_are_counted() {
     assert_eq!((ledger.graphs, ledger.foreign_graphs, ledger.rows_edited), (2, 2, 4));
     hook.rebind();
     assert_eq!(moved(&play(&mut hook, &guest, &batch), "l_out-0"), [1.0, 1.0]);
+    drop((own, draft));
 }
 
 /// A graph that shifts the cache has none of the batch's inputs, and is none of the plan's.

@@ -69,7 +69,9 @@ pub fn count(windows: &Windows, options: &Count) -> Vec<Vec<(u32, f32)>> {
     let shared = Shared { windows, options, holders, fires, too_dense, entropy: Entropy::new(windows.len()) };
     let next = AtomicUsize::new(0);
     let mut parts: Vec<Vec<Best>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..options.threads.max(1)).map(|_| scope.spawn(|| shared.work(&next))).collect();
+        // What no thread could be started for is done by the others.
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, || shared.work(&next)).ok();
+        let workers: Vec<_> = (1..options.threads.max(1)).filter_map(start).collect();
         let own = shared.work(&next);
         let join = |worker: std::thread::ScopedJoinHandle<'_, _>| match worker.join() {
             Ok(part) => part,

@@ -9,7 +9,7 @@ use super::windows::{Collector, Text};
 use super::{Estimator, Explanation, Explanations, Header, TOP_WORDS, Vocabulary};
 use crate::activations::{Activations, Shard};
 use crate::dictionary::{Codes, Dictionary};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::{Kinship, Model, TokenKind};
 use crate::progress::{Progress, report};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -303,10 +303,10 @@ fn encode(
         let work = &work;
         let start = |first| {
             let (sender, receiver) = sync_channel(1);
-            scope.spawn(move || work(first, sender));
-            receiver
+            let started = std::thread::Builder::new().spawn_scoped(scope, move || work(first, sender));
+            started.map(|_| receiver).map_err(|e| Error::new(Kind::Io, format!("cannot start a thread: {e}")))
         };
-        let workers: Vec<Receiver<Codes>> = (0..threads).map(start).collect();
+        let workers: Vec<Receiver<Codes>> = (0..threads).map(start).collect::<Result<_>>()?;
         for (chunk, worker) in wanted.chunks(CHUNK).zip(workers.iter().cycle()) {
             // A worker that is gone has panicked, which the scope passes on.
             let Ok(codes) = worker.recv() else { break };

@@ -95,7 +95,13 @@ impl Graph {
         match self.running {
             _ if self.restart => Step::Begins,
             true if falls || node.address() == self.first || (reads && self.block.is_some()) => Step::Begins,
-            true => Step::GoesOn,
+            true => {
+                // Nobody looks for the entries of another context's blocks.
+                if self.foreign {
+                    self.block = self.block.max(block);
+                }
+                Step::GoesOn
+            }
             false if reads => Step::Begins,
             false => Step::Lost,
         }
@@ -117,6 +123,15 @@ impl Graph {
         self.has_input |= !self.has_input && reads_batch(node);
     }
 
+    /// The batch came as embeddings. Its graph has the tokens' input too, with what an earlier batch left in it.
+    pub(super) fn comes_as_rows(&mut self, rows: Node) {
+        if let Some((width, n)) = rows.rows() {
+            (self.width, self.n_tokens) = (width, Some(n));
+        }
+        self.tokens = None;
+        self.learned += 1;
+    }
+
     /// A block reads these rows.
     pub(super) fn enter(&mut self, block: usize, entry: Source) {
         (self.block, self.entry) = (Some(block), Some(entry.root.address()));
@@ -125,9 +140,8 @@ impl Graph {
         if self.n_tokens.is_none() {
             (self.width, self.n_tokens) = (width, Some(n));
             self.learned += 1;
-            // A graph for embeddings has the tokens' input too, with what an earlier batch left in it.
             if self.block == Some(0) && !entry.root.picks_by(b"inp_tokens", 6) {
-                self.tokens = None;
+                self.comes_as_rows(entry.rows);
             }
         }
     }

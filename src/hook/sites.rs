@@ -163,7 +163,10 @@ impl Sites {
         // A known input of the batch can be edited before anything reads it.
         if graph.block.is_none() {
             for i in self.of_layer(0) {
-                found.extend(self.wanted[i].comes_in(node).map(|rows| (i, Found::Here(rows))));
+                if let Some(rows) = self.wanted[i].comes_in(node) {
+                    graph.comes_as_rows(rows);
+                    found.push((i, Found::Here(rows)));
+                }
             }
         }
         let width = graph.width;

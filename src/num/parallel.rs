@@ -24,7 +24,8 @@ pub(crate) fn each<T: Send>(threads: usize, items: impl Iterator<Item = T> + Sen
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(drain);
+            // What no thread could be started for is done by the others.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, drain);
         }
         drain();
     });

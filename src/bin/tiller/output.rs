@@ -118,7 +118,10 @@ impl Out {
     pub(crate) fn bar(&self, title: &str, unit: &'static str) -> Bar {
         let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(None, target).with_prefix(visible(title).into_owned());
-        bar.enable_steady_tick(Duration::from_millis(200));
+        // Ticks take a thread, for which there may be no memory.
+        if !bar.is_hidden() {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
         Bar { bar, unit, total: None }
     }
 }
@@ -167,6 +170,9 @@ pub(crate) fn fail(error: &Error) -> ExitCode {
         (Kind::Argument, _) => "add --help to the command to see what it takes",
         (Kind::Io, Some(io::ErrorKind::NotFound)) => {
             "check the path; `tiller fetch --help` says what can be downloaded"
+        }
+        (Kind::Io, Some(io::ErrorKind::OutOfMemory)) => {
+            "free some memory, or raise the limit on this process's address space"
         }
         (Kind::Io, _) => "check permissions and free disk space",
         (Kind::Format, _) => {
