@@ -260,10 +260,11 @@ fn each_sequence_of_a_batch_ends_as_it_does_alone() {
                     let found = apart(&steered, &solo);
                     let bound = SLACK * noise.0.max(ROUNDED);
                     assert!(found.0 <= bound, "{what}: {:.1e} apart, unsteered {:.1e}", found.0, noise.0);
-                    assert!(found.1 <= agree::ROW as f32, "{what}: one {:.1e} apart", found.1);
+                    let most = (2.0 * noise.1).max(agree::ROW as f32);
+                    assert!(found.1 <= most, "{what}: one {:.1e} apart, unsteered {:.1e}", found.1, noise.1);
                     // Two sequences of equal prompts that were taken for each other would show.
                     let effect = (1..N).map(|s| farthest(&solo[s], &solo[s - 1])).fold(f32::INFINITY, f32::min);
-                    assert!(effect > 2.0 * agree::ROW as f32, "{what}: rules differ by {effect:.1e} only");
+                    assert!(effect > 1.5 * most, "{what}: rules differ by {effect:.1e} only, bound {most:.1e}");
                     println!("{what}: {:.1e} apart, unsteered {:.1e}; rules differ by {effect:.1}", found.0, noise.0);
                 }
             }

@@ -162,7 +162,9 @@ impl Graph {
         };
         let cells = cells.iter().flat_map(|c| [*c as u32, (*c >> 32) as u32]).collect();
         let cells = g.leaf("attn_inp_k_idxs", I64, [n as i64, 1, 1, 1], cells);
-        let looked_up = g.node("embd", c"GET_ROWS", n, [Err(&context.embeddings), Ok(tokens)]);
+        // In a graph for embeddings it is there, too, but never computed.
+        let looked_up = if batch.embeddings { "node_0" } else { "embd" };
+        let looked_up = g.node(looked_up, c"GET_ROWS", n, [Err(&context.embeddings), Ok(tokens)]);
         let mut x = looked_up;
         if batch.embeddings {
             x = g.leaf("embd", F32, [D as i64, n as i64, 1, 1], vec![0; n * D]);

@@ -299,18 +299,12 @@ pub(super) fn on_threads<T: Send>(
     }
     std::thread::scope(|scope| {
         let work = &work;
-        let start = |range: &Range<usize>| {
-            let range = range.clone();
-            std::thread::Builder::new().spawn_scoped(scope, move || work(range))
-        };
-        let running: Vec<_> = others.iter().map(start).collect();
+        let running: Vec<_> = others.iter().map(|range| scope.spawn(|| work(range.clone()))).collect();
         let mut done = vec![work(first.clone())];
-        for (range, thread) in others.iter().zip(running) {
-            match thread.map(|thread| thread.join()) {
-                Ok(Ok(part)) => done.push(part),
-                Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                // No thread could be started for it.
-                Err(_) => done.push(work(range.clone())),
+        for thread in running {
+            match thread.join() {
+                Ok(part) => done.push(part),
+                Err(panic) => std::panic::resume_unwind(panic),
             }
         }
         done

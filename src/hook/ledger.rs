@@ -34,7 +34,7 @@ pub struct Ledger {
     pub rules: Vec<RuleTally>,
     /// What went wrong, each different thing once.
     pub faults: Vec<Fault>,
-    /// Further different faults, of which only the number was kept.
+    /// How often further faults came, of which only that was kept.
     pub more_faults: u64,
 }
 
@@ -60,7 +60,7 @@ impl Ledger {
         let others = self.faults.len() as u64 - 1 + self.more_faults;
         let more = match others {
             0 => String::new(),
-            n => format!(" (and {n} other faults)"),
+            n => format!(" (and {n} more)"),
         };
         Err(Error::new(first.kind, format!("{}{more}", first.what)))
     }

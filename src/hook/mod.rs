@@ -169,7 +169,7 @@ impl Hook {
     ///
     /// What an entry leaves open, the graph may tell. Without an announcement nobody knows which sequences rows are of,
     /// where llama.cpp keeps several in one cache, or which the model wrote: rules that depend on it leave rows alone, and
-    /// [`finish`](Self::finish) says so. A batch that the graph contradicts is not steered either.
+    /// [`finish`](Self::finish) says so. Nothing is believed of a batch that the graph contradicts, and that is a fault.
     pub fn announce(&mut self, batch: &[Row]) {
         self.editor.announce(batch);
     }

@@ -2,9 +2,11 @@
 //!
 //! | case | what runs |
 //! |---|---|
+//! | `installed` | the hook, without a plan |
 //! | `empty` | the hook, with an empty plan |
 //! | `callback-1`, `-8`, `-64` | min-clamps of that many features at one layer, two thirds up |
-//! | `layers-all` | a min-clamp of one feature at every layer |
+//! | `generated` | a min-clamp of one feature at one layer, on generated rows only |
+//! | `layers-8`, `layers-all` | a min-clamp of one feature at each of eight layers, or at every layer |
 //! | `compiled` | an unconditional add as a control vector |
 //!
 //! Each for `decode` (ms a token) and `prefill` (ms for 256 tokens).
@@ -18,7 +20,7 @@ use tiller::Result;
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use tiller::engine::{Engine, Generate, Options};
 use tiller::num::rng;
-use tiller::plan::{Compiled, Op, Plan, Route, Rule, Strength, Target};
+use tiller::plan::{Compiled, Op, Phase, Plan, Route, Rule, Strength, Target};
 
 use super::{Args, Lines, Pairs, model_name};
 
@@ -47,7 +49,7 @@ fn model(path: &Path, args: &Args, lines: &mut Lines<'_>) -> Result<()> {
             _ => None,
         };
         let steered = bare.as_mut().unwrap_or(&mut hooked);
-        steered.set_plan(Some(Arc::new(plan)))?;
+        steered.set_plan(plan.map(Arc::new))?;
         let pairs = |usual| if args.pairs > 0 { args.pairs } else { usual };
         let wanted = |case: &str| case.contains(&args.case);
         let decoded = format!("decode/{case}");
@@ -104,21 +106,28 @@ fn decode(steered: &mut Engine, plain: &mut Engine, n: usize, label: &str, lines
     Pairs::measure(n, lines.out, label, &mut || step(steered, &mut a), &mut || step(plain, &mut b))
 }
 
-fn cases(n_layer: usize, d_model: usize) -> Result<Vec<(&'static str, Compiled)>> {
+fn cases(n_layer: usize, d_model: usize) -> Result<Vec<(&'static str, Option<Compiled>)>> {
     let dictionary = Arc::new(random(d_model, 512)?);
     let layer = n_layer * 2 / 3;
     let clamp = |n: u32, layer: usize| Rule {
         layer: Some(layer),
         ..Rule::new(Op::MinClamp, (0..n).map(|i| i * 7), Some(Strength::raw(0.01)))
     };
-    let compile =
-        |plan: Plan, route| plan.compile(&[("random", dictionary.clone())], &Target::new(n_layer, d_model), route);
+    let some = (0..8).map(|i| (2 * i + 1) * n_layer / 16);
+    let mut late = clamp(1, layer);
+    late.select.phase = Phase::Generated;
+    let compile = |plan: Plan, route| {
+        plan.compile(&[("random", dictionary.clone())], &Target::new(n_layer, d_model), route).map(Some)
+    };
     let add = Rule { layer: Some(layer), ..Rule::new(Op::Add, [3_u32], Some(Strength::raw(0.01))) };
     Ok(vec![
+        ("installed", None),
         ("empty", compile(Plan::new([]), Route::Auto)?),
         ("callback-1", compile(Plan::new([clamp(1, layer)]), Route::Callback)?),
         ("callback-8", compile(Plan::new([clamp(8, layer)]), Route::Callback)?),
         ("callback-64", compile(Plan::new([clamp(64, layer)]), Route::Callback)?),
+        ("generated", compile(Plan::new([late]), Route::Callback)?),
+        ("layers-8", compile(Plan::new(some.map(|layer| clamp(1, layer))), Route::Callback)?),
         ("layers-all", compile(Plan::new((0..n_layer).map(|layer| clamp(1, layer))), Route::Callback)?),
         ("compiled", compile(Plan::new([add]), Route::ControlVector)?),
     ])
