@@ -1,4 +1,4 @@
-//! Layers on a GPU: the same rows are steered as on the processor, and the logits are its own as far as unsteered ones are.
+//! Layers on a GPU: the same rows are steered as on the processor, to the same logits as far as unsteered ones are.
 //! Skipped where the build or the machine has no GPU; `tests/gpu.sh` builds for one.
 #![cfg(feature = "engine")]
 
@@ -13,10 +13,10 @@ use tiller::hook::Ledger;
 use tiller::plan::{Compiled, Plan, Route, Rule, Selector, Strength, Vector};
 
 /// More tokens than 32: from there on ggml computes on a device with weights that lie elsewhere.
-const TEXT: &str = "The committee met in the morning to discuss the bridge across the river, and by noon the engineers had \
-                    agreed that the old stone piers could carry a railway, if the arches between them were built anew.";
+const TEXT: &str = "The committee met in the morning to discuss the bridge across the river, and by noon the engineers \
+                    had agreed that the old stone piers could carry a railway, if the arches between them were built anew.";
 /// Times the distance of unsteered logits: other rows are rounded otherwise.
-const TOLERANCE: f64 = 4.0;
+const TOLERANCE: f64 = 2.0;
 /// What one last bit may do to the logits of a text, where the unsteered ones happen to be equal: see `agree`.
 const FLOOR: f64 = 0.01;
 
@@ -28,7 +28,7 @@ fn open(path: &Path, gpu_layers: usize) -> Engine {
 /// Pushes after blocks around the middle, where the devices meet, and further up.
 fn plan(engine: &Engine) -> Arc<Compiled> {
     let n_layer = engine.n_layer();
-    let direction: Vec<f32> = (0..engine.d_model()).map(|i| 8.0 * ((i * 37 % 101) as f32 / 50.0 - 1.0)).collect();
+    let direction: Vec<f32> = (0..engine.d_model()).map(|i| 20.0 * ((i * 37 % 101) as f32 / 50.0 - 1.0)).collect();
     let rules = [n_layer / 4, n_layer / 2 - 1, n_layer / 2, n_layer / 2 + 1, 2 * n_layer / 3].map(|layer| Rule {
         select: Selector { from: Some(1), ..Selector::default() },
         ..Rule::vector(Vector::Values(direction.clone()), Some(layer), Strength::raw(1.0))
@@ -75,14 +75,14 @@ fn layers_on_a_gpu_are_steered_as_on_the_processor() {
         let noise = distance(&read(&mut gpu, &tokens).0, &plain);
         gpu.set_plan(Some(plan.clone())).unwrap();
         let (found, [first, second]) = read(&mut gpu, &tokens);
-        // Where a point is met on another device than it was made on, the first graph's rows are left, and that is said.
+        // Where a point's rows have moved to another device, the first graph's are left, and that is said.
         assert_eq!(first.rows_seen, on_cpu[0]);
         assert_eq!(rows(&first) == on_cpu, first.faults.is_empty(), "{first:?}");
         assert_eq!(rows(&second.ok().unwrap()), on_cpu);
         let (error, effect) = (distance(&found, &steered), distance(&found, &plain));
         let most = TOLERANCE * noise + FLOOR;
         println!(
-            "{layers} layers: logits {noise:.1e} off unsteered, {error:.1e} steered; the plan moves them by {effect:.1e}"
+            "{layers} layers: logits {noise:.1e} off unsteered, {error:.1e} off steered, {effect:.1e} by the plan"
         );
         assert!(error <= most, "{error:.1e}, expected at most {most:.1e}");
         assert!(effect >= 3.0 * most, "the plan moves the logits by {effect:.1e} only");

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# gpu.sh: what needs an NVIDIA GPU, in less than ten minutes: builds with CUDA for the architecture of the first GPU, runs
-# tests/devices.rs (the same rows are steered on it as on the processor, to the same tokens), measures what the hook costs,
-# and trains a small dictionary on rows that come from it. Without a GPU or CUDA's compiler it says that it did not run.
-# Models are those in TILLER_TEST_MODELS, else they are fetched. Ends with a line `N passed, N failed, N skipped`.
+# gpu.sh: what needs an NVIDIA GPU, in less than ten minutes. Builds with CUDA for the first GPU's architecture, runs
+# tests/devices.rs (the same rows are steered as on the processor, to the same tokens), measures what the hook costs,
+# trains a small dictionary on rows that come from the GPU, and steers by it. Without a GPU, or without CUDA's compiler, it
+# says that it did not run. Models are those in TILLER_TEST_MODELS, else they are fetched. Ends with a line
+# `N passed, N failed, N skipped`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -19,10 +20,9 @@ skip() {
 
 # step NAME COMMAND...: one check, in what is left of the time.
 step() {
-    local name=$1 log started=$SECONDS
-    log=$logs/${name// /-}.log
+    local name=$1 log=$logs/$1.log started=$SECONDS left=$((limit > SECONDS ? limit - SECONDS : 1))
     shift
-    if [ "$SECONDS" -lt "$limit" ] && timeout $((limit - SECONDS)) "$@" >"$log" 2>&1 </dev/null && ! grep -q '^SKIPPED' "$log"; then
+    if timeout "$left" "$@" >"$log" 2>&1 </dev/null && ! grep -q '^SKIPPED' "$log"; then
         passed=$((passed + 1))
         printf 'ok      %-12s %4d s\n' "$name" $((SECONDS - started))
     else
