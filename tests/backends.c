@@ -3,8 +3,8 @@
  *     backends MODEL DICTIONARY LIBRARIES SERVER TOKEN...
  *
  * LIBRARIES is where ggml's backends lie; SERVER, unless it is empty, is the HOST:PORT of an RPC server. The model is
- * SmolLM2-135M. It runs on the processor alone, then with all layers on two devices where there are two, with all on one,
- * and with half of them there. Each time a prompt is decoded twice, then given tokens one by one.
+ * SmolLM2-135M. It runs on the processor alone, then with all layers on two devices where there are two, with all on
+ * one, and with half of them there. Each time a prompt is decoded twice, then given tokens one by one.
  *
  * - The ledgers are the processor's. Where devices meet, a point may be found when its rows have moved on, in the first
  *   graph, and a site inside of a block not at all: then its rows are refused, and a fault says so.

@@ -13,8 +13,9 @@ use tiller::hook::Ledger;
 use tiller::plan::{Compiled, Plan, Route, Rule, Selector, Strength, Vector};
 
 /// More tokens than 32: from there on ggml computes on a device with weights that lie elsewhere.
-const TEXT: &str = "The committee met in the morning to discuss the bridge across the river, and by noon the engineers \
-                    had agreed that the old stone piers could carry a railway, if the arches between them were built anew.";
+const TEXT: &str = "The committee met in the morning to discuss the bridge across the river, and by noon the \
+                    engineers had agreed that the old stone piers could carry a railway, if the arches between them \
+                    were built anew.";
 /// Times the distance of unsteered logits: other rows are rounded otherwise.
 const TOLERANCE: f64 = 2.0;
 /// What one last bit may do to the logits of a text, where the unsteered ones happen to be equal: see `agree`.

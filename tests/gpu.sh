@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # gpu.sh: what needs an NVIDIA GPU, in less than ten minutes. Builds with CUDA for the first GPU's architecture, runs
 # tests/devices.rs (the same rows are steered as on the processor, to the same tokens), measures what the hook costs,
-# trains a small dictionary on rows that come from the GPU, and steers by it. Without a GPU, or without CUDA's compiler, it
-# says that it did not run. Models are those in TILLER_TEST_MODELS, else they are fetched. Ends with a line
+# trains a small dictionary on rows that come from the GPU, and steers by it. Without a GPU or CUDA's compiler it says
+# that it did not run. Models are those in TILLER_TEST_MODELS, else they are fetched. Ends with a line
 # `N passed, N failed, N skipped`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
