@@ -139,8 +139,8 @@ int main(int argc, char **argv) {
     tiller_report report;
     report.size = sizeof report;
     check(tiller_hook_finish(hook, &report, &err), &err);
-    printf("%llu rows seen, %llu edited, %llu skipped\n", (unsigned long long) report.rows_seen,
-           (unsigned long long) report.rows_edited, (unsigned long long) report.rows_skipped);
+    printf("%llu rows seen, %llu edited, %llu refused\n", (unsigned long long) report.rows_seen,
+           (unsigned long long) report.rows_edited, (unsigned long long) report.rows_refused);
 
     free(prompt);
     llama_free(context);
