@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ggml_sys as sys;
 use tiller::hook::{Hook, Ledger, Tensor};
-use tiller::plan::{Phase, Plan, Route, Row, Rule, Selector, SequenceSet, Sequences, Strength, Target, Vector};
+use tiller::plan::{Plan, Route, Row, Rule, Selector, SequenceSet, Strength, Target};
 
 use support::agree;
 use support::raw::{Context, Entry, Model, Options, Value, host};
@@ -79,10 +79,7 @@ impl Subject {
     }
 
     fn rule(&self, direction: usize, size: f32, select: Selector) -> Rule {
-        let vector = Vector::Values(self.direction(direction, size));
-        let mut rule = Rule::vector(vector, Some(self.layer()), Strength::raw(1.0));
-        rule.select = select;
-        rule
+        Rule::vector(self.direction(direction, size), Strength::raw(1.0)).at_layer(self.layer()).select(select)
     }
 
     fn hook(&self, rules: Vec<Rule>) -> Hook {
@@ -230,7 +227,7 @@ fn apart(found: &[Vec<Vec<f32>>], expected: &[Vec<Vec<f32>>]) -> (f32, f32) {
 
 fn only(sequence: usize) -> Selector {
     // The first token's row is an attention sink, which no rule touches unless it says so.
-    Selector { sequences: Sequences::Only(vec![sequence as i32]), ..Selector::default() }
+    Selector::default().sequences([sequence as i32])
 }
 
 #[test]
@@ -242,7 +239,7 @@ fn each_sequence_of_a_batch_ends_as_it_does_alone() {
         for case in &CASES {
             let plain: Vec<_> = (0..N).map(|s| alone(&subject, case, s, &mut Hook::new(host()))).collect();
             let solo = |s: usize| {
-                let select = Selector { from: Some(1), ..Selector::default() };
+                let select = Selector::default().from(1);
                 alone(&subject, case, s, &mut subject.hook(vec![subject.rule(s, size, select)]))
             };
             let solo: Vec<_> = (0..N).map(solo).collect();
@@ -298,7 +295,7 @@ fn a_planted_swap_shows() {
 
 /// Rows after [`Subject::layer`] that a plan on generated rows reaches.
 fn generated() -> Selector {
-    Selector { phase: Phase::Generated, ..Selector::default() }
+    Selector::generated()
 }
 
 /// Copied sequences, shifted positions, a state that is saved and loaded, drafts, another context on the same hook.
@@ -307,7 +304,7 @@ fn what_apps_do_between_decodes_is_followed() {
     let _turn = support::turn();
     for subject in subjects().into_iter().skip(1).take(1) {
         let size = 0.5 * subject.size();
-        let select = |ids: &[i32]| Selector { sequences: Sequences::Only(ids.to_vec()), ..Selector::default() };
+        let select = |ids: &[i32]| Selector::default().sequences(ids.iter().copied());
         let mut context = subject.context(512, true, 4);
         let mut hook = subject.hook(vec![
             subject.rule(0, size, select(&[0])),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use support::agree::{alike, distance, same_choices};
 use tiller::engine::{Engine, Generate, Options};
 use tiller::hook::Ledger;
-use tiller::plan::{Compiled, Plan, Route, Rule, Selector, Strength, Vector};
+use tiller::plan::{Compiled, Plan, Route, Rule, Selector, Strength};
 
 /// More tokens than 32: from there on ggml computes on a device with weights that lie elsewhere.
 const TEXT: &str = "The committee met in the morning to discuss the bridge across the river, and by noon the \
@@ -30,9 +30,9 @@ fn open(path: &Path, gpu_layers: usize) -> Engine {
 fn plan(engine: &Engine) -> Arc<Compiled> {
     let n_layer = engine.n_layer();
     let direction: Vec<f32> = (0..engine.d_model()).map(|i| 20.0 * ((i * 37 % 101) as f32 / 50.0 - 1.0)).collect();
-    let rules = [n_layer / 4, n_layer / 2 - 1, n_layer / 2, n_layer / 2 + 1, 2 * n_layer / 3].map(|layer| Rule {
-        select: Selector { from: Some(1), ..Selector::default() },
-        ..Rule::vector(Vector::Values(direction.clone()), Some(layer), Strength::raw(1.0))
+    let rules = [n_layer / 4, n_layer / 2 - 1, n_layer / 2, n_layer / 2 + 1, 2 * n_layer / 3].map(|layer| {
+        let rule = Rule::vector(direction.clone(), Strength::raw(1.0)).at_layer(layer);
+        rule.select(Selector::default().from(1))
     });
     Arc::new(Plan::new(rules).compile(&[], &engine.target(), Route::Callback).unwrap())
 }

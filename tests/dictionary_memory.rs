@@ -124,7 +124,7 @@ fn a_gigabyte_opens_by_a_few_pages_and_eight_features_take_two_megabytes() {
         assert!(grown <= 2 << 20, "{name}: resident memory grew by {grown} bytes");
 
         let before = resident();
-        let rule = Rule { layer: Some(0), ..Rule::new(Op::MinClamp, features.clone(), Some(Strength::raw(9.0))) };
+        let rule = Rule::new(Op::MinClamp, features.clone(), Strength::raw(9.0)).at_layer(0);
         let plan =
             Plan::new([rule]).compile(&[("big", Arc::new(dictionary))], &Target::new(1, d), Route::Callback).unwrap();
         let meta = [Row::new(1, 0)];

@@ -19,7 +19,7 @@ use tiller::eval::output::{self, Output};
 use tiller::explain::Match;
 use tiller::hook_point::{HookPoint, Site};
 use tiller::model::Model;
-use tiller::plan::{Compiled, Plan, Route, Rule, Strength, Target, Vector};
+use tiller::plan::{Compiled, Plan, Route, Rule, Strength, Target};
 use tiller::progress::silent;
 
 const TEXT: &str = "The committee met in the morning to discuss the bridge across the river, and by noon the engineers had \
@@ -46,7 +46,7 @@ fn logits(engine: &mut Engine) -> Vec<f32> {
 /// A push of `size` in a fixed direction after block `layer`.
 fn push(engine: &Engine, layer: usize, size: f32, route: Route) -> Arc<Compiled> {
     let direction: Vec<f32> = (0..engine.d_model()).map(|i| size * ((i * 37 % 101) as f32 / 50.0 - 1.0)).collect();
-    let rule = Rule::vector(Vector::Values(direction), Some(layer), Strength::raw(1.0));
+    let rule = Rule::vector(direction, Strength::raw(1.0)).at_layer(layer);
     Arc::new(Plan::new([rule]).compile(&[], &engine.target(), route).unwrap())
 }
 
@@ -166,8 +166,7 @@ fn an_edit_of_what_the_mlp_adds_reaches_the_stream() {
         let direction: Vec<f32> = (0..engine.d_model()).map(|i| size * ((i * 37 % 101) as f32 / 50.0 - 1.0)).collect();
         let points = [Site::ResidMid, Site::MlpOut, Site::ResidPost].map(|site| HookPoint::new(site, layer));
         let mut rows = |steered: bool| {
-            let mut rule = Rule::vector(Vector::Values(direction.clone()), Some(layer), Strength::raw(1.0));
-            rule.hook = Some(Site::MlpOut);
+            let rule = Rule::vector(direction.clone(), Strength::raw(1.0)).at_layer(layer).at_site(Site::MlpOut);
             let plan = Plan::new(steered.then_some(rule));
             let plan = plan.compile(&[], &engine.target(), Route::Callback).unwrap();
             engine.set_plan(Some(Arc::new(plan))).unwrap();
@@ -419,7 +418,7 @@ fn what_a_plan_is_expected_to_do_is_calculated() {
         model.unembedding_row(engine.tokenize(" war", false).unwrap()[0], &mut word).unwrap();
         let (n_layer, d_model) = (engine.n_layer(), engine.d_model());
         let toward = |size: f32| {
-            let rule = Rule::vector(Vector::Values(word.clone()), Some(n_layer - 2), Strength::norm(size));
+            let rule = Rule::vector(word.clone(), Strength::norm(size)).at_layer(n_layer - 2);
             Ok(Arc::new(Plan::new([rule]).compile(&[], &Target::new(n_layer, d_model), Route::Auto)?))
         };
         let prompts = ["Once upon a time".to_owned(), "Most of us".to_owned()];

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use tiller::Kind;
 use tiller::hook::{Captured, Fields, Functions, Hook, Host, Ledger, Tensor};
 use tiller::hook_point::{HookPoint, Site};
-use tiller::plan::{
-    Compiled, Phase, Plan, Route, Row, Rule, Selector, SequenceSet, Sequences, Strength, Target, Vector,
-};
+use tiller::plan::{Compiled, Plan, Route, Row, Rule, Selector, SequenceSet, Strength, Target};
 
 const F32: c_int = 0;
 const I32: c_int = 26;
@@ -283,9 +281,7 @@ fn sequences(captured: &Captured) -> Vec<Option<i32>> {
 
 /// Adds `by` to every row that `select` admits, after block `layer`.
 fn adds(by: f32, layer: usize, select: Selector) -> Rule {
-    let mut rule = Rule::vector(Vector::Values(vec![by; D]), Some(layer), Strength::raw(1.0));
-    rule.select = select;
-    rule
+    Rule::vector(vec![by; D], Strength::raw(1.0)).at_layer(layer).select(select)
 }
 
 fn compile(rules: impl IntoIterator<Item = Rule>) -> Arc<Compiled> {
@@ -353,7 +349,7 @@ fn a_contradicted_announcement_steers_nothing_and_says_so() {
         (vec![row(0, 0).token(4), row(1, 0).token(4)], "announced token 4, the graph has 5"),
         (vec![row(0, 0)], "2 rows came, and 1 of 1 announced tokens were left"),
     ] {
-        let select = Selector { include_first: Some(true), phase: Phase::Prompt, ..Selector::default() };
+        let select = Selector::prompt().include_first(true);
         let mut hook = steered([adds(1.0, 0, select)]);
         hook.announce(&announced);
         let graph = play(&mut hook, &context(1), &Batch::new(&[4, 5], &[0, 1]));
@@ -371,9 +367,9 @@ fn a_contradicted_announcement_steers_nothing_and_says_so() {
 fn rules_on_what_is_not_known_leave_rows_alone() {
     let rules = || {
         [
-            adds(1.0, 0, Selector { phase: Phase::Generated, ..Selector::default() }),
-            adds(2.0, 0, Selector { sequences: Sequences::Only(vec![0]), ..Selector::default() }),
-            adds(4.0, 0, Selector { from: Some(1), ..Selector::default() }),
+            adds(1.0, 0, Selector::generated()),
+            adds(2.0, 0, Selector::default().sequences([0])),
+            adds(4.0, 0, Selector::default().from(1)),
         ]
     };
     let context = context(1);
@@ -401,7 +397,7 @@ fn rules_on_what_is_not_known_leave_rows_alone() {
 /// The graph of a cache with several streams tells sequences, in whatever order llama.cpp has them.
 #[test]
 fn streams_tell_sequences_apart() {
-    let only = |id| Selector { sequences: Sequences::Only(vec![id]), ..Selector::default() };
+    let only = |id| Selector::default().sequences([id]);
     let context = context(4);
     let shuffled: Vec<Row> = [3, 1, 0, 2].into_iter().flat_map(|s| (1..3).map(move |p| row(p, s).token(5))).collect();
     for announced in [true, false] {
@@ -430,8 +426,8 @@ fn streams_tell_sequences_apart() {
 /// Two ways to split a batch that end with other sequences: neither is believed.
 #[test]
 fn an_ambiguous_split_is_not_steered_and_reported() {
-    let only = |id| Selector { sequences: Sequences::Only(vec![id]), ..Selector::default() };
-    let every = Selector { from: Some(1), ..Selector::default() };
+    let only = |id| Selector::default().sequences([id]);
+    let every = Selector::default().from(1);
     let mut hook = steered([adds(1.0, 0, only(1)), adds(2.0, 0, every), adds(4.0, 0, only(2))]);
     let context = context(1);
     // Sequences 0 and 1 of two equal tokens, one after the other, and a micro-batch of two rows whose positions tell.
@@ -459,7 +455,7 @@ fn an_ambiguous_split_is_not_steered_and_reported() {
 #[test]
 fn a_token_of_two_sequences_is_both_of_theirs() {
     let shared = row(1, 0).shared_by(SequenceSet::of([0, 1]).unwrap());
-    let select = |ids: &[i32]| Selector { sequences: Sequences::Only(ids.to_vec()), ..Selector::default() };
+    let select = |ids: &[i32]| Selector::default().sequences(ids.iter().copied());
     for (ids, by, refused) in [(&[0, 1][..], 1.0, 0), (&[0], 0.0, 1), (&[1], 0.0, 1), (&[2], 0.0, 0)] {
         let mut hook = steered([adds(1.0, 0, select(ids))]);
         hook.announce(&[shared]);
@@ -508,7 +504,7 @@ fn a_graph_that_is_computed_again_begins_anew() {
 
 #[test]
 fn another_contexts_graphs_pass_untouched_and_are_counted() {
-    let every = || Selector { from: Some(1), ..Selector::default() };
+    let every = || Selector::default().from(1);
     let (own, guest) = (context(1), context(1));
     let draft = Context { embeddings: context(1).embeddings, cache: context(1).cache };
     let mut hook = steered([adds(1.0, 0, every())]);
@@ -526,7 +522,7 @@ fn another_contexts_graphs_pass_untouched_and_are_counted() {
 /// A graph that shifts the cache has none of the batch's inputs, and is none of the plan's.
 #[test]
 fn graphs_without_a_batch_are_no_graphs_of_the_plan() {
-    let mut hook = steered([adds(1.0, 0, Selector { from: Some(1), ..Selector::default() })]);
+    let mut hook = steered([adds(1.0, 0, Selector::default().from(1))]);
     let context = context(1);
     hook.announce(&[row(1, 0), row(2, 0)]);
     let mut shift = Graph::default();
@@ -542,7 +538,7 @@ fn graphs_without_a_batch_are_no_graphs_of_the_plan() {
 /// nemotron-h's graphs call what the MLP adds `l_out`.
 #[test]
 fn a_name_that_misleads_is_found_out_before_an_edit() {
-    let every = || Selector { from: Some(1), ..Selector::default() };
+    let every = || Selector::default().from(1);
     let mut hook = steered([adds(1.0, 0, every()), adds(2.0, 1, every())]);
     let context = context(1);
     let batch = Batch { output: "l_out", sum_is: "block_out", outputs: vec![0, 1], ..Batch::new(&[4, 5], &[1, 2]) };
@@ -558,8 +554,7 @@ fn a_name_that_misleads_is_found_out_before_an_edit() {
 #[test]
 fn sites_inside_a_block_are_found_by_their_sums() {
     for site in [Site::AttnOut, Site::ResidMid, Site::MlpOut] {
-        let mut rule = adds(1.0, 1, Selector { from: Some(1), ..Selector::default() });
-        rule.hook = Some(site);
+        let rule = adds(1.0, 1, Selector::default().from(1)).at_site(site);
         let mut hook = Hook::new(host());
         let plan = compile([rule]);
         let error = hook.set_plan(Some(plan.clone())).unwrap_err();
@@ -637,7 +632,7 @@ fn harvesting_ends_the_graph_after_the_last_wanted_layer() {
 /// Of rows in a device's memory only those travel that the plan touches.
 #[test]
 fn rows_in_device_memory_are_edited_through_get_and_set() {
-    let mut hook = steered([adds(10.0, 0, Selector { from: Some(2), to: Some(4), ..Selector::default() })]);
+    let mut hook = steered([adds(10.0, 0, Selector::default().from(2).to(4))]);
     let batch = Batch { on_device: true, ..Batch::new(&[4, 5, 6, 7, 8], &[0, 1, 2, 3, 4]) };
     assert_eq!(moved(&play(&mut hook, &context(1), &batch), "l_out-0"), [0.0, 0.0, 10.0, 10.0, 0.0]);
     hook.patch(
@@ -657,7 +652,7 @@ fn rows_in_device_memory_are_edited_through_get_and_set() {
 /// A plan on rows that are not coming costs no stop.
 #[test]
 fn nothing_is_stopped_for_rows_that_no_rule_reaches() {
-    let mut hook = steered([adds(1.0, 0, Selector { phase: Phase::Generated, ..Selector::default() })]);
+    let mut hook = steered([adds(1.0, 0, Selector::generated())]);
     let context = context(1);
     let stops = |hook: &mut Hook, generated: bool| {
         hook.announce(&[row(1, 0).generated(generated), row(2, 0).generated(generated)]);
@@ -684,7 +679,7 @@ fn nothing_is_stopped_for_rows_that_no_rule_reaches() {
 
 #[test]
 fn a_plan_set_from_another_thread_is_seen_at_the_next_decode() {
-    let every = || Selector { from: Some(1), ..Selector::default() };
+    let every = || Selector::default().from(1);
     let (one, two) = (compile([adds(1.0, 0, every())]), compile([adds(2.0, 0, every())]));
     let mut hook = Hook::new(host());
     let (steering, context) = (hook.steering(), context(1));
@@ -713,8 +708,7 @@ fn a_plan_set_from_another_thread_is_seen_at_the_next_decode() {
     assert_eq!(moved(&graph, "l_out-0"), [0.0]);
     assert_eq!(moved(&play(&mut hook, &context, &Batch::new(&[4], &[6])), "l_out-0"), [1.0]);
     // All or nothing.
-    let mut inner = adds(9.0, 0, every());
-    inner.hook = Some(Site::MlpOut);
+    let inner = adds(9.0, 0, every()).at_site(Site::MlpOut);
     assert_eq!(steering.set_plan(Some(compile([inner]))).unwrap_err().kind(), Kind::Unsupported);
     assert_eq!(moved(&play(&mut hook, &context, &Batch::new(&[4], &[7])), "l_out-0"), [1.0]);
 }
@@ -730,7 +724,7 @@ fn rows_of_a_wrong_type_or_width_are_left_alone() {
     assert!(graph.play(&mut hook));
     let error = hook.finish().ok().unwrap_err();
     assert!(error.message().contains("blocks.1.hook_resid_post"), "{error}");
-    let plan = Plan::new([Rule::vector(Vector::Values(vec![1.0; 3]), Some(0), Strength::raw(1.0))]);
+    let plan = Plan::new([Rule::vector(vec![1.0; 3], Strength::raw(1.0)).at_layer(0)]);
     let mut hook = Hook::new(host());
     hook.set_plan(Some(Arc::new(plan.compile(&[], &Target::new(2, 3), Route::Callback).unwrap()))).unwrap();
     play(&mut hook, &context, &Batch::new(&[4, 5], &[1, 2]));

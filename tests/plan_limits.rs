@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use support::memory::{Counting, peak};
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
-use tiller::plan::{Gate, Op, Plan, Route, Rule, Scope, Strength, Target, Unit};
+use tiller::plan::{Gate, Op, Plan, Route, Rule, Strength, Target};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -32,7 +32,7 @@ fn dictionary() -> Arc<Dictionary> {
 }
 
 fn rule() -> Rule {
-    Rule::new(Op::Clamp, 0..F as u32, Some(Strength::raw(1.0)))
+    Rule::new(Op::Clamp, 0..F as u32, Strength::raw(1.0))
 }
 
 #[test]
@@ -46,9 +46,7 @@ fn rules_on_the_same_features_share_their_rows() {
         bytes
     };
     let (one, many) = (compile(vec![rule()]), compile(vec![rule(); 30]));
-    let mut gated = rule();
-    let features = (0..F as u32).collect();
-    gated.gate = Some(Gate { dictionary: None, features, threshold: 0.5, unit: Unit::Raw, scope: Scope::Row });
+    let gated = rule().gate(Gate::new(0..F as u32, 0.5));
     let gates = compile(vec![gated; 30]);
     // Rows are 2 MB of what a rule takes; its strengths, ids and shares are some tens of kilobytes.
     assert!(one > 1 << 20 && many < 2 * one && gates < 3 * one, "{one}, {many} and {gates} bytes");

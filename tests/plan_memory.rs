@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
-use tiller::plan::{Gate, Op, Plan, Route, Row, Rule, Scope, Scratch, Strength, Target, Unit};
+use tiller::plan::{Gate, Op, Plan, Route, Row, Rule, Scratch, Strength, Target, Unit};
 
 /// Counts the allocations of each thread.
 struct Counting;
@@ -50,19 +50,19 @@ fn dictionary() -> Arc<Dictionary> {
 
 #[test]
 fn nothing_is_allocated_after_the_first_call() {
-    let gate = |scope| Gate { dictionary: None, features: vec![1, 2], threshold: 0.5, unit: Unit::Raw, scope };
+    let gate = || Gate::new([1, 2], 0.5);
     let mut rules = Vec::new();
-    for op in Op::ALL {
+    for &op in Op::ALL {
         for unit in [Unit::Raw, Unit::Norm] {
             if unit == Unit::Norm && matches!(op, Op::Scale | Op::Amplify | Op::Ablate) {
                 continue;
             }
-            let strength = (op != Op::Ablate).then_some(Strength { value: 0.3, unit });
+            let strength = (op != Op::Ablate).then_some(Strength::new(0.3, unit));
             let mut rule = Rule::new(op, [3u32, 5, 9], strength);
             rule.norm_preserve = unit == Unit::Norm;
-            rule.gate = (op == Op::Clamp).then(|| gate(Scope::Row));
+            rule.gate = (op == Op::Clamp).then(gate);
             if op == Op::MinClamp {
-                rule.gate = Some(gate(Scope::Sequence));
+                rule.gate = Some(gate().over_sequence());
             }
             rules.push(rule);
         }

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 use tiller::Kind;
-use tiller::plan::{Feature, Gate, Op, Phase, Plan, Rule, Scope, Selector, Sequences, Strength, Unit, Vector};
+use tiller::plan::{Feature, Gate, Op, Plan, Rule, Selector, Strength, Unit, Vector};
 
 /// The message that a text is refused with, which names the place.
 fn refused(text: &str) -> String {
@@ -48,35 +48,18 @@ const FULL: &str = r#"{
 }"#;
 
 fn full() -> Plan {
-    let features = [Feature::from(812), Feature { id: 3301, weight: 0.5 }];
-    let mut first = Rule::new(Op::MinClamp, features, Some(Strength::activation(2.5)));
-    first.dictionary = Some("main".into());
-    first.layer = Some(19);
-    first.norm_preserve = true;
-    first.select = Selector {
-        phase: Phase::Generated,
-        from: Some(4),
-        to: Some(400),
-        include_first: Some(true),
-        sequences: Sequences::Only(vec![0, 2]),
-    };
-    first.gate = Some(Gate {
-        dictionary: Some("other".into()),
-        features: vec![7, 8],
-        threshold: 0.25,
-        unit: Unit::Activation,
-        scope: Scope::Sequence,
-    });
-    first.note = Some("a rule".into());
-    let mut plan = Plan::new([
-        first,
-        Rule::new(Op::MaxClamp, [1u32], Some(Strength::raw(3.0))),
-        Rule::vector(Vector::Values(vec![0.5, -1.0, 2e-3]), Some(3), Strength::norm(0.1)),
-        Rule::vector(Vector::File { file: "v.gguf".into(), shift: -1 }, None, Strength::raw(-1.5)),
+    let features = [Feature::from(812), Feature::new(3301, 0.5)];
+    let select = Selector::generated().from(4).to(400).include_first(true).sequences([0, 2]);
+    let gate = Gate::new([7, 8], 0.25).unit(Unit::Activation).of("other").over_sequence();
+    let first = Rule::new(Op::MinClamp, features, Strength::activation(2.5)).of("main").at_layer(19).preserving_norm();
+    let plan = Plan::new([
+        first.select(select).gate(gate).note("a rule"),
+        Rule::new(Op::MaxClamp, [1u32], Strength::raw(3.0)),
+        Rule::vector(vec![0.5, -1.0, 2e-3], Strength::norm(0.1)).at_layer(3),
+        Rule::vector(Vector::file("v.gguf", -1), Strength::raw(-1.5)),
         Rule::new(Op::Ablate, [5u32], None),
     ]);
-    plan.note = Some("everything".into());
-    plan
+    plan.note("everything")
 }
 
 #[test]
@@ -97,7 +80,7 @@ fn what_is_written_reads_as_the_same_plan() {
 
 #[test]
 fn every_operator_has_its_name() {
-    for op in Op::ALL {
+    for &op in Op::ALL {
         let strength = (op != Op::Ablate).then_some(Strength::raw(1.0));
         let plan = Plan::new([Rule::new(op, [1u32], strength)]);
         assert!(plan.to_json().contains(&format!("\"op\": \"{}\"", op.name())));
@@ -264,7 +247,7 @@ fn nan_and_infinity_are_refused() {
     assert_says(&message, &["rules[0]: features[0].weight: expected a finite number, found inf"]);
     let message = refused_rule(r#"{"op": "add", "layer": 1, "vector": [0, -1e39], "strength": 1}"#);
     assert_says(&message, &["rules[0]: vector[1]: expected a finite number, found -inf"]);
-    let plan = Plan::new([Rule::new(Op::Add, [1u32], Some(Strength::raw(f32::NAN)))]);
+    let plan = Plan::new([Rule::new(Op::Add, [1u32], Strength::raw(f32::NAN))]);
     let error = plan.check().unwrap_err();
     assert_eq!(error.kind(), Kind::Argument);
     assert_says(error.message(), &["rules[0]: strength.value", "found NaN"]);
@@ -290,7 +273,7 @@ fn negative_is_refused_where_it_means_nothing() {
 
 #[test]
 fn strength_that_is_missing_or_too_much_is_refused() {
-    for op in Op::ALL {
+    for &op in Op::ALL {
         let name = op.name();
         let message = match op {
             Op::Ablate => refused_rule(r#"{"op": "ablate", "features": [1], "strength": 1}"#),

@@ -222,8 +222,8 @@ pub fn expected(
 
 /// Raises the features of `matches`, by their weights, to `strength` multiples of their mean activations.
 fn steer(dictionary: &Arc<Dictionary>, matches: &[Match], strength: f32, target: &Target) -> Result<Arc<Compiled>> {
-    let features = matches.iter().map(|m| Feature { id: m.feature, weight: m.weight });
-    compile(dictionary, Rule::new(Op::MinClamp, features, Some(Strength::activation(strength))), target)
+    let features = matches.iter().map(|m| Feature::new(m.feature, m.weight));
+    compile(dictionary, Rule::new(Op::MinClamp, features, Strength::activation(strength)), target)
 }
 
 /// Random features, as many, each raised to a vector of the same length as its counterpart. Features that hardly ever fire
@@ -242,5 +242,5 @@ fn random(dictionary: &Dictionary, matches: &[Match], strength: f32) -> Result<R
         let length = strength * m.weight * mean * d.decoder_norm(m.feature as usize);
         features.push(Feature { id, weight: length / d.decoder_norm(id as usize) });
     }
-    Ok(Rule::new(Op::MinClamp, features, Some(Strength::raw(1.0))))
+    Ok(Rule::new(Op::MinClamp, features, Strength::raw(1.0)))
 }

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::explain::{Explanations, Match, lens};
 use crate::model::Model;
 use crate::num::{dot, norm};
-use crate::plan::{Compiled, Op, Plan, Route, Rule, Sequences, Strength};
+use crate::plan::{Compiled, Op, Plan, Route, Rule, Selector, Strength};
 use crate::progress::{Progress, Step};
 
 /// How output scores are measured.
@@ -227,16 +227,14 @@ fn push(
         match rules.last_mut() {
             Some((last, _, sequences)) if *last == feature => sequences.push(sequence),
             _ => {
-                let mut rule = Rule::new(Op::Add, [features[feature]], Some(Strength::norm(push)));
-                rule.select.include_first = Some(false);
+                let rule = Rule::new(Op::Add, [features[feature]], Strength::norm(push));
                 rules.push((feature, rule, vec![sequence]));
             }
         }
     }
-    let rules = rules.into_iter().map(|(_, mut rule, sequences)| {
-        rule.select.sequences = Sequences::Only(sequences);
-        rule
-    });
+    let rules = rules
+        .into_iter()
+        .map(|(_, rule, sequences)| rule.select(Selector::default().include_first(false).sequences(sequences)));
     let plan = Plan::new(rules.collect::<Vec<_>>());
     Ok(Arc::new(plan.compile(&[("d", dictionary.clone())], &engine.target(), Route::Auto)?))
 }

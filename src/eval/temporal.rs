@@ -83,10 +83,10 @@ pub fn side_effects(
         return Err(Error::argument("side effects: expected one prompt, one sample and one step or more"));
     }
     let reader = Reader::new(&model, dictionary)?;
-    let mut rule = match options.propagate || dictionary.is_none() {
-        true => Rule::propagating(file, [feature], Strength::raw(amount)),
-        false => Rule::new(Op::Add, [feature], Some(Strength::raw(amount))),
-    };
+    let mut rule = Rule::new(Op::Add, [feature], Strength::raw(amount));
+    if options.propagate || dictionary.is_none() {
+        rule = rule.propagating(file);
+    }
     let n = model.n_latents();
     // Sums of latents after k steps, unsteered and steered.
     let mut sums = vec![[vec![0f64; n], vec![0f64; n]]; options.steps];

@@ -20,6 +20,7 @@ const BLOCK_BYTES: usize = 16 << 10;
 const BLOCK_ROWS: (usize, usize) = (4, 16);
 
 /// What [`PointOps::apply`] did.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Edited {
     /// Rows seen.
@@ -49,6 +50,7 @@ impl std::ops::AddAssign for Edited {
 #[non_exhaustive]
 pub enum Fault {
     /// A rule's edit had a NaN or an infinity, or made the row too long for a model's norm, which squares it.
+    #[non_exhaustive]
     NotFinite {
         /// Index of the rule in the plan.
         rule: usize,
@@ -58,6 +60,7 @@ pub enum Fault {
         row: Row,
     },
     /// The caller's rows do not fit: nothing was edited.
+    #[non_exhaustive]
     Shape {
         /// Floats that `meta.len()` rows have.
         expected: usize,

@@ -1,6 +1,7 @@
 //! What can be wrong with a plan before any dictionary or model is known.
 
-use super::rule::{Feature, Gate, Op, Rule, Selector, Sequences, Strength, Unit, Vector};
+use super::rule::{Feature, Op, Rule, Strength, Unit, Vector};
+use super::selector::{Gate, Selector, Sequences};
 use super::{Plan, VERSION};
 use crate::error::{Error, Result};
 use std::collections::HashSet;

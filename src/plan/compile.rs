@@ -7,8 +7,9 @@ use super::apply::{Action, Change, Condition, Edit, PointOps};
 use super::control_vector::ControlVector;
 use super::encoder::Encoder;
 use super::row::SequenceSet;
-use super::rule::{Gate, Op, Rule, Scope, Sequences, Unit, Vector};
+use super::rule::{Op, Rule, Unit, Vector};
 use super::select::Rows;
+use super::selector::{Gate, Scope, Sequences};
 use super::target::Target;
 use super::{Plan, digest, propagate};
 use crate::dictionary::{Dictionary, Normalization};
@@ -22,6 +23,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Which way a plan takes into the graph.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Route {
     /// Unconditional adds on layers from 1 become a control vector, unless another rule stands in front of them on their
@@ -35,6 +37,7 @@ pub enum Route {
 }
 
 /// A plan, ready for the hot path.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// What the callback does, by hook point; points without rules are absent.

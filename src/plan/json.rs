@@ -1,6 +1,7 @@
 //! Where JSON and the rule types meet: the short forms (`7` for a feature, `2.0` for a strength, `"all"` for sequences).
 
-use super::rule::{Feature, Sequences, Strength, Unit, Vector};
+use super::rule::{Feature, Strength, Unit, Vector};
+use super::selector::Sequences;
 use crate::error::{Error, Result};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};

@@ -118,6 +118,7 @@ mod propagate;
 mod row;
 mod rule;
 mod select;
+mod selector;
 mod tally;
 mod target;
 
@@ -125,8 +126,9 @@ pub use apply::{Edited, Fault, PointOps, Scratch};
 pub use compile::{Compiled, Route};
 pub use control_vector::ControlVector;
 pub use row::{Row, SequenceSet};
-pub use rule::{Feature, Gate, Op, Phase, Rule, Scope, Selector, Sequences, Strength, Unit, Vector};
+pub use rule::{Feature, Op, Rule, Strength, Unit, Vector};
 pub use select::Unknown;
+pub use selector::{Gate, Phase, Scope, Selector, Sequences};
 pub use tally::{RuleTally, Tally};
 pub use target::Target;
 
@@ -176,6 +178,11 @@ impl Plan {
     /// A plan of these rules.
     pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
         Self { rules: rules.into_iter().collect(), ..Self::default() }
+    }
+
+    /// The same with free text.
+    pub fn note(self, note: impl Into<String>) -> Self {
+        Self { note: Some(note.into()), ..self }
     }
 
     /// The plan with every strength multiplied by `factor`; rules without one (`ablate`) stay as they are.

@@ -1,10 +1,21 @@
-//! The nouns of a plan: rules, features, strengths, selectors, gates. Data only; the [module](super) defines what they mean.
+//! The nouns of a plan: rules, features, strengths. Data only; the [module](super) defines what they mean.
 
+use super::selector::{Gate, Selector};
 use crate::hook_point::Site;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// One thing to do: an operator, what it acts on, how strongly, and on which rows.
+///
+/// ```
+/// use tiller::plan::{Gate, Op, Plan, Rule, Selector, Strength};
+///
+/// let ships = Gate::new([77], 0.5).over_sequence();
+/// let sea = Rule::new(Op::MinClamp, [812, 3301], Strength::activation(2.0)).at_layer(19);
+/// let plan = Plan::new([sea.select(Selector::generated()).gate(ships).note("once ships came up")]);
+/// # plan.check().unwrap();
+/// ```
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
@@ -47,8 +58,12 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule on features, with the default selector and no gate.
-    pub fn new(op: Op, features: impl IntoIterator<Item = impl Into<Feature>>, strength: Option<Strength>) -> Self {
+    /// A rule on features; [`Op::Ablate`] has no strength (`None`).
+    pub fn new(
+        op: Op,
+        features: impl IntoIterator<Item = impl Into<Feature>>,
+        strength: impl Into<Option<Strength>>,
+    ) -> Self {
         Self {
             op,
             dictionary: None,
@@ -57,7 +72,7 @@ impl Rule {
             features: features.into_iter().map(Into::into).collect(),
             vector: None,
             propagate: None,
-            strength,
+            strength: strength.into(),
             norm_preserve: false,
             select: Selector::default(),
             gate: None,
@@ -65,19 +80,51 @@ impl Rule {
         }
     }
 
-    /// A rule that adds `strength` times a direction at `layer` (`None`: each direction of a file at its own layer).
-    pub fn vector(vector: Vector, layer: Option<usize>, strength: Strength) -> Self {
-        Self { layer, vector: Some(vector), ..Self::new(Op::Add, std::iter::empty::<u32>(), Some(strength)) }
+    /// A rule that adds `strength` times a direction: [`at_layer`](Self::at_layer) says where, which a file may leave to
+    /// its directions.
+    pub fn vector(vector: impl Into<Vector>, strength: Strength) -> Self {
+        Self { vector: Some(vector.into()), ..Self::new(Op::Add, std::iter::empty::<u32>(), strength) }
     }
 
-    /// A rule that adds features of a temporal model together with what they drive in the same row (arXiv 2509.23323);
-    /// latents of rows, if the model is one of rows and not of a dictionary. The isolated edit is [`Op::Add`] alone.
-    pub fn propagating(
-        file: impl Into<PathBuf>,
-        features: impl IntoIterator<Item = impl Into<Feature>>,
-        strength: Strength,
-    ) -> Self {
-        Self { propagate: Some(file.into()), ..Self::new(Op::Add, features, Some(strength)) }
+    /// The same, with the dictionary of this name.
+    pub fn of(self, dictionary: impl Into<String>) -> Self {
+        Self { dictionary: Some(dictionary.into()), ..self }
+    }
+
+    /// The same at this block, from 0.
+    pub fn at_layer(self, layer: usize) -> Self {
+        Self { layer: Some(layer), ..self }
+    }
+
+    /// The same at this site of the block.
+    pub fn at_site(self, site: Site) -> Self {
+        Self { hook: Some(site), ..self }
+    }
+
+    /// The same with what the features drive in the same row, as the [temporal model](crate::train::temporal) in `file` has
+    /// it (arXiv 2509.23323); `features` are latents of rows, if the model is one of rows and not of a dictionary.
+    pub fn propagating(self, file: impl Into<PathBuf>) -> Self {
+        Self { propagate: Some(file.into()), ..self }
+    }
+
+    /// The same, with the row rescaled to the norm that it had before.
+    pub fn preserving_norm(self) -> Self {
+        Self { norm_preserve: true, ..self }
+    }
+
+    /// The same on these rows.
+    pub fn select(self, select: Selector) -> Self {
+        Self { select, ..self }
+    }
+
+    /// The same where the gate's condition holds.
+    pub fn gate(self, gate: Gate) -> Self {
+        Self { gate: Some(gate), ..self }
+    }
+
+    /// The same with free text.
+    pub fn note(self, note: impl Into<String>) -> Self {
+        Self { note: Some(note.into()), ..self }
     }
 
     /// Whether a control vector can carry the rule: a constant added to every row. Layer and order are the compiler's matter.
@@ -91,6 +138,7 @@ impl Rule {
 }
 
 /// What a rule does to a feature's code; the [module](super) has the equations.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
@@ -132,7 +180,7 @@ impl Op {
     }
 
     /// Every operator.
-    pub const ALL: [Op; 9] = [
+    pub const ALL: &[Op] = &[
         Op::Add,
         Op::Scale,
         Op::Clamp,
@@ -156,6 +204,7 @@ impl Op {
 }
 
 /// A feature of a dictionary, and its share of the strength. In JSON the bare id, or `{"id": 7, "weight": 0.5}`.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Feature {
     /// Row of the dictionary.
@@ -164,13 +213,22 @@ pub struct Feature {
     pub weight: f32,
 }
 
+impl Feature {
+    /// Feature `id` with a weight.
+    pub const fn new(id: u32, weight: f32) -> Self {
+        Self { id, weight }
+    }
+}
+
 impl From<u32> for Feature {
+    /// Feature `id` with weight 1.
     fn from(id: u32) -> Self {
-        Self { id, weight: 1.0 }
+        Self::new(id, 1.0)
     }
 }
 
 /// How strongly. In JSON `{"value": 2, "unit": "activation"}`, or a bare number for raw.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Strength {
     /// The number.
@@ -180,23 +238,29 @@ pub struct Strength {
 }
 
 impl Strength {
+    /// In this unit.
+    pub fn new(value: f32, unit: Unit) -> Self {
+        Self { value, unit }
+    }
+
     /// In the units of the dictionary's codes.
     pub fn raw(value: f32) -> Self {
-        Self { value, unit: Unit::Raw }
+        Self::new(value, Unit::Raw)
     }
 
     /// In multiples of each feature's mean positive activation.
     pub fn activation(value: f32) -> Self {
-        Self { value, unit: Unit::Activation }
+        Self::new(value, Unit::Activation)
     }
 
     /// Relative to the norm of the row.
     pub fn norm(value: f32) -> Self {
-        Self { value, unit: Unit::Norm }
+        Self::new(value, Unit::Norm)
     }
 }
 
 /// What a strength counts.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
@@ -210,11 +274,13 @@ pub enum Unit {
 }
 
 /// A plain direction. In JSON `[0.1, …]`, or `{"file": "v.gguf", "shift": 0}`.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Vector {
     /// `[d_model]`.
     Values(Vec<f32>),
     /// A llama.cpp control vector file.
+    #[non_exhaustive]
     File {
         /// Relative to the plan's directory.
         file: PathBuf,
@@ -224,95 +290,15 @@ pub enum Vector {
     },
 }
 
-/// Which rows a rule edits.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Selector {
-    /// Prompt, generated text, or both.
-    #[serde(skip_serializing_if = "is_default")]
-    pub phase: Phase,
-    /// First position.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub from: Option<u32>,
-    /// First position after the last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub to: Option<u32>,
-    /// Position 0 too; unset: only for an unconditional add.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub include_first: Option<bool>,
-    /// Which sequences of the batch.
-    #[serde(skip_serializing_if = "is_default")]
-    pub sequences: Sequences,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-impl Selector {
-    fn is_default(&self) -> bool {
-        is_default(self)
-    }
-
-    /// Nothing is left out, the first row neither by wish nor by rule.
-    fn is_every_row(&self) -> bool {
-        self.phase == Phase::All
-            && self.from.unwrap_or(0) == 0
-            && self.to.is_none()
-            && self.include_first != Some(false)
-            && self.sequences == Sequences::All
+impl Vector {
+    /// The control vector in `file`, whose `direction.N` acts at layer `N + shift`.
+    pub fn file(file: impl Into<PathBuf>, shift: i32) -> Self {
+        Self::File { file: file.into(), shift }
     }
 }
 
-/// Prompt or generated text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Every row.
-    #[default]
-    All,
-    /// Rows of text that was given.
-    Prompt,
-    /// Rows of text that the model wrote.
-    Generated,
-}
-
-/// Sequences of a batch. In JSON `"all"` or a list of ids.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Sequences {
-    /// Every sequence.
-    #[default]
-    All,
-    /// These sequence ids.
-    Only(Vec<i32>),
-}
-
-/// A condition: the mean positive activation of features reaches a threshold.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Gate {
-    /// The condition's dictionary, on the rule's layer; by default the rule's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dictionary: Option<String>,
-    /// The condition's features.
-    pub features: Vec<u32>,
-    /// What the mean over the features must reach.
-    pub threshold: f32,
-    /// `raw` or `activation`.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub unit: Unit,
-    /// Where the condition has to hold.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub scope: Scope,
-}
-
-/// Where a gate's condition has to hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scope {
-    /// On the row itself.
-    #[default]
-    Row,
-    /// On the row or an earlier one of its sequence.
-    Sequence,
+impl From<Vec<f32>> for Vector {
+    fn from(values: Vec<f32>) -> Self {
+        Self::Values(values)
+    }
 }

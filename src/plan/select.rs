@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::row::{Row, SequenceSet};
-use super::rule::Phase;
+use super::selector::Phase;
 
 /// Why a rule could not be judged on a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +24,7 @@ pub enum Unknown {
 
 impl Unknown {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::Position, Self::Sequence, Self::Shared, Self::Phase];
+    pub const ALL: &[Self] = &[Self::Position, Self::Sequence, Self::Shared, Self::Phase];
 
     /// `position`, `sequence`, `shared`, `phase`.
     pub fn name(self) -> &'static str {

@@ -27,11 +27,11 @@ impl RuleTally {
 
     /// Rows on which it could not be judged, by reason.
     pub fn unjudged_rows(&self) -> impl Iterator<Item = (Unknown, u64)> + '_ {
-        Unknown::ALL.into_iter().zip(self.unjudged).filter(|(_, n)| *n > 0)
+        Unknown::ALL.iter().copied().zip(self.unjudged).filter(|(_, n)| *n > 0)
     }
 
     pub(super) fn unjudged(&mut self, why: Unknown) {
-        if let Some((_, n)) = Unknown::ALL.into_iter().zip(&mut self.unjudged).find(|(reason, _)| *reason == why) {
+        if let Some((_, n)) = Unknown::ALL.iter().copied().zip(&mut self.unjudged).find(|(reason, _)| *reason == why) {
             *n += 1;
         }
     }

@@ -3,27 +3,22 @@
 use crate::fixtures::{D, F, LAYER, N_LAYER, numbers, parts, plain, prompt, rows};
 use std::sync::Arc;
 use tiller::dictionary::{Activation, Dictionary, Info, Normalization};
+use tiller::hook_point::Site;
 use tiller::plan::{
-    Compiled, ControlVector, Feature, Gate, Op, Phase, Plan, Route, Rule, Scope, Scratch, Sequences, Strength, Target,
-    Unit, Vector,
+    Compiled, ControlVector, Feature, Gate, Op, Phase, Plan, Route, Rule, Scratch, Sequences, Strength, Target, Unit,
 };
 use tiller::{Error, Kind};
 
 fn add(features: impl IntoIterator<Item = u32>, strength: f32) -> Rule {
-    Rule::new(Op::Add, features, Some(Strength::raw(strength)))
+    Rule::new(Op::Add, features, Strength::raw(strength))
 }
 
 fn clamp(id: u32) -> Rule {
-    Rule::new(Op::Clamp, [id], Some(Strength::raw(2.0)))
-}
-
-fn at(layer: usize, mut rule: Rule) -> Rule {
-    rule.layer = Some(layer);
-    rule
+    Rule::new(Op::Clamp, [id], Strength::raw(2.0))
 }
 
 fn vector(layer: usize, seed: u64) -> Rule {
-    Rule::vector(Vector::Values(numbers(seed, D, 1.0)), Some(layer), Strength::raw(2.0))
+    Rule::vector(numbers(seed, D, 1.0), Strength::raw(2.0)).at_layer(layer)
 }
 
 fn compile(rules: impl IntoIterator<Item = Rule>, route: Route) -> tiller::Result<Compiled> {
@@ -59,25 +54,26 @@ fn an_empty_plan_compiles_to_nothing() {
 
 #[test]
 fn unconditional_adds_become_a_control_vector_and_the_rest_callbacks() {
-    let rules = || [at(0, add([1], 1.0)), at(1, add([1], 1.0)), at(5, add([2], 1.0)), vector(5, 30), clamp(7)];
+    let rules =
+        || [add([1], 1.0).at_layer(0), add([1], 1.0).at_layer(1), add([2], 1.0).at_layer(5), vector(5, 30), clamp(7)];
     assert_eq!(shape(&compile(rules(), Route::Auto).unwrap()), (vec![(0, 1), (LAYER, 1)], vec![1, 5]));
     let all = vec![(0, 1), (1, 1), (LAYER, 1), (5, 2)];
     assert_eq!(shape(&compile(rules(), Route::Callback).unwrap()), (all, vec![]));
-    let adds = compile([at(1, add([1], 1.0)), vector(5, 30)], Route::ControlVector).unwrap();
+    let adds = compile([add([1], 1.0).at_layer(1), vector(5, 30)], Route::ControlVector).unwrap();
     assert_eq!(shape(&adds), (vec![], vec![1, 5]));
 }
 
 #[test]
 fn adds_behind_another_rule_of_their_layer_keep_their_place() {
-    let rules = [add([1], 1.0), clamp(7), add([2], 1.0), at(4, add([2], 1.0))];
+    let rules = [add([1], 1.0), clamp(7), add([2], 1.0), add([2], 1.0).at_layer(4)];
     assert_eq!(shape(&compile(rules.clone(), Route::Auto).unwrap()), (vec![(LAYER, 2)], vec![LAYER, 4]));
     refused(compile(rules, Route::ControlVector), &["rules[1]: ", "`clamp` reads the row"]);
 }
 
 #[test]
 fn callback_and_control_vector_add_the_same() {
-    let features = [Feature { id: 3, weight: 1.0 }, Feature { id: 9, weight: -0.5 }];
-    let rules = [Rule::new(Op::Add, features, Some(Strength::activation(3.0))), vector(LAYER, 31)];
+    let features = [Feature::new(3, 1.0), Feature::new(9, -0.5)];
+    let rules = [Rule::new(Op::Add, features, Strength::activation(3.0)), vector(LAYER, 31)];
     let graph = compile(rules.clone(), Route::Auto).unwrap();
     let callback = compile(rules, Route::Callback).unwrap();
     assert_eq!(graph.fingerprint, callback.fingerprint);
@@ -105,7 +101,7 @@ fn what_a_control_vector_cannot_carry_is_refused_when_forced() {
     forced(&|r| r.layer = Some(0), "layer 0");
     forced(&|r| r.norm_preserve = true, "preserves the norm");
     forced(&|r| r.strength = Some(Strength::norm(1.0)), "relative to the row's norm");
-    forced(&|r| r.hook = Some(tiller::hook_point::Site::MlpOut), "it acts on `mlp_out`");
+    forced(&|r| r.hook = Some(Site::MlpOut), "it acts on `mlp_out`");
     forced(&|r| r.select.include_first = Some(false), "spares the first row");
     forced(&|r| r.select.phase = Phase::Generated, "selects rows");
     forced(&|r| r.select.from = Some(1), "selects rows");
@@ -121,18 +117,30 @@ fn what_a_control_vector_cannot_carry_is_refused_when_forced() {
 }
 
 fn gate(threshold: f32) -> Gate {
-    Gate { dictionary: None, features: vec![2], threshold, unit: Unit::Raw, scope: Scope::Row }
+    Gate::new([2], threshold)
 }
 
 #[test]
 fn layers_outside_of_the_model_are_refused() {
     refused(
-        compile([add([1], 1.0), at(N_LAYER, add([1], 1.0))], Route::Auto),
+        compile([add([1], 1.0), add([1], 1.0).at_layer(N_LAYER)], Route::Auto),
         &["rules[1]: layer: the model has 6", "found 6"],
     );
     refused(compile([vector(99, 30)], Route::Auto), &["rules[0]: layer: the model has 6 (from 0), found 99"]);
     let shallow = Plan::new([clamp(1)]).compile(&[("d", plain())], &Target::new(LAYER, D), Route::Auto);
     refused(shallow, &["rules[0]: layer: the model has 3 (from 0), found 3"]);
+}
+
+/// Before any graph is seen.
+#[test]
+fn sites_that_the_architecture_lacks_are_refused() {
+    let compile = |target: &Target| Plan::new([vector(1, 30).at_site(Site::MlpOut)]).compile(&[], target, Route::Auto);
+    let unknown = Target::new(N_LAYER, D);
+    compile(&unknown).expect("taken on trust until a hook sees the graph");
+    compile(&unknown.clone().with_architecture("llama")).unwrap();
+    let error = compile(&unknown.with_architecture("mamba")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(error.message().starts_with("rules[0]: hook point: \"mamba\" has"), "{error}");
 }
 
 #[test]
@@ -141,8 +149,7 @@ fn features_outside_of_the_dictionary_are_refused() {
         compile([add([1, F as u32], 1.0)], Route::Auto),
         &["rules[0]: features[1]: dictionary \"d\" has 24", "found 24"],
     );
-    let mut rule = clamp(1);
-    rule.gate = Some(Gate { features: vec![u32::MAX], ..gate(1.0) });
+    let rule = clamp(1).gate(Gate::new([u32::MAX], 1.0));
     refused(compile([rule], Route::Auto), &["rules[0]: gate: features[0]: ", "found 4294967295"]);
 }
 
@@ -184,22 +191,24 @@ fn a_dictionary_of_another_width_is_refused() {
 
 #[test]
 fn a_dictionary_reads_only_the_layer_that_it_was_made_for() {
-    refused(compile([at(LAYER + 1, clamp(1))], Route::Auto), &["rules[0]: layer: `clamp` needs", "layer 3, found 4"]);
-    compile([at(LAYER, clamp(1))], Route::Auto).unwrap();
-    compile([at(LAYER + 1, add([1], 1.0))], Route::Auto).expect("a direction may be added anywhere");
-    let mut rule = at(LAYER + 1, add([1], 1.0));
-    rule.gate = Some(gate(1.0));
+    refused(
+        compile([clamp(1).at_layer(LAYER + 1)], Route::Auto),
+        &["rules[0]: layer: `clamp` needs", "layer 3, found 4"],
+    );
+    compile([clamp(1).at_layer(LAYER)], Route::Auto).unwrap();
+    compile([add([1], 1.0).at_layer(LAYER + 1)], Route::Auto).expect("a direction may be added anywhere");
+    let rule = add([1], 1.0).at_layer(LAYER + 1).gate(gate(1.0));
     refused(compile([rule], Route::Auto), &["rules[0]: gate: dictionary: \"d\" is for layer 3", "acts on layer 4"]);
     let unplaced = Arc::new(Dictionary::clone(&plain()).with_info(Info::default()));
     let compile =
         |rule: Rule| Plan::new([rule]).compile(&[("d", unplaced.clone())], &Target::new(N_LAYER, D), Route::Auto);
     refused(compile(clamp(1)), &["rules[0]: layer: dictionary \"d\" does not say its layer"]);
-    compile(at(4, clamp(1))).unwrap();
+    compile(clamp(1).at_layer(4)).unwrap();
 }
 
 #[test]
 fn activation_units_need_statistics() {
-    let rule = || Rule::new(Op::Clamp, [1u32, 4], Some(Strength::activation(2.0)));
+    let rule = || Rule::new(Op::Clamp, [1u32, 4], Strength::activation(2.0));
     let mut parts = parts(Activation::Relu);
     parts.stats.as_mut().unwrap()[4].mean = 0.0;
     let silent = Arc::new(Dictionary::from_parts(parts.clone()).unwrap());
@@ -213,8 +222,7 @@ fn activation_units_need_statistics() {
         &["rules[0]: strength.unit: dictionary \"d\" has no statistics", "use `raw` or `norm`"],
     );
     refused(compile(rule(), &silent), &["rules[0]: features[1]: feature 4 of dictionary \"d\"", "never fired"]);
-    let mut gated = clamp(1);
-    gated.gate = Some(Gate { unit: Unit::Activation, ..gate(1.0) });
+    let gated = clamp(1).gate(gate(1.0).unit(Unit::Activation));
     refused(compile(gated, &without), &["rules[0]: gate: unit: dictionary \"d\" has no statistics"]);
 }
 
@@ -231,7 +239,7 @@ fn strengths_that_overflow_are_refused() {
 fn strengths_beyond_what_a_norm_squares_are_refused() {
     for (strength, fine) in [(1e18, true), (1e30, false)] {
         for route in [Route::Auto, Route::Callback] {
-            let rule = Rule::vector(Vector::Values(vec![1.0; D]), Some(1), Strength::raw(strength));
+            let rule = Rule::vector(vec![1.0; D], Strength::raw(strength)).at_layer(1);
             match compile([rule], route) {
                 Ok(_) => assert!(fine, "{strength:e}"),
                 Err(error) => {
@@ -247,7 +255,7 @@ fn strengths_beyond_what_a_norm_squares_are_refused() {
 
 #[test]
 fn directions_that_are_too_long_together_are_refused() {
-    let rule = || Rule::vector(Vector::Values(vec![1.0; D]), Some(1), Strength::raw(2e18));
+    let rule = || Rule::vector(vec![1.0; D], Strength::raw(2e18)).at_layer(1);
     assert!(compile([rule()], Route::Auto).is_ok());
     let error = compile([rule(), rule()], Route::Auto).unwrap_err();
     assert!(error.kind() == Kind::Numeric && error.message().contains("which a model cannot square"), "{error}");
@@ -255,12 +263,12 @@ fn directions_that_are_too_long_together_are_refused() {
 
 #[test]
 fn directions_without_length_have_no_relative_strength() {
-    let rule = Rule::vector(Vector::Values(vec![0.0; D]), Some(1), Strength::norm(0.5));
+    let rule = Rule::vector(vec![0.0; D], Strength::norm(0.5)).at_layer(1);
     refused(compile([rule], Route::Auto), &["rules[0]: vector has length 0"]);
     let mut parts = parts(Activation::Relu);
     parts.decoder[5 * D..6 * D].fill(0.0);
     let dead = Arc::new(Dictionary::from_parts(parts).unwrap());
-    let plan = Plan::new([Rule::new(Op::Clamp, [1u32, 5], Some(Strength::norm(0.5)))]);
+    let plan = Plan::new([Rule::new(Op::Clamp, [1u32, 5], Strength::norm(0.5))]);
     refused(
         plan.compile(&[("d", dead)], &Target::new(N_LAYER, D), Route::Auto),
         &["features[1]: the decoder row of feature 5 has length 0"],
@@ -318,11 +326,7 @@ fn vector_files_lie_beside_the_plan_and_may_be_shifted() {
 
 #[test]
 fn the_fingerprint_is_what_the_plan_does() {
-    let base = || {
-        let mut rule = Rule::new(Op::MinClamp, [1u32, 2], Some(Strength::raw(2.0)));
-        rule.gate = Some(gate(1.0));
-        rule
-    };
+    let base = || Rule::new(Op::MinClamp, [1u32, 2], Strength::raw(2.0)).gate(gate(1.0));
     let fingerprint = |rules: Vec<Rule>| compile(rules, Route::Auto).unwrap().fingerprint;
     let print = |change: &dyn Fn(&mut Rule)| {
         let mut rule = base();
@@ -360,12 +364,12 @@ fn the_fingerprint_is_what_the_plan_does() {
         print(&|r| r.select.sequences = Sequences::Only(vec![0, 1])),
         print(&|r| r.gate = None),
         print(&|r| r.gate = Some(gate(2.0))),
-        print(&|r| r.gate = Some(Gate { features: vec![3], ..gate(1.0) })),
-        print(&|r| r.gate = Some(Gate { scope: Scope::Sequence, ..gate(1.0) })),
-        print(&|r| r.gate = Some(Gate { unit: Unit::Activation, ..gate(1.0) })),
+        print(&|r| r.gate = Some(Gate::new([3], 1.0))),
+        print(&|r| r.gate = Some(gate(1.0).over_sequence())),
+        print(&|r| r.gate = Some(gate(1.0).unit(Unit::Activation))),
         fingerprint(vec![add([1], 1.0)]),
         fingerprint(vec![add([2], 1.0)]),
-        fingerprint(vec![at(4, add([1], 1.0))]),
+        fingerprint(vec![add([1], 1.0).at_layer(4)]),
         fingerprint(vec![vector(1, 50)]),
         fingerprint(vec![vector(1, 51)]),
     ];

@@ -50,12 +50,8 @@ fn unit_length(dictionary: &Dictionary, x: &[f32], id: u32) -> f32 {
     slice.decoder_norm(0) * slice.scale(x)
 }
 
-const FEATURES: [Feature; 4] = [
-    Feature { id: 3, weight: 1.0 },
-    Feature { id: 17, weight: 0.5 },
-    Feature { id: 0, weight: 2.0 },
-    Feature { id: 22, weight: 1.5 },
-];
+const FEATURES: [Feature; 4] =
+    [Feature::new(3, 1.0), Feature::new(17, 0.5), Feature::new(0, 2.0), Feature::new(22, 1.5)];
 
 /// The code that an operator makes of `f` at strength `s`, in raw units, as formats.md writes it.
 fn operator(op: Op, f: f32, s: f32) -> f32 {
@@ -68,7 +64,7 @@ fn operator(op: Op, f: f32, s: f32) -> f32 {
         Op::Ablate => 0.0,
         Op::Amplify => f + s * f,
         Op::Calibrate => f + (s - f).max(0.0),
-        Op::CalibrateSpread => unreachable!("it is no function of one code"),
+        _ => unreachable!("{op:?} is no function of one code"),
     }
 }
 
@@ -88,7 +84,7 @@ fn every_operator_unit_and_dictionary_matches_the_dense_reference() {
     let meta = prompt(9);
     let mut edits = 0;
     for (name, dictionary) in dictionaries() {
-        for op in Op::ALL {
+        for &op in Op::ALL {
             for unit in [Unit::Raw, Unit::Activation, Unit::Norm] {
                 let plain_only = matches!(op, Op::Scale | Op::Amplify | Op::Ablate);
                 if plain_only && unit != Unit::Raw {
@@ -96,7 +92,7 @@ fn every_operator_unit_and_dictionary_matches_the_dense_reference() {
                 }
                 for norm_preserve in [false, true] {
                     let value = if unit == Unit::Norm { 0.2 } else { 1.7 };
-                    let strength = (op != Op::Ablate).then_some(Strength { value, unit });
+                    let strength = (op != Op::Ablate).then_some(Strength::new(value, unit));
                     let mut rule = Rule::new(op, FEATURES, strength);
                     if op == Op::Ablate {
                         rule.features.iter_mut().for_each(|f| f.weight = 1.0);
@@ -109,7 +105,7 @@ fn every_operator_unit_and_dictionary_matches_the_dense_reference() {
                         let strength = |f: &Feature| match unit {
                             Unit::Raw => value * f.weight,
                             Unit::Activation => value * f.weight * dictionary.stats(f.id as usize).unwrap().mean,
-                            Unit::Norm => value * f.weight * norm(x) / unit_length(&dictionary, x, f.id),
+                            _ => value * f.weight * norm(x) / unit_length(&dictionary, x, f.id),
                         };
                         let strengths: Vec<(u32, f32)> = FEATURES.iter().map(|f| (f.id, strength(f))).collect();
                         let mut want = dense(&dictionary, x, |codes| match op {
@@ -179,7 +175,7 @@ fn topk_with_thresholds_is_approximate_and_says_so() {
     let thresholds = Arc::new(Dictionary::from_parts(parts.clone()).unwrap());
     parts.settings.activation = Activation::JumpRelu;
     let jump = Arc::new(Dictionary::from_parts(parts).unwrap());
-    let rule = || [Rule::new(Op::Clamp, FEATURES, Some(Strength::raw(2.0)))];
+    let rule = || [Rule::new(Op::Clamp, FEATURES, Strength::raw(2.0))];
     let x = rows(3, 4);
     assert_eq!(steer(rule(), &thresholds, &x, &prompt(4)), steer(rule(), &jump, &x, &prompt(4)));
     let compile = |d: &Arc<Dictionary>| {
@@ -194,14 +190,14 @@ fn topk_with_thresholds_is_approximate_and_says_so() {
 #[test]
 fn calibrate_is_min_clamp() {
     let x = rows(4, 5);
-    let by = |op| steer([Rule::new(op, FEATURES, Some(Strength::activation(2.0)))], &plain(), &x, &prompt(5));
+    let by = |op| steer([Rule::new(op, FEATURES, Strength::activation(2.0))], &plain(), &x, &prompt(5));
     assert_eq!(by(Op::Calibrate), by(Op::MinClamp));
 }
 
 #[test]
 fn amplify_by_minus_one_is_ablate() {
     let x = rows(5, 5);
-    let amplify = steer([Rule::new(Op::Amplify, [3u32, 17], Some(Strength::raw(-1.0)))], &plain(), &x, &prompt(5));
+    let amplify = steer([Rule::new(Op::Amplify, [3u32, 17], Strength::raw(-1.0))], &plain(), &x, &prompt(5));
     assert_eq!(amplify, steer([Rule::new(Op::Ablate, [3u32, 17], None)], &plain(), &x, &prompt(5)));
 }
 
@@ -209,10 +205,10 @@ fn amplify_by_minus_one_is_ablate() {
 fn edits_that_change_nothing_leave_the_bits_and_count_as_skipped() {
     let x = rows(6, 8);
     let nothing = [
-        Rule::new(Op::Scale, FEATURES, Some(Strength::raw(1.0))),
-        Rule::new(Op::MinClamp, FEATURES, Some(Strength::raw(0.0))),
-        Rule::new(Op::MaxClamp, FEATURES, Some(Strength::raw(1e9))),
-        Rule::new(Op::CalibrateSpread, FEATURES, Some(Strength::raw(0.0))),
+        Rule::new(Op::Scale, FEATURES, Strength::raw(1.0)),
+        Rule::new(Op::MinClamp, FEATURES, Strength::raw(0.0)),
+        Rule::new(Op::MaxClamp, FEATURES, Strength::raw(1e9)),
+        Rule::new(Op::CalibrateSpread, FEATURES, Strength::raw(0.0)),
     ];
     for mut rule in nothing {
         if rule.op == Op::Scale {
@@ -221,7 +217,7 @@ fn edits_that_change_nothing_leave_the_bits_and_count_as_skipped() {
         rule.norm_preserve = true;
         let (got, counts) = steer([rule], &plain(), &x, &prompt(8));
         assert_eq!(got, x);
-        assert_eq!(counts, Edited { rows: 8, skipped: 8, ..Edited::default() });
+        assert_eq!((counts.rows, counts.skipped), (8, 8));
     }
 }
 
@@ -229,7 +225,7 @@ fn edits_that_change_nothing_leave_the_bits_and_count_as_skipped() {
 fn strength_relative_to_the_norm_is_the_length_of_the_edit() {
     let x = rows(7, 1);
     for (name, dictionary) in dictionaries() {
-        let (got, _) = steer([Rule::new(Op::Add, [5u32], Some(Strength::norm(0.25)))], &dictionary, &x, &prompt(1));
+        let (got, _) = steer([Rule::new(Op::Add, [5u32], Strength::norm(0.25))], &dictionary, &x, &prompt(1));
         let moved: Vec<f32> = got.iter().zip(&x).map(|(a, b)| a - b).collect();
         assert!((norm(&moved) / norm(&x) - 0.25).abs() < 1e-5, "{name}");
     }
@@ -238,8 +234,8 @@ fn strength_relative_to_the_norm_is_the_length_of_the_edit() {
 #[test]
 fn a_rule_sees_the_row_as_the_rules_before_it_left_it() {
     let x = rows(8, 3);
-    let first = Rule::new(Op::Add, [3u32], Some(Strength::raw(2.0)));
-    let second = Rule::new(Op::Scale, [17u32, 3], Some(Strength::raw(3.0)));
+    let first = Rule::new(Op::Add, [3u32], Strength::raw(2.0));
+    let second = Rule::new(Op::Scale, [17u32, 3], Strength::raw(3.0));
     let (once, _) = steer([first.clone()], &plain(), &x, &prompt(3));
     let (then, _) = steer([second.clone()], &plain(), &once, &prompt(3));
     let (both, _) = steer([first.clone(), second.clone()], &plain(), &x, &prompt(3));
@@ -254,8 +250,8 @@ fn rows_do_not_depend_on_the_rows_beside_them() {
     let x = rows(9, n);
     let rules = || {
         [
-            Rule::new(Op::MinClamp, 0..19, Some(Strength::activation(1.5))),
-            Rule::new(Op::CalibrateSpread, [1u32, 2, 5, 9], Some(Strength::norm(0.1))),
+            Rule::new(Op::MinClamp, 0..19, Strength::activation(1.5)),
+            Rule::new(Op::CalibrateSpread, [1u32, 2, 5, 9], Strength::norm(0.1)),
         ]
     };
     let (together, counts) = steer(rules(), &plain(), &x, &prompt(n));
@@ -272,8 +268,8 @@ fn overflowing() -> tiller::plan::Compiled {
     let mut far = vec![0.0; D];
     far[0] = 1e19;
     let plan = Plan::new([
-        Rule::new(Op::Add, [3u32], Some(Strength::raw(1.0))),
-        Rule::vector(tiller::plan::Vector::Values(far), Some(fixtures::LAYER), Strength::raw(1.0)),
+        Rule::new(Op::Add, [3u32], Strength::raw(1.0)),
+        Rule::vector(far, Strength::raw(1.0)).at_layer(fixtures::LAYER),
     ]);
     plan.compile(&[("d", plain())], &Target::new(N_LAYER, D), Route::Callback).unwrap()
 }
@@ -287,12 +283,11 @@ fn a_row_whose_edit_is_not_finite_is_put_back_and_reported() {
     let mut scratch = Scratch::new();
     let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut x, &prompt(3), &mut scratch);
     // 2e19 is a number, but a norm squares it.
-    assert_eq!(counts, Edited { rows: 3, edited: 2, failed: 1, ..Edited::default() });
+    assert_eq!((counts.rows, counts.edited, counts.failed), (3, 2, 1));
     assert_eq!(x[D..2 * D], before[D..2 * D], "both rules' edits are undone");
     assert_eq!((x[0], x[2 * D]), (1e19, 1e19));
     let fault = scratch.take_fault().unwrap();
-    let row = Row::new(2, 0);
-    assert_eq!(fault, Fault::NotFinite { rule: 1, point: fixtures::LAYER.into(), row });
+    assert!(matches!(fault, Fault::NotFinite { rule: 1, row, .. } if row == Row::new(2, 0)), "{fault}");
     assert!(fault.to_string().starts_with("rules[1]: the edit at blocks.3.hook_resid_post, sequence 0"));
     assert_eq!(scratch.take_fault(), None);
 }
@@ -302,11 +297,11 @@ fn a_row_of_nan_is_left_alone() {
     let mut x = rows(11, 3);
     x[D + 4] = f32::NAN;
     let before = x.clone();
-    let rule = || Rule::new(Op::Clamp, FEATURES, Some(Strength::raw(5.0)));
+    let rule = || Rule::new(Op::Clamp, FEATURES, Strength::raw(5.0));
     let compiled = Plan::new([rule()]).compile(&[("d", plain())], &Target::new(N_LAYER, D), Route::Auto).unwrap();
     let mut scratch = Scratch::new();
     let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut x, &prompt(3), &mut scratch);
-    assert_eq!(counts, Edited { rows: 3, edited: 2, failed: 1, ..Edited::default() });
+    assert_eq!((counts.rows, counts.edited, counts.failed), (3, 2, 1));
     let bits = |x: &[f32]| x.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&x[D..2 * D]), bits(&before[D..2 * D]));
     assert_eq!(x[..D], steer([rule()], &plain(), &before[..D], &prompt(1)).0);
@@ -320,10 +315,10 @@ fn rows_of_another_shape_are_refused_without_a_panic() {
     let mut x = rows(12, 2);
     let before = x.clone();
     let counts = compiled.points[&fixtures::LAYER.into()].apply(&mut x, &prompt(3), &mut scratch);
-    assert_eq!(counts, Edited { rows: 3, failed: 3, ..Edited::default() });
+    assert_eq!((counts.rows, counts.failed), (3, 3));
     assert_eq!(x, before);
     let fault = scratch.take_fault().unwrap();
-    assert_eq!(fault, Fault::Shape { expected: 3 * D, found: 2 * D });
+    assert!(matches!(fault, Fault::Shape { .. }));
     assert_eq!(fault.to_string(), "rows: expected 111 floats, found 74; nothing was edited");
 }
 

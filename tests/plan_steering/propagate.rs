@@ -52,7 +52,7 @@ fn a_feature_brings_along_what_it_drives() {
     let file = write(dir.path(), true);
     let dictionary = plain();
     // Relative to the plan's own directory.
-    let plan = Plan::new([Rule::propagating("codes.safetensors", [2u32], Strength::raw(3.0))]);
+    let plan = Plan::new([Rule::new(Op::Add, [2u32], Strength::raw(3.0)).propagating("codes.safetensors")]);
     plan.save(&dir.path().join("plan.json")).unwrap();
     let plan = Plan::open(&dir.path().join("plan.json")).unwrap();
     let compiled = plan.compile(&[("d", dictionary.clone())], &Target::new(N_LAYER, D), Route::Auto).unwrap();
@@ -71,7 +71,7 @@ fn a_feature_brings_along_what_it_drives() {
         let moved: Vec<f32> = after.iter().zip(before).map(|(a, b)| a - b).collect();
         assert!(error(&moved, &want) < 1e-5);
     }
-    let alone = Plan::new([Rule::new(Op::Add, [2u32], Some(Strength::raw(3.0)))]);
+    let alone = Plan::new([Rule::new(Op::Add, [2u32], Strength::raw(3.0))]);
     let alone = alone.compile(&[("d", dictionary.clone())], &Target::new(N_LAYER, D), Route::Auto).unwrap();
     let found = &alone.control_vector.as_ref().unwrap().directions()[&LAYER];
     assert!(error(found, &mixed(&dictionary, &[(2, 3.0)])) < 1e-6);
@@ -79,7 +79,7 @@ fn a_feature_brings_along_what_it_drives() {
 
     // Feature 9 drives nothing now; weights and units are those of any other add.
     let stats = dictionary.feature_stats().unwrap()[5].mean;
-    let rule = Rule::propagating(&file, [Feature { id: 5, weight: 0.5 }], Strength::activation(2.0));
+    let rule = Rule::new(Op::Add, [Feature::new(5, 0.5)], Strength::activation(2.0)).propagating(&file);
     let compiled =
         Plan::new([rule]).compile(&[("d", dictionary.clone())], &Target::new(N_LAYER, D), Route::Auto).unwrap();
     let found = &compiled.control_vector.as_ref().unwrap().directions()[&LAYER];
@@ -91,7 +91,7 @@ fn a_latent_of_rows_needs_no_dictionary() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), false);
     let model = Temporal::open(&file).unwrap();
-    let plan = Plan::new([Rule::propagating(&file, [0u32], Strength::raw(2.0))]);
+    let plan = Plan::new([Rule::new(Op::Add, [0u32], Strength::raw(2.0)).propagating(&file)]);
     let compiled = plan.compile(&[], &Target::new(N_LAYER, D), Route::Auto).unwrap();
     let found = &compiled.control_vector.as_ref().unwrap().directions()[&LAYER];
     let column = |i: usize| model.direction(i, false).unwrap();
@@ -102,7 +102,7 @@ fn a_latent_of_rows_needs_no_dictionary() {
         assert_eq!(error.kind(), Kind::Mismatch, "{error}");
         error.message().to_owned()
     };
-    let rule = |id: u32, strength| Rule::propagating(&file, [id], strength);
+    let rule = |id: u32, strength| Rule::new(Op::Add, [id], strength).propagating(&file);
     assert!(refused(rule(7, Strength::raw(1.0)), N_LAYER, D).contains("has 3 (from 0), found 7"));
     assert!(refused(rule(0, Strength::raw(1.0)), N_LAYER, D + 1).contains("the model's width is 38"));
     assert!(refused(rule(0, Strength::raw(1.0)), 2, D).contains("layer"));
@@ -116,15 +116,16 @@ fn what_cannot_propagate_is_refused() {
     let dictionary = Arc::new(Dictionary::from_parts(parts(Activation::Relu)).unwrap());
     let compile =
         |rule: Rule| Plan::new([rule]).compile(&[("d", dictionary.clone())], &Target::new(N_LAYER, D), Route::Auto);
-    let error = compile(Rule::propagating(&file, [3u32], Strength::raw(1.0))).unwrap_err();
+    let error = compile(Rule::new(Op::Add, [3u32], Strength::raw(1.0)).propagating(&file)).unwrap_err();
     assert_eq!(error.kind(), Kind::Mismatch);
     assert!(error.message().contains("features[0]: feature 3 is not among the 3"), "{error}");
-    let mut clamp = Rule::propagating(&file, [2u32], Strength::raw(1.0));
+    let mut clamp = Rule::new(Op::Add, [2u32], Strength::raw(1.0)).propagating(&file);
     clamp.op = Op::Clamp;
     let error = compile(clamp).unwrap_err();
     assert_eq!(error.kind(), Kind::Argument);
     assert!(error.message().contains("propagate: only `add` on features propagates, found op `clamp`"), "{error}");
-    let error = compile(Rule::propagating(dir.path().join("absent"), [2u32], Strength::raw(1.0))).unwrap_err();
+    let error =
+        compile(Rule::new(Op::Add, [2u32], Strength::raw(1.0)).propagating(dir.path().join("absent"))).unwrap_err();
     assert_eq!(error.kind(), Kind::Io);
     assert!(error.message().contains("propagate"), "{error}");
 }

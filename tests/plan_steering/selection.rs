@@ -2,9 +2,8 @@
 
 use crate::fixtures::{D, LAYER, N_LAYER, plain, rows};
 use tiller::plan::{
-    Compiled, Gate, Op, Phase, Plan, Route, Row, Rule, Scope, Scratch, Selector, Sequences, Strength, Target,
+    Compiled, Gate, Op, Phase, Plan, Route, Row, Rule, Scratch, Selector, Sequences, Strength, Target, Unit,
 };
-use tiller::plan::{Unit, Vector};
 
 fn row(position: i32, sequence: i32, generated: bool) -> Row {
     Row::new(position, sequence).generated(generated)
@@ -27,25 +26,23 @@ fn reached(compiled: &Compiled, meta: &[Row]) -> Vec<bool> {
 
 /// Sets a feature, in every row that the selector lets it reach.
 fn clamp(select: Selector) -> Compiled {
-    let mut rule = Rule::new(Op::Clamp, [5u32], Some(Strength::raw(9.0)));
-    rule.select = select;
-    compile(rule)
+    compile(Rule::new(Op::Clamp, [5u32], Strength::raw(9.0)).select(select))
 }
 
 #[test]
 fn the_first_position_is_spared_unless_included() {
     let meta = [row(0, 0, false), row(1, 0, false), row(0, 1, false)];
     assert_eq!(reached(&clamp(Selector::default()), &meta), [false, true, false]);
-    let all = Selector { include_first: Some(true), ..Selector::default() };
+    let all = Selector::default().include_first(true);
     assert_eq!(reached(&clamp(all), &meta), [true; 3]);
 }
 
 #[test]
 fn an_unconditional_add_reaches_the_first_position_as_a_control_vector_does() {
     let meta = [row(0, 0, false), row(1, 0, false)];
-    let add = || Rule::new(Op::Add, [5u32], Some(Strength::raw(9.0)));
+    let add = || Rule::new(Op::Add, [5u32], Strength::raw(9.0));
     assert_eq!(reached(&compile(add()), &meta), [true, true]);
-    let vector = Rule::vector(Vector::Values(vec![1.0; D]), Some(LAYER), Strength::raw(1.0));
+    let vector = Rule::vector(vec![1.0; D], Strength::raw(1.0)).at_layer(LAYER);
     assert_eq!(reached(&compile(vector.clone()), &meta), [true, true]);
     let spared = |change: &dyn Fn(&mut Rule)| {
         let mut rule = add();
@@ -58,37 +55,33 @@ fn an_unconditional_add_reaches_the_first_position_as_a_control_vector_does() {
     spared(&|r| r.select.phase = Phase::Prompt);
     spared(&|r| r.select.to = Some(9));
     spared(&|r| r.select.sequences = Sequences::Only(vec![0]));
-    spared(&|r| r.gate = Some(gate(vec![1], 0.0, Scope::Row)));
+    spared(&|r| r.gate = Some(Gate::new([1], 0.0)));
 }
 
 #[test]
 fn phases_tell_the_prompt_from_what_the_model_wrote() {
     let meta = [row(1, 0, false), row(2, 0, true), row(3, 0, false)];
-    let phase = |phase| clamp(Selector { phase, ..Selector::default() });
-    assert_eq!(reached(&phase(Phase::All), &meta), [true, true, true]);
-    assert_eq!(reached(&phase(Phase::Prompt), &meta), [true, false, true]);
-    assert_eq!(reached(&phase(Phase::Generated), &meta), [false, true, false]);
+    assert_eq!(reached(&clamp(Selector::default()), &meta), [true, true, true]);
+    assert_eq!(reached(&clamp(Selector::prompt()), &meta), [true, false, true]);
+    assert_eq!(reached(&clamp(Selector::generated()), &meta), [false, true, false]);
 }
 
 #[test]
 fn positions_reach_from_the_first_to_before_the_last() {
     let meta: Vec<Row> = (0..7).map(|p| row(p, 0, false)).collect();
-    let between = |from, to| reached(&clamp(Selector { from, to, ..Selector::default() }), &meta);
-    assert_eq!(between(Some(2), Some(4)), [false, false, true, true, false, false, false]);
-    assert_eq!(between(Some(5), None), [false, false, false, false, false, true, true]);
-    assert_eq!(between(None, Some(2)), [false, true, false, false, false, false, false]);
-    assert_eq!(between(Some(u32::MAX), None), [false; 7]);
+    let reached = |select| reached(&clamp(select), &meta);
+    let all = Selector::default;
+    assert_eq!(reached(all().from(2).to(4)), [false, false, true, true, false, false, false]);
+    assert_eq!(reached(all().from(5)), [false, false, false, false, false, true, true]);
+    assert_eq!(reached(all().to(2)), [false, true, false, false, false, false, false]);
+    assert_eq!(reached(all().from(u32::MAX)), [false; 7]);
 }
 
 #[test]
 fn sequences_are_steered_apart() {
     let meta = [row(1, 0, false), row(1, 7, false), row(2, 3, false), row(2, 7, true)];
-    let only = Selector { sequences: Sequences::Only(vec![7, 3, 7]), ..Selector::default() };
+    let only = Selector::default().sequences([7, 3, 7]);
     assert_eq!(reached(&clamp(only), &meta), [false, true, true, true]);
-}
-
-fn gate(features: Vec<u32>, threshold: f32, scope: Scope) -> Gate {
-    Gate { dictionary: None, features, threshold, unit: Unit::Raw, scope }
 }
 
 /// The mean code of features in each row, from the full encode.
@@ -114,19 +107,24 @@ fn a_row_gate_opens_where_the_mean_activation_reaches_the_threshold() {
         let mut sorted = means.clone();
         sorted.sort_by(f32::total_cmp);
         let threshold = (sorted[29] + sorted[30]) / 2.0;
-        let mut rule = Rule::new(Op::Clamp, [5u32], Some(Strength::raw(9.0)));
-        rule.gate = Some(Gate { unit, ..gate(features.clone(), threshold, Scope::Row) });
+        let gate = Gate::new(features.clone(), threshold).unit(unit);
+        let rule = Rule::new(Op::Clamp, [5u32], Strength::raw(9.0)).gate(gate);
         let want: Vec<bool> = means.iter().map(|&m| m >= threshold).collect();
         assert_eq!(reached(&compile(rule), &meta), want);
     }
 }
 
 /// A rule whose gate hears feature 0 of [`on`], and a row that opens it or does not.
-fn listening(scope: Scope, select: Selector) -> Compiled {
-    let mut rule = Rule::new(Op::Clamp, [5u32], Some(Strength::raw(9.0)));
-    rule.gate = Some(gate(vec![0], 1.0, scope));
-    rule.select = select;
-    compile(rule)
+fn listening(gate: Gate, select: Selector) -> Compiled {
+    compile(Rule::new(Op::Clamp, [5u32], Strength::raw(9.0)).gate(gate).select(select))
+}
+
+fn by_row() -> Gate {
+    Gate::new([0], 1.0)
+}
+
+fn by_sequence() -> Gate {
+    by_row().over_sequence()
 }
 
 /// Rows that have (`true`) or have not the condition of [`listening`].
@@ -151,7 +149,7 @@ fn one_by_one(compiled: &Compiled, scratch: &mut Scratch, script: &[(Row, bool)]
 
 #[test]
 fn a_sequence_gate_stays_open_for_its_own_sequence() {
-    let compiled = listening(Scope::Sequence, Selector::default());
+    let compiled = listening(by_sequence(), Selector::default());
     let script = [
         (row(1, 0, false), false),
         (row(2, 0, false), true),
@@ -172,17 +170,17 @@ fn a_sequence_gate_stays_open_for_its_own_sequence() {
 
 #[test]
 fn a_sequence_gate_hears_rows_that_the_rule_does_not_edit() {
-    let generated = Selector { phase: Phase::Generated, ..Selector::default() };
-    let compiled = listening(Scope::Sequence, generated.clone());
+    let generated = Selector::generated();
+    let compiled = listening(by_sequence(), generated.clone());
     let script = [(row(1, 0, false), true), (row(2, 0, false), false), (row(3, 0, true), false)];
     assert_eq!(one_by_one(&compiled, &mut Scratch::new(), &script), [false, false, true]);
-    let by_row = listening(Scope::Row, generated);
-    assert_eq!(one_by_one(&by_row, &mut Scratch::new(), &script), [false, false, false]);
+    let rows = listening(by_row(), generated);
+    assert_eq!(one_by_one(&rows, &mut Scratch::new(), &script), [false, false, false]);
 }
 
 #[test]
 fn a_sequence_gate_closes_when_its_sequence_goes_back_before_the_opening() {
-    let compiled = listening(Scope::Sequence, Selector::default());
+    let compiled = listening(by_sequence(), Selector::default());
     let mut scratch = Scratch::new();
     let opening = [(row(5, 0, false), true), (row(6, 0, false), false)];
     assert_eq!(one_by_one(&compiled, &mut scratch, &opening), [true, true]);
@@ -198,15 +196,16 @@ fn a_sequence_gate_closes_when_its_sequence_goes_back_before_the_opening() {
 #[test]
 fn gates_do_not_hear_the_first_position_unless_it_is_included() {
     let script = [(row(0, 0, false), true), (row(1, 0, false), false)];
-    for (include_first, want) in [(None, [false, false]), (Some(true), [true, true])] {
-        let compiled = listening(Scope::Sequence, Selector { include_first, ..Selector::default() });
+    let all = Selector::default;
+    for (select, want) in [(all(), [false, false]), (all().include_first(true), [true, true])] {
+        let compiled = listening(by_sequence(), select);
         assert_eq!(one_by_one(&compiled, &mut Scratch::new(), &script), want);
     }
 }
 
 #[test]
 fn sequence_gates_can_be_forgotten_and_end_with_their_plan() {
-    let compiled = listening(Scope::Sequence, Selector::default());
+    let compiled = listening(by_sequence(), Selector::default());
     let mut scratch = Scratch::new();
     let open = [(row(1, 0, false), true), (row(1, 1, false), true)];
     let later = [(row(2, 0, false), false), (row(2, 1, false), false)];
@@ -217,19 +216,18 @@ fn sequence_gates_can_be_forgotten_and_end_with_their_plan() {
     scratch.forget();
     assert_eq!(one_by_one(&compiled, &mut scratch, &later), [false, false]);
     one_by_one(&compiled, &mut scratch, &open);
-    let again = listening(Scope::Sequence, Selector::default());
+    let again = listening(by_sequence(), Selector::default());
     assert_eq!(one_by_one(&again, &mut scratch, &later), [true, true], "the same plan, compiled again");
-    let other = listening(Scope::Sequence, Selector { to: Some(99), ..Selector::default() });
+    let other = listening(by_sequence(), Selector::default().to(99));
     assert_eq!(one_by_one(&other, &mut scratch, &later), [false, false], "another plan");
 }
 
 #[test]
 fn a_gate_reads_the_row_as_the_rules_before_it_left_it() {
-    let mut gated = Rule::new(Op::Clamp, [5u32], Some(Strength::raw(9.0)));
-    gated.gate = Some(gate(vec![0], 1.0, Scope::Row));
+    let gated = Rule::new(Op::Clamp, [5u32], Strength::raw(9.0)).gate(by_row());
     let mut direction = vec![0.0; D];
     plain().encoder_row(0, &mut direction);
-    let push = Rule::vector(Vector::Values(direction), Some(LAYER), Strength::raw(18.0));
+    let push = Rule::vector(direction, Strength::raw(18.0)).at_layer(LAYER);
     let apply = |rules: Vec<Rule>| {
         let compiled = Plan::new(rules).compile(&[("d", plain())], &Target::new(N_LAYER, D), Route::Callback).unwrap();
         let mut x = speech(&[false]);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tiller::dictionary::{Activation, Dictionary};
 use tiller::hook_point::{HookPoint, Site};
 use tiller::plan::{
-    Compiled, ControlVector, Gate, Op, Plan, Route, Row, Rule, Scope, Scratch, Strength, Target, Unit, Vector,
+    Compiled, ControlVector, Gate, Op, Plan, Route, Row, Rule, Scratch, Selector, Strength, Target, Vector,
 };
 
 fn compile(rule: Rule, dictionary: &Arc<Dictionary>) -> Compiled {
@@ -31,8 +31,7 @@ fn t1_a_file_that_counts_otherwise_is_shifted_on_request() {
     vector.add(3, &[1.0; D]).unwrap();
     vector.save(&path, "llama").unwrap();
     let layers = |shift| {
-        let file = Vector::File { file: path.clone(), shift };
-        let plan = Plan::new([Rule::vector(file, None, Strength::raw(1.0))]);
+        let plan = Plan::new([Rule::vector(Vector::file(&path, shift), Strength::raw(1.0))]);
         let compiled = plan.compile(&[], &Target::new(N_LAYER, D), Route::Callback).unwrap();
         compiled.points.keys().map(|point| point.layer()).collect::<Vec<_>>()
     };
@@ -56,11 +55,12 @@ fn t3_codes_are_read_only_where_the_dictionary_was_trained() {
     own.info.layer = None;
     own.info.hook = HookPoint::new(Site::MlpOut, LAYER).to_string();
     let own = Arc::new(Dictionary::from_parts(own).unwrap());
-    let mut rule = Rule::new(Op::Clamp, [1], Some(Strength::raw(1.0)));
+    let rule = Rule::new(Op::Clamp, [1], Strength::raw(1.0));
     let compiled = compile(rule.clone(), &own);
     assert_eq!(compiled.points.keys().collect::<Vec<_>>(), [&HookPoint::new(Site::MlpOut, LAYER)]);
-    rule.hook = Some(Site::ResidPost);
-    let error = Plan::new([rule]).compile(&[("d", own)], &Target::new(N_LAYER, D), Route::Callback).unwrap_err();
+    let error = Plan::new([rule.at_site(Site::ResidPost)])
+        .compile(&[("d", own)], &Target::new(N_LAYER, D), Route::Callback)
+        .unwrap_err();
     assert!(error.message().contains("hook_mlp_out, found") && error.message().contains("hook_resid_post"), "{error}");
 }
 
@@ -68,12 +68,11 @@ fn t3_codes_are_read_only_where_the_dictionary_was_trained() {
 fn t10_position_0_is_spared_unless_it_is_asked_for() {
     let meta: Vec<Row> = (0..3).map(|position| Row::new(position, 0)).collect();
     let x = rows(40, 3);
-    let rule = Rule::new(Op::Clamp, [1], Some(Strength::raw(5.0)));
+    let rule = Rule::new(Op::Clamp, [1], Strength::raw(5.0));
     let out = apply(&compile(rule.clone(), &plain()), &x, &meta);
     assert_eq!(out[..D], x[..D]);
     assert!(error(&out[D..], &x[D..]) > 0.01);
-    let mut all = rule;
-    all.select.include_first = Some(true);
+    let all = rule.select(Selector::default().include_first(true));
     assert!(error(&apply(&compile(all, &plain()), &x, &meta)[..D], &x[..D]) > 0.01);
 }
 
@@ -86,9 +85,7 @@ fn t11_a_gate_opens_at_its_threshold_and_above() {
     dictionary.encode(&x, &mut codes);
     let (id, code) = (0..).zip(codes).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
     let opens = |threshold| {
-        let mut rule = Rule::new(Op::Clamp, [id], Some(Strength::raw(50.0)));
-        let gate = Gate { dictionary: None, features: vec![id], threshold, unit: Unit::Raw, scope: Scope::Row };
-        rule.gate = Some(gate);
+        let rule = Rule::new(Op::Clamp, [id], Strength::raw(50.0)).gate(Gate::new([id], threshold));
         apply(&compile(rule, &dictionary), &x, &meta) != x
     };
     assert_eq!([code * 0.99, code * 1.01].map(opens), [true, false]);
@@ -108,7 +105,7 @@ fn t13_the_error_term_is_that_of_the_unsteered_row() {
         dictionary.reconstruct(x, &sparse, &mut out);
         out
     };
-    let out = apply(&compile(Rule::new(Op::Clamp, [1], Some(Strength::raw(9.0))), &dictionary), &x, &meta);
+    let out = apply(&compile(Rule::new(Op::Clamp, [1], Strength::raw(9.0)), &dictionary), &x, &meta);
     assert!(error(&out, &x) > 0.05, "something is steered");
     // x' − decode(f') = x − decode(f), with f' the edited codes of x.
     let (before, after) = (residue(&x, &|_| ()), residue(&x, &|codes| codes[1] = 9.0));
@@ -119,10 +116,9 @@ fn t13_the_error_term_is_that_of_the_unsteered_row() {
 /// A prefix cache that does not ask how the prefix was steered gives one user another user's text.
 #[test]
 fn t14_plans_that_steer_otherwise_have_other_fingerprints() {
-    let print = |strength, id| compile(Rule::new(Op::Clamp, [id], Some(Strength::raw(strength))), &plain()).fingerprint;
+    let print = |strength, id| compile(Rule::new(Op::Clamp, [id], Strength::raw(strength)), &plain()).fingerprint;
     assert_eq!(print(2.0, 1), print(2.0, 1));
-    let mut noted = Rule::new(Op::Clamp, [1], Some(Strength::raw(2.0)));
-    noted.note = Some("another name for the same".into());
+    let noted = Rule::new(Op::Clamp, [1], Strength::raw(2.0)).note("another name for the same");
     assert_eq!(compile(noted, &plain()).fingerprint, print(2.0, 1));
     assert!(print(2.0, 1) != print(2.5, 1) && print(2.0, 1) != print(2.0, 2));
 }
@@ -134,7 +130,7 @@ fn t15_a_name_given_to_another_dictionary_steers_by_that_one() {
     other.decoder.iter_mut().for_each(|v| *v = -*v);
     let other = Arc::new(Dictionary::from_parts(other).unwrap());
     let (x, meta) = (rows(43, 2), prompt(2));
-    let rule = || Rule::new(Op::Add, [1], Some(Strength::raw(3.0)));
+    let rule = || Rule::new(Op::Add, [1], Strength::raw(3.0));
     let (first, second) = (compile(rule(), &plain()), compile(rule(), &other));
     assert_ne!(first.fingerprint, second.fingerprint);
     let moved = |compiled: &Compiled| {

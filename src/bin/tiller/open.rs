@@ -206,8 +206,9 @@ pub(crate) enum Rank {
 }
 
 fn op(text: &str) -> std::result::Result<Op, String> {
-    let known = Op::ALL.into_iter().find(|op| op.name() == text);
-    known.ok_or_else(|| format!("expected one of {}", Op::ALL.map(Op::name).join(", ")))
+    let known = Op::ALL.iter().copied().find(|op| op.name() == text);
+    known
+        .ok_or_else(|| format!("expected one of {}", Op::ALL.iter().map(|op| op.name()).collect::<Vec<_>>().join(", ")))
 }
 
 fn unit(text: &str) -> std::result::Result<Unit, String> {
@@ -253,10 +254,12 @@ impl Wish {
     pub(crate) fn rule(&self, matches: &[Match], strength: f32) -> Rule {
         let strength = match self.op {
             Op::Ablate => None,
-            Op::Scale | Op::Amplify => Some(Strength { value: strength, unit: Unit::Raw }),
-            _ => Some(Strength { value: strength, unit: self.unit }),
+            Op::Scale | Op::Amplify => Some(Strength::raw(strength)),
+            _ => Some(Strength::new(strength, self.unit)),
         };
-        Rule { note: self.words.clone(), ..Rule::new(self.op, matches.iter().map(feature), strength) }
+        let mut rule = Rule::new(self.op, matches.iter().map(feature), strength);
+        rule.note.clone_from(&self.words);
+        rule
     }
 
     /// The plan of that rule alone.
@@ -267,7 +270,7 @@ impl Wish {
 
 /// A feature with its share of the strength.
 fn feature(m: &Match) -> Feature {
-    Feature { id: m.feature, weight: m.weight }
+    Feature::new(m.feature, m.weight)
 }
 
 /// The `n` features that mean all of `words`, best first.

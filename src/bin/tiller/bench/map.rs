@@ -65,7 +65,7 @@ fn measure(path: &Path, args: &Args, lines: &mut Lines<'_>) -> Result<()> {
 fn steer(path: &Path, rows: &mut [f32]) -> Result<Compiled> {
     let dictionary = Arc::new(Dictionary::open(path)?);
     let features: [u32; 8] = std::array::from_fn(|i| (i * F / 8 + 5) as u32);
-    let rule = Rule { layer: Some(0), ..Rule::new(Op::MinClamp, features, Some(Strength::raw(1.0))) };
+    let rule = Rule::new(Op::MinClamp, features, Strength::raw(1.0)).at_layer(0);
     let compiled = Plan::new([rule]).compile(&[("big", dictionary)], &Target::new(2, D), Route::Callback)?;
     let meta: Vec<Row> = (0..64).map(|position| Row::new(position, 0)).collect();
     let mut scratch = Scratch::default();

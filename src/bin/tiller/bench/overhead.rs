@@ -20,7 +20,7 @@ use tiller::Result;
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use tiller::engine::{Engine, Generate, Options};
 use tiller::num::rng;
-use tiller::plan::{Compiled, Op, Phase, Plan, Route, Rule, Strength, Target};
+use tiller::plan::{Compiled, Op, Plan, Route, Rule, Selector, Strength, Target};
 
 use super::{Args, Lines, Pairs, model_name};
 
@@ -109,17 +109,13 @@ fn decode(steered: &mut Engine, plain: &mut Engine, n: usize, label: &str, lines
 fn cases(n_layer: usize, d_model: usize) -> Result<Vec<(&'static str, Option<Compiled>)>> {
     let dictionary = Arc::new(random(d_model, 512)?);
     let layer = n_layer * 2 / 3;
-    let clamp = |n: u32, layer: usize| Rule {
-        layer: Some(layer),
-        ..Rule::new(Op::MinClamp, (0..n).map(|i| i * 7), Some(Strength::raw(0.01)))
-    };
+    let clamp = |n: u32, layer| Rule::new(Op::MinClamp, (0..n).map(|i| i * 7), Strength::raw(0.01)).at_layer(layer);
     let some = (0..8).map(|i| (2 * i + 1) * n_layer / 16);
-    let mut late = clamp(1, layer);
-    late.select.phase = Phase::Generated;
+    let late = clamp(1, layer).select(Selector::generated());
     let compile = |plan: Plan, route| {
         plan.compile(&[("random", dictionary.clone())], &Target::new(n_layer, d_model), route).map(Some)
     };
-    let add = Rule { layer: Some(layer), ..Rule::new(Op::Add, [3_u32], Some(Strength::raw(0.01))) };
+    let add = Rule::new(Op::Add, [3_u32], Strength::raw(0.01)).at_layer(layer);
     Ok(vec![
         ("installed", None),
         ("empty", compile(Plan::new([]), Route::Auto)?),
