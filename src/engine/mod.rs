@@ -1,7 +1,8 @@
 //! Floor 6: running models through llama.cpp.
 //!
 //! An [`Engine`] is a model, a context and a [`Hook`] in one: it generates, scores and harvests, with or without a plan.
-//! It is the second way into the library; an app that has its own llama.cpp uses the [`Hook`] alone.
+//! It is the second way into the library; an app that has its own llama.cpp uses the [`Hook`] alone. One whose contexts
+//! come from the same `llama-cpp-sys-2` finds the hook's table and callback here: [`host`], [`eval`].
 //!
 //! What llama.cpp throws or asserts on the calling thread comes back as an error ([`guard`] says how, and what still ends
 //! the process). After a failed assertion, or a failure in the middle of a change, an engine can only be freed; what
@@ -22,7 +23,7 @@ mod stream;
 mod text;
 mod threads;
 
-use std::ffi::{CString, c_void};
+use std::ffi::CString;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
@@ -33,6 +34,7 @@ use ggml_sys as sys;
 pub use documents::{Document, Take, documents, each_document, pairs};
 pub use generate::{Generate, Generation, Stop};
 pub use harvest::{Harvest, Harvested};
+pub use host::{eval, host};
 pub use options::Options;
 pub use quantize::{convert, packer, requantize};
 pub use score::Score;
@@ -40,7 +42,7 @@ pub use stream::Streamed;
 pub use text::Message;
 
 use crate::error::{Error, Kind, Result};
-use crate::hook::{Hook, Ledger, Steering, Tensor};
+use crate::hook::{Hook, Ledger, Steering};
 use crate::model::Model;
 use crate::plan::{Compiled, Row, Target};
 use options::Fitted;
@@ -90,7 +92,7 @@ impl Engine {
         let Fitted { options, positions, notes } = options.fit(&file)?;
         let threads = ManuallyDrop::new(Threads::start(options.threads)?);
         let model = load(path, &options)?;
-        let mut hook = Box::new(Hook::new(host::table()));
+        let mut hook = Box::new(Hook::new(host()));
         hook.set_architecture(file.architecture());
         hook.set_sequences(options.sequences);
         let hook = NonNull::from(Box::leak(hook));
@@ -412,18 +414,6 @@ impl Drop for Engine {
             ManuallyDrop::drop(&mut self.threads);
         }
     }
-}
-
-/// llama.cpp's way into the hook. A panic is kept as a failure; the graph runs on.
-unsafe extern "C" fn eval(tensor: *mut sys::ggml_tensor, ask: bool, user: *mut c_void) -> bool {
-    // SAFETY: `user` is the engine's hook, which llama.cpp uses only while the engine is inside `decode`.
-    let hook = unsafe { &mut *user.cast::<Hook>() };
-    // SAFETY: the scheduler passes a node of the graph that runs; the table is that of the same ggml.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe { hook.eval(tensor.cast::<Tensor>(), ask) }))
-        .unwrap_or_else(|_| {
-            hook.fail(Error::new(Kind::Panic, "internal error: the hook panicked; the model ran on unsteered"));
-            !ask
-        })
 }
 
 fn c_path(path: &Path) -> Result<CString> {

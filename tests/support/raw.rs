@@ -6,7 +6,6 @@
 //! A wrong key ends the process: llama.cpp throws where no guard stands here, or asserts.
 
 mod context;
-mod host;
 mod tensor;
 
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -14,8 +13,8 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::Once;
 
 pub(crate) use context::{Context, Entry, Input, Observer, Options};
-pub(crate) use host::host;
 pub(crate) use tensor::{Seen, elements, name, part, see, write};
+pub(crate) use tiller::engine::host;
 
 use ggml_sys as sys;
 use rand::rngs::StdRng;
