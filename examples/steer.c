@@ -55,8 +55,9 @@ int main(int argc, char **argv) {
     check(tiller_dictionary_open(argv[2], &dictionary, &err), &err);
     check(tiller_plan_open(argv[3], &plan, &err), &err);
     const tiller_named named = {"", dictionary};
-    const size_t n_layer = (size_t) llama_model_n_layer(model), d_model = (size_t) llama_model_n_embd(model);
-    check(tiller_plan_compile(plan, &named, 1, n_layer, d_model, 0, &compiled, &err), &err);
+    char architecture[64];
+    const tiller_target target = tiller_llama_target(model, architecture, sizeof architecture);
+    check(tiller_plan_compile(plan, &named, 1, &target, 0, &compiled, &err), &err);
 
     /* tiller: the hook goes into the context's parameters. */
     const tiller_ggml ggml = tiller_llama_ggml();

@@ -31,9 +31,9 @@ static void steer(const char *model_file, const char *dictionary_file, const cha
 
     // tiller: a dictionary, a plan compiled for this model, and a hook in the context's parameters.
     const tiller::dictionary dictionary{std::string(dictionary_file)};
-    const auto n_layer = static_cast<size_t>(llama_model_n_layer(model.get()));
-    const auto d_model = static_cast<size_t>(llama_model_n_embd(model.get()));
-    const tiller::compiled compiled = tiller::plan(std::string(plan_file)).compile({{"", &dictionary}}, n_layer, d_model);
+    char architecture[64];
+    const tiller_target target = tiller_llama_target(model.get(), architecture, sizeof architecture);
+    const tiller::compiled compiled = tiller::plan(std::string(plan_file)).compile({{"", &dictionary}}, target);
     tiller::hook hook(tiller_llama_ggml());  // outlives the context below
     llama_context_params params = llama_context_default_params();
     params.n_ctx = 2048;

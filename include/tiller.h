@@ -518,6 +518,20 @@ TILLER_API void tiller_slice_free(tiller_slice *slice);
 // Thread safety: immutable; may be used from several threads at once.
 typedef struct tiller_model tiller_model;
 
+// The model that a plan is compiled for. tiller_model_target(), tiller_engine_target() and tiller_llama_target() of
+// tiller_llama.h fill it.
+typedef struct {
+    // sizeof(tiller_target).
+    uint32_t size;
+    // Number of blocks.
+    uint32_t n_layer;
+    // Width of the residual stream.
+    size_t d_model;
+    // `general.architecture` of the GGUF file; NULL or "" if it is not known: sites inside a block are then taken on trust,
+    // until a hook sees the graph.
+    const char *architecture;
+} tiller_target;
+
 // Opens a GGUF model; of a model in several files, the first.
 //
 // On success `*out` owns a new object; free it with tiller_model_free().
@@ -540,6 +554,12 @@ TILLER_API size_t tiller_model_n_layer(const tiller_model *model);
 
 // Width of the residual stream. 0 if `model` is NULL.
 TILLER_API size_t tiller_model_d_model(const tiller_model *model);
+
+// What a plan for it is compiled against, for tiller_plan_compile(). `out->architecture` is valid until `model` is freed.
+TILLER_API
+tiller_status tiller_model_target(const tiller_model *model,
+                                  tiller_target *out,
+                                  tiller_error **err);
 
 // Number of tokens of the vocabulary. 0 if `model` is NULL.
 TILLER_API size_t tiller_model_n_vocab(const tiller_model *model);
@@ -1614,7 +1634,7 @@ tiller_status tiller_explain_spans(const tiller_activations *const *rows,
 
 /* ---- Plans ----------------------------------------------------------------------------------------------- */
 
-// A plan resolved against its dictionaries and a model's sizes, ready for the hot path. Needs neither any more.
+// A plan resolved against its dictionaries and a model, ready for the hot path. Needs neither any more.
 //
 // Thread safety: immutable; may be used from several threads at once.
 typedef struct tiller_compiled tiller_compiled;
@@ -1702,7 +1722,8 @@ TILLER_API tiller_status tiller_plan_json(const tiller_plan *plan, tiller_text *
 // Writes the plan as JSON; `file` is the old one or the new one, never half of it.
 TILLER_API tiller_status tiller_plan_save(const tiller_plan *plan, const char *file, tiller_error **err);
 
-// Resolves the plan against `n` dictionaries and a model of `n_layer` blocks and width `d_model`.
+// Resolves the plan against `n` dictionaries and a model. A site that its architecture does not have is
+// TILLER_E_UNSUPPORTED.
 //
 // `route`: 0 unconditional adds become a control vector and everything else goes to the callback; 1 everything goes to
 // the callback; 2 everything becomes a control vector, and a rule that cannot is an error.
@@ -1712,8 +1733,7 @@ TILLER_API
 tiller_status tiller_plan_compile(const tiller_plan *plan,
                                   const tiller_named *dictionaries,
                                   size_t n,
-                                  size_t n_layer,
-                                  size_t d_model,
+                                  const tiller_target *target,
                                   uint32_t route,
                                   tiller_compiled **out,
                                   tiller_error **err);
@@ -2261,6 +2281,12 @@ TILLER_API size_t tiller_engine_n_layer(const tiller_engine *engine);
 
 // Width of the residual stream. 0 if `engine` is NULL.
 TILLER_API size_t tiller_engine_d_model(const tiller_engine *engine);
+
+// What a plan for it is compiled against, for tiller_plan_compile(). `out->architecture` is valid until `engine` is freed.
+TILLER_API
+tiller_status tiller_engine_target(const tiller_engine *engine,
+                                   tiller_target *out,
+                                   tiller_error **err);
 
 // Number of tokens of the vocabulary. 0 if `engine` is NULL.
 TILLER_API size_t tiller_engine_n_vocab(const tiller_engine *engine);

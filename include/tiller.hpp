@@ -319,6 +319,12 @@ public:
     std::string fingerprint() const { return tiller_model_fingerprint(get()); }
     size_t n_layer() const noexcept { return tiller_model_n_layer(get()); }
     size_t d_model() const noexcept { return tiller_model_d_model(get()); }
+    // What a plan for it is compiled against; its architecture is this object's.
+    tiller_target target() const {
+        auto found = detail::sized<tiller_target>();
+        detail::call([&](auto **err) { return tiller_model_target(get(), &found, err); });
+        return found;
+    }
     size_t n_vocab() const noexcept { return tiller_model_n_vocab(get()); }
     size_t context_length() const noexcept { return tiller_model_context_length(get()); }
     bool tied_unembedding() const noexcept { return tiller_model_tied_unembedding(get()); }
@@ -863,13 +869,13 @@ public:
     // `route`: 0 automatic, 1 callback, 2 control vector.
     tiller::compiled compile(
         const std::vector<std::pair<std::string, const dictionary *>> &dictionaries,
-        size_t n_layer,
-        size_t d_model,
+        tiller_target target,
         uint32_t route = 0
     ) const {
         const auto named = detail::named(dictionaries);
+        target.size = static_cast<uint32_t>(sizeof target);
         return tiller::compiled(detail::make<tiller_compiled>([&](auto **out, auto **err) {
-            return tiller_plan_compile(get(), named.data(), named.size(), n_layer, d_model, route, out, err);
+            return tiller_plan_compile(get(), named.data(), named.size(), &target, route, out, err);
         }));
     }
     const tiller_plan *get() const noexcept { return c_.get(); }
@@ -1285,6 +1291,12 @@ public:
           })) {}
     size_t n_layer() const noexcept { return tiller_engine_n_layer(get()); }
     size_t d_model() const noexcept { return tiller_engine_d_model(get()); }
+    // What a plan for it is compiled against; its architecture is this object's.
+    tiller_target target() const {
+        auto found = detail::sized<tiller_target>();
+        detail::call([&](auto **err) { return tiller_engine_target(get(), &found, err); });
+        return found;
+    }
     size_t n_vocab() const noexcept { return tiller_engine_n_vocab(get()); }
     std::vector<int32_t> tokenize(const std::string &text, bool special = true) const {
         std::vector<int32_t> tokens(text.size() + 2);

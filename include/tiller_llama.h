@@ -3,10 +3,13 @@
  * Static inline functions, which your compiler builds against your own ggml.h and llama.h; so libtiller depends on the
  * layout of no ggml release. Include it after llama.h, in C or C++. In a program:
  *
+ *     char architecture[64];
+ *     tiller_target target = tiller_llama_target(model, architecture, sizeof architecture);
+ *     tiller_plan_compile(plan, &named, 1, &target, 0, &compiled, &err);
  *     tiller_ggml ggml = tiller_llama_ggml();
  *     tiller_hook_new(&ggml, &hook, &err);
  *     tiller_llama_install(&context_params, hook);            // before llama_init_from_model()
- *     tiller_llama_set_plan(context, model, hook, plan, &err);  // between any two decodes; NULL steers nothing
+ *     tiller_llama_set_plan(context, model, hook, compiled, &err);  // between any two decodes; NULL steers nothing
  *     ... llama_decode() as ever ...
  *     tiller_hook_finish(hook, &report, &err);                // what was done, and what went wrong
  *
@@ -161,6 +164,20 @@ static inline int32_t tiller_llama_set_cvec_(
 }
 
 #endif
+
+// What plans for `model` are compiled against. The name of its architecture goes to the `n` chars of `architecture`, which
+// the answer points to; tiller_hook_set_architecture() wants it, too, where plans name sites inside a block.
+static inline tiller_target
+tiller_llama_target(const struct llama_model *model, char *architecture, size_t n) {
+    tiller_target target;
+    memset(&target, 0, sizeof target);
+    target.size = (uint32_t) sizeof target;
+    target.n_layer = (uint32_t) tiller_llama_n_layer_(model);
+    target.d_model = (size_t) tiller_llama_n_embd_(model);
+    const int32_t length = llama_model_meta_val_str(model, "general.architecture", architecture, n);
+    if (length > 0 && (size_t) length < n) target.architecture = architecture;
+    return target;
+}
 
 // Whether a control vector has nothing for a layer.
 static inline int tiller_llama_is_zero_(const float *data, int32_t layer, int32_t d_model) {

@@ -327,7 +327,8 @@ int main(int argc, char **argv) {
     for (int i = 0; i < N_PLANS; i++) {
         tiller_plan *plan = NULL;
         check(tiller_plan_parse(PLANS[i], &plan, &err), &err);
-        check(tiller_plan_compile(plan, &named, 1, N_LAYER, D_MODEL, 0, &plans[i], &err), &err);
+        const tiller_target target = {sizeof target, N_LAYER, D_MODEL, "llama"};
+        check(tiller_plan_compile(plan, &named, 1, &target, 0, &plans[i], &err), &err);
         tiller_plan_free(plan);
     }
 

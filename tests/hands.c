@@ -113,8 +113,9 @@ int main(int argc, char **argv) {
     check(tiller_dictionary_open(argv[3], &dictionary, &err), &err);
     check(tiller_plan_open(argv[4], &plan, &err), &err);
     const tiller_named named = {"", dictionary};
-    const size_t n_layer = (size_t) tiller_llama_n_layer_(model), d_model = (size_t) tiller_llama_n_embd_(model);
-    check(tiller_plan_compile(plan, &named, 1, n_layer, d_model, 0, &compiled, &err), &err);
+    char architecture[64];
+    const tiller_target target = tiller_llama_target(model, architecture, sizeof architecture);
+    check(tiller_plan_compile(plan, &named, 1, &target, 0, &compiled, &err), &err);
     require(tiller_compiled_needs_callback(compiled) && tiller_compiled_control_vector_length(compiled) > 0,
             "the plan needs both the callback and a control vector");
 

@@ -54,6 +54,14 @@ func (n *Engine) NLayer() int {
 	return int(C.tiller_engine_n_layer(n.h.c()))
 }
 
+// Target is what a plan for it is compiled against.
+func (n *Engine) Target() (Target, error) {
+	defer runtime.KeepAlive(n.h)
+	out := C.tiller_target{size: C.sizeof_tiller_target}
+	var err *C.tiller_error
+	return newTarget(C.tiller_engine_target(n.h.c(), &out, &err), &out, err)
+}
+
 // DModel is the width of the residual stream.
 func (n *Engine) DModel() int {
 	defer runtime.KeepAlive(n.h)

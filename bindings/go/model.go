@@ -46,6 +46,21 @@ func (m *Model) Info() ModelInfo {
 	}
 }
 
+// Target is what a plan for it is compiled against.
+func (m *Model) Target() (Target, error) {
+	defer runtime.KeepAlive(m.h)
+	out := C.tiller_target{size: C.sizeof_tiller_target}
+	var err *C.tiller_error
+	return newTarget(C.tiller_model_target(m.h.c(), &out, &err), &out, err)
+}
+
+func newTarget(status C.tiller_status, t *C.tiller_target, err *C.tiller_error) (Target, error) {
+	if e := check(status, err); e != nil {
+		return Target{}, e
+	}
+	return Target{int(t.n_layer), int(t.d_model), C.GoString(t.architecture)}, nil
+}
+
 // TokenText is the text of a token as the file holds it.
 func (m *Model) TokenText(token int32) (string, error) {
 	defer runtime.KeepAlive(m.h)

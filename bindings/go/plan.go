@@ -109,16 +109,25 @@ const (
 	ControlVectorOnly
 )
 
-// Compile resolves the plan against dictionaries and a model's sizes.
-func (p *Plan) Compile(dictionaries []Named, nLayer, dModel int, route Route) (*Compiled, error) {
+// Target is the model that a plan is compiled for. An empty architecture is an unknown one.
+type Target struct {
+	NLayer, DModel int
+	Architecture   string
+}
+
+// Compile resolves the plan against dictionaries and a model.
+func (p *Plan) Compile(dictionaries []Named, target Target, route Route) (*Compiled, error) {
 	defer runtime.KeepAlive(p.h)
 	defer runtime.KeepAlive(dictionaries)
 	list, giveBack := lendNamed(dictionaries)
 	defer giveBack()
+	given := C.tiller_target{n_layer: C.uint32_t(target.NLayer), d_model: C.size_t(target.DModel)}
+	given.size, given.architecture = C.sizeof_tiller_target, cstring(target.Architecture)
+	defer C.free(unsafe.Pointer(given.architecture))
 	var out *C.tiller_compiled
 	var err *C.tiller_error
 	status := C.tiller_plan_compile(
-		p.h.c(), list, C.size_t(len(dictionaries)), C.size_t(nLayer), C.size_t(dModel), C.uint32_t(route), &out, &err)
+		p.h.c(), list, C.size_t(len(dictionaries)), &given, C.uint32_t(route), &out, &err)
 	if e := check(status, err); e != nil {
 		return nil, e
 	}

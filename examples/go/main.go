@@ -27,7 +27,11 @@ func steer(modelFile, dictionaryFile, planFile, prompt string, options tiller.Ge
 		return err
 	}
 	named := []tiller.Named{{Name: "", Dictionary: dictionary}}
-	compiled, err := plan.Compile(named, engine.NLayer(), engine.DModel(), tiller.Auto)
+	target, err := engine.Target()
+	if err != nil {
+		return err
+	}
+	compiled, err := plan.Compile(named, target, tiller.Auto)
 	if err != nil {
 		return err
 	}

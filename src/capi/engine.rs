@@ -6,6 +6,7 @@ use super::arguments::{Options, Report, choice, options, path, report, slice, sl
 use super::error::tiller_status;
 use super::guard::{ErrorOut, Out, guard, make};
 use super::ledger::{finished, tiller_ledger, tiller_report};
+use super::model::tiller_target;
 use super::plan::{SITES, tiller_compiled};
 use super::progress::{reporter, tiller_progress};
 use super::text::{c_string, tiller_text};
@@ -44,7 +45,7 @@ unsafe impl Options for tiller_engine_options {
 /// tiller_engine_generate(); tiller_engine_free().
 ///
 /// Thread safety: one thread at a time; it may move between threads.
-pub struct tiller_engine(pub(super) Engine);
+pub struct tiller_engine(pub(super) Engine, CString);
 
 /// Opens a GGUF model; of a model in several files, the first.
 ///
@@ -59,7 +60,9 @@ pub unsafe extern "C" fn tiller_engine_open(
     make(out, err, || {
         // SAFETY: the header requires a C string, and a struct whose `size` is set, or NULL.
         let (file, options) = unsafe { (path(file, "file")?, engine_options(given)?) };
-        Engine::open(file, &options).map(tiller_engine)
+        let engine = Engine::open(file, &options)?;
+        let architecture = c_string(&engine.target().architecture);
+        Ok(tiller_engine(engine, architecture))
     })
 }
 
@@ -92,6 +95,20 @@ pub extern "C" fn tiller_engine_n_layer(engine: Option<&tiller_engine>) -> usize
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_engine_d_model(engine: Option<&tiller_engine>) -> usize {
     engine.map_or(0, |e| e.0.d_model())
+}
+
+/// What a plan for it is compiled against, for tiller_plan_compile(). `out->architecture` is valid until `engine` is freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_engine_target(
+    engine: Option<&tiller_engine>,
+    out: *mut tiller_target,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        let tiller_engine(engine, architecture) = some(engine, "engine")?;
+        // SAFETY: the header requires a struct whose `size` is set.
+        unsafe { report(out, tiller_target::new(engine.n_layer(), engine.d_model(), architecture)) }
+    })
 }
 
 /// Number of tokens of the vocabulary. 0 if `engine` is NULL.

@@ -1,12 +1,13 @@
 use std::ffi::{CString, c_char};
 
-use super::arguments::{expect_len, path, slice_mut, some};
+use super::arguments::{Options, Report, expect_len, opt_text, options, path, report, slice_mut, some};
 use super::dictionary::tiller_dictionary;
 use super::error::tiller_status;
 use super::guard::{ErrorOut, Out, guard, make};
 use super::text::{c_string, tiller_text};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::plan::Target;
 
 /// A GGUF language model seen from outside: sizes, vocabulary, unembedding. It is mapped, not run.
 ///
@@ -17,6 +18,55 @@ pub struct tiller_model {
     name: CString,
     fingerprint: CString,
     quantization: CString,
+}
+
+/// The model that a plan is compiled for. tiller_model_target(), tiller_engine_target() and tiller_llama_target() of
+/// tiller_llama.h fill it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tiller_target {
+    /// sizeof(tiller_target).
+    pub size: u32,
+    /// Number of blocks.
+    pub n_layer: u32,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// `general.architecture` of the GGUF file; NULL or "" if it is not known: sites inside a block are then taken on trust,
+    /// until a hook sees the graph.
+    pub architecture: *const c_char,
+}
+
+// SAFETY: `repr(C)`, a `u32` first, numbers and a pointer that may be NULL.
+unsafe impl Options for tiller_target {
+    const NAME: &'static str = "tiller_target";
+}
+
+// SAFETY: `repr(C)`, a `u32` first.
+unsafe impl Report for tiller_target {
+    const NAME: &'static str = "tiller_target";
+}
+
+impl tiller_target {
+    /// `architecture` is a C string that the caller keeps.
+    pub(super) fn new(n_layer: usize, d_model: usize, architecture: &CString) -> Self {
+        Self { size: 0, n_layer: n_layer as u32, d_model, architecture: architecture.as_ptr() }
+    }
+
+    /// The model that C describes.
+    ///
+    /// # Safety
+    /// If `given` is not NULL, it points to as many bytes as its `size` says; its architecture is NULL or a C string.
+    pub(super) unsafe fn read(given: *const Self) -> Result<Target> {
+        if given.is_null() {
+            return Err(Error::argument("target is NULL"));
+        }
+        // SAFETY: the caller's contract.
+        let Self { n_layer, d_model, architecture, .. } = unsafe { options(given) }?;
+        let target = Target::new(n_layer as usize, d_model);
+        // SAFETY: the caller's contract.
+        let architecture = unsafe { opt_text(architecture, "tiller_target.architecture") }?;
+        Ok(architecture.map_or(target.clone(), |name| target.with_architecture(name)))
+    }
 }
 
 /// Opens a GGUF model; of a model in several files, the first.
@@ -71,6 +121,20 @@ pub extern "C" fn tiller_model_n_layer(model: Option<&tiller_model>) -> usize {
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_model_d_model(model: Option<&tiller_model>) -> usize {
     model.map_or(0, |m| m.model.d_model())
+}
+
+/// What a plan for it is compiled against, for tiller_plan_compile(). `out->architecture` is valid until `model` is freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tiller_model_target(
+    model: Option<&tiller_model>,
+    out: *mut tiller_target,
+    err: ErrorOut<'_>,
+) -> tiller_status {
+    guard(err, || {
+        let tiller_model { model, architecture, .. } = some(model, "model")?;
+        // SAFETY: the header requires a struct whose `size` is set.
+        unsafe { report(out, tiller_target::new(model.n_layer(), model.d_model(), architecture)) }
+    })
 }
 
 /// Number of tokens of the vocabulary. 0 if `model` is NULL.

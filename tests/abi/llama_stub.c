@@ -2,6 +2,7 @@
  * the functions of that age and no others. AGE is 2024, 2025 or 2026. */
 #include "llama_stub.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct llama_context stub_context;
@@ -23,6 +24,11 @@ const struct llama_model stub_model = {3, 2};
 
 int32_t N_EMBD(const struct llama_model *model) { return model->n_embd; }
 int32_t N_LAYER(const struct llama_model *model) { return model->n_layer; }
+
+int32_t llama_model_meta_val_str(const struct llama_model *model, const char *key, char *buf, size_t buf_size) {
+    const char *value = model == &stub_model && strcmp(key, "general.architecture") == 0 ? "mamba" : "";
+    return snprintf(buf, buf_size, "%s", value);
+}
 
 int32_t APPLY(
     struct llama_context *ctx, const float *data, size_t len, int32_t n_embd, int32_t il_start, int32_t il_end

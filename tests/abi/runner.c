@@ -416,6 +416,14 @@ static void model_info(char **a) {
         tiller_model_eos(m), truth(tiller_model_add_bos(m)));
 }
 
+static void out_target(const tiller_target *t) { out("%u %zu %s", t->n_layer, t->d_model, t->architecture); }
+
+static void model_target(char **a) {
+    tiller_target target = {.size = sizeof target};
+    status = tiller_model_target(get(a[0]), &target, &err);
+    if (status == TILLER_OK) out_target(&target);
+}
+
 static void model_fingerprint_length(char **a) { out("%zu", strlen(tiller_model_fingerprint(get(a[0])))); }
 
 static void model_token_text(char **a) {
@@ -590,8 +598,9 @@ static void plan_save(char **a) { status = tiller_plan_save(get(a[0]), a[1], &er
 
 static void plan_compile(char **a) {
     const tiller_named named = {"", get(a[5])};
+    const tiller_target target = {sizeof target, number(a[3]), number(a[4]), a[6]};
     tiller_compiled *made = NULL;
-    status = tiller_plan_compile(get(a[1]), &named, 1, number(a[3]), number(a[4]), number(a[2]), &made, &err);
+    status = tiller_plan_compile(get(a[1]), &named, 1, &target, number(a[2]), &made, &err);
     KEEP(compiled, a[0], made);
     if (status != TILLER_OK) return;
     out("%s %zu", truth(tiller_compiled_needs_callback(made)), tiller_compiled_control_vector_length(made));
@@ -1017,7 +1026,7 @@ static const struct {
     OPERATION(dictionary_save_saelens), OPERATION(dictionary_save_sparsify), OPERATION(dictionary_select), OPERATION(slice_new),
     OPERATION(slice_encode), OPERATION(slice_edit), {"free", free_},
     OPERATION(gguf_open), OPERATION(gguf_value), OPERATION(gguf_has), OPERATION(gguf_tensor), OPERATION(model_open),
-    OPERATION(model_info), OPERATION(model_fingerprint_length), OPERATION(model_token_text),
+    OPERATION(model_info), OPERATION(model_target), OPERATION(model_fingerprint_length), OPERATION(model_token_text),
     OPERATION(model_token_bytes), OPERATION(model_output_norm), OPERATION(model_unembedding_row),
     OPERATION(model_check), OPERATION(vocabulary_new), OPERATION(vocabulary_open), OPERATION(vocabulary_word),
     OPERATION(vocabulary_save), OPERATION(explanations_open), OPERATION(explanations_feature),
@@ -1095,7 +1104,7 @@ static int null_is_safe(void) {
     CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_E_ARGUMENT && h == NULL);
     ggml.layout.shape = 32;
     CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_OK);
-    tiller_hook_free(h);
+    tiller_hook_free(h), h = NULL;
     ggml = fake_ggml();
     ggml.src = NULL;
     CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_E_ARGUMENT && h == NULL);
@@ -1113,6 +1122,15 @@ static int null_is_safe(void) {
     CHECK(tiller_ledger_fault(l, 0, &fault, NULL) == TILLER_E_ARGUMENT);
     CHECK(tiller_ledger_report(NULL, &report, NULL) == TILLER_E_ARGUMENT && tiller_ledger_n_faults(NULL) == 0);
     tiller_ledger_free(l), tiller_ledger_free(NULL), tiller_hook_free(h);
+    tiller_target target;
+    memset(&target, 0, sizeof target);
+    tiller_plan *p = NULL;
+    tiller_compiled *c = NULL;
+    CHECK(tiller_model_target(NULL, &target, NULL) == TILLER_E_ARGUMENT);
+    CHECK(tiller_plan_parse("{\"version\": 1, \"rules\": []}", &p, NULL) == TILLER_OK);
+    CHECK(tiller_plan_compile(p, NULL, 0, NULL, 0, &c, NULL) == TILLER_E_ARGUMENT);
+    CHECK(tiller_plan_compile(p, NULL, 0, &target, 0, &c, NULL) == TILLER_E_ARGUMENT && c == NULL); /* size is 0 */
+    tiller_plan_free(p);
     tiller_dictionary_parts parts;
     memset(&parts, 0, sizeof parts);
     CHECK(tiller_dictionary_new(&parts, &d, NULL) == TILLER_E_ARGUMENT); /* size is 0 */

@@ -96,6 +96,9 @@ static std::string show(const tiller_row &row) {
     }
     return out;
 }
+static std::string show(const tiller_target &target) {
+    return show(target.n_layer) + " " + show(target.d_model) + " " + show(target.architecture);
+}
 static std::string show(const tiller_code &code) { return show(code.feature) + ":" + show(code.activation); }
 template <class T>
 std::string show(const std::vector<T> &values) {
@@ -293,6 +296,7 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
              m.architecture(), m.name(), m.quantization(), m.n_layer(), m.d_model(), m.n_vocab(), m.context_length(),
              m.tied_unembedding(), m.bos(), m.eos(), m.add_bos());
      }},
+    {"model_target", [](auto &a) { return show(get<model>(a[0]).target()); }},
     {"model_fingerprint_length", [](auto &a) { return show(get<model>(a[0]).fingerprint().size()); }},
     {"model_token_text", [](auto &a) { return get<model>(a[0]).token_text(static_cast<int32_t>(number(a[1]))); }},
     {"model_token_bytes", [](auto &a) { return get<model>(a[0]).token_bytes(static_cast<int32_t>(number(a[1]))); }},
@@ -342,8 +346,8 @@ static const std::map<std::string, std::function<std::string(const arguments &)>
     {"plan_save", [](auto &a) { return get<plan>(a[0]).save(a[1]), ""; }},
     {"plan_compile",
      [](auto &a) {
-         const auto &made = keep(
-             a[0], get<plan>(a[1]).compile({{"", &get<dictionary>(a[5])}}, number(a[3]), number(a[4]), number(a[2])));
+         const tiller_target target{0, number(a[3]), number(a[4]), a.size() > 6 ? a[6].c_str() : nullptr};
+         const auto &made = keep(a[0], get<plan>(a[1]).compile({{"", &get<dictionary>(a[5])}}, target, number(a[2])));
          return show(made.needs_callback(), made.control_vector().size()) +
                 (made.fingerprint().size() == 64 ? "" : " (wrong fingerprint)");
      }},

@@ -71,8 +71,13 @@ int main(void) {
     CHECK(tiller_plan_parse(json, &plan, &err) == TILLER_OK);
     tiller_compiled *compiled = NULL, *wider = NULL;
     const tiller_named named = {"", dictionary};
-    CHECK(tiller_plan_compile(plan, &named, 1, 3, 2, 2, &compiled, &err) == TILLER_OK);
-    CHECK(tiller_plan_compile(plan, &named, 1, 4, 2, 2, &wider, &err) == TILLER_OK);
+    char architecture[8], small[5];
+    tiller_target target = tiller_llama_target(&stub_model, architecture, sizeof architecture);
+    CHECK(target.n_layer == 3 && target.d_model == 2 && strcmp(target.architecture, "mamba") == 0);
+    CHECK(!tiller_llama_target(&stub_model, small, sizeof small).architecture);
+    CHECK(tiller_plan_compile(plan, &named, 1, &target, 2, &compiled, &err) == TILLER_OK);
+    target.n_layer = 4;
+    CHECK(tiller_plan_compile(plan, &named, 1, &target, 2, &wider, &err) == TILLER_OK);
 
     struct llama_context *c = &stub_context;
     CHECK(tiller_llama_set_plan(c, &stub_model, hook, compiled, &err) == TILLER_OK);

@@ -25,6 +25,10 @@ func init() {
 			n := get[*tiller.Engine](a[0])
 			return show(n.NLayer(), n.DModel(), n.NVocab()), nil
 		},
+		"engine_target": func(a arguments) (string, error) {
+			t, err := get[*tiller.Engine](a[0]).Target()
+			return show(t.NLayer, t.DModel, t.Architecture), err
+		},
 		"engine_tokenize": func(a arguments) (string, error) {
 			return shown(get[*tiller.Engine](a[0]).Tokenize(a[1], true))
 		},

@@ -406,6 +406,10 @@ var operations = map[string]operation{
 		return show(i.Architecture, i.Name, i.Quantization, i.NLayer, i.DModel, i.NVocab, i.ContextLength,
 			i.TiedUnembedding, i.BOS, i.EOS, i.AddBOS), nil
 	},
+	"model_target": func(a arguments) (string, error) {
+		t, err := get[*tiller.Model](a[0]).Target()
+		return show(t.NLayer, t.DModel, t.Architecture), err
+	},
 	"model_fingerprint_length": func(a arguments) (string, error) {
 		return show(len(get[*tiller.Model](a[0]).Info().Fingerprint)), nil
 	},
@@ -508,7 +512,11 @@ var operations = map[string]operation{
 	"plan_save": func(a arguments) (string, error) { return "", get[*tiller.Plan](a[0]).Save(a[1]) },
 	"plan_compile": func(a arguments) (string, error) {
 		named := []tiller.Named{{Name: "", Dictionary: get[*tiller.Dictionary](a[5])}}
-		c, err := get[*tiller.Plan](a[1]).Compile(named, number(a[3]), number(a[4]), tiller.Route(number(a[2])))
+		target := tiller.Target{NLayer: number(a[3]), DModel: number(a[4])}
+		if len(a) > 6 {
+			target.Architecture = a[6]
+		}
+		c, err := get[*tiller.Plan](a[1]).Compile(named, target, tiller.Route(number(a[2])))
 		if _, err = keep(a[0], c, err); err != nil {
 			return "", err
 		}

@@ -37,6 +37,7 @@ struct llama_context_params {
 
 int32_t llama_n_embd(const struct llama_model *model);
 int32_t llama_n_layer(const struct llama_model *model);
+int32_t llama_model_meta_val_str(const struct llama_model * model, const char * key, char * buf, size_t buf_size);
 
 int32_t llama_control_vector_apply(
     struct llama_context *ctx, const float *data, size_t len, int32_t n_embd, int32_t il_start, int32_t il_end

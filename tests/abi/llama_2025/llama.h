@@ -34,6 +34,7 @@ struct llama_context_params {
 
 __attribute__((deprecated)) int32_t llama_n_embd(const struct llama_model *model);
 __attribute__((deprecated)) int32_t llama_n_layer(const struct llama_model *model);
+int32_t llama_model_meta_val_str(const struct llama_model * model, const char * key, char * buf, size_t buf_size);
 int32_t llama_model_n_embd(const struct llama_model *model);
 int32_t llama_model_n_layer(const struct llama_model *model);
 
