@@ -1095,7 +1095,7 @@ static int null_is_safe(void) {
     CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_E_ARGUMENT && h == NULL);
     ggml.layout.shape = 32;
     CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_OK);
-    tiller_hook_free(h);
+    tiller_hook_free(h), h = NULL;
     ggml = fake_ggml();
     ggml.src = NULL;
     CHECK(tiller_hook_new(&ggml, &h, NULL) == TILLER_E_ARGUMENT && h == NULL);
