@@ -3,7 +3,7 @@
 //!
 //! Logits of a sequence in a batch differ from those of its run alone by rounding: llama.cpp sums in another order. How much,
 //! the same runs without steering tell: on the mean steered ones may lie apart as far, and any one of them as far as llama.cpp's
-//! rounding reaches (`agree`). The rules push in directions that differ by far more, so that two sequences that are taken for
+//! rounding reaches (`agree`), or reached in the same runs cut otherwise. The rules push in directions that differ by far more, so that two sequences that are taken for
 //! each other show.
 #![cfg(feature = "engine")]
 
@@ -206,8 +206,8 @@ fn logits(
     (all, hook.finish())
 }
 
-fn alone(subject: &Subject, case: &Case, s: usize, hook: &mut Hook) -> Vec<Vec<f32>> {
-    let mut context = subject.context(512, true, 1);
+fn alone(subject: &Subject, case: &Case, s: usize, n_ubatch: u32, hook: &mut Hook) -> Vec<Vec<f32>> {
+    let mut context = subject.context(n_ubatch, true, 1);
     let batches = batches(case, subject.n_vocab, Some(s));
     let all = batches.iter().flat_map(|batch| decode(&mut context, hook, batch, &[])).collect();
     hook.finish().ok().expect("a run alone");
@@ -234,15 +234,20 @@ fn only(sequence: usize) -> Selector {
 fn each_sequence_of_a_batch_ends_as_it_does_alone() {
     let _turn = support::turn();
     for subject in subjects() {
-        let size = subject.size();
+        let size = 0.5 * subject.size();
         let rules = || (0..N).map(|s| subject.rule(s, size, only(s))).collect::<Vec<_>>();
         for case in &CASES {
-            let plain: Vec<_> = (0..N).map(|s| alone(&subject, case, s, &mut Hook::new(host()))).collect();
-            let solo = |s: usize| {
-                let select = Selector::default().from(1);
-                alone(&subject, case, s, &mut subject.hook(vec![subject.rule(s, size, select)]))
+            let plain: Vec<_> = (0..N).map(|s| alone(&subject, case, s, 512, &mut Hook::new(host()))).collect();
+            let solo = |n_ubatch: u32| -> Vec<Vec<Vec<f32>>> {
+                let one = |s: usize| {
+                    let select = Selector::default().from(1);
+                    alone(&subject, case, s, n_ubatch, &mut subject.hook(vec![subject.rule(s, size, select)]))
+                };
+                (0..N).map(one).collect()
             };
-            let solo: Vec<_> = (0..N).map(solo).collect();
+            // What rounding does to steered rows: the same run, cut otherwise.
+            let (solo, cut) = (solo(512), solo(2));
+            let rounded = apart(&cut, &solo);
             for kv_unified in [true, false] {
                 for n_ubatch in [4, 8, 512] {
                     let context = || subject.context(n_ubatch, kv_unified, N as u32);
@@ -254,14 +259,15 @@ fn each_sequence_of_a_batch_ends_as_it_does_alone() {
                     let rows = (case.lengths.iter().sum::<usize>() + N * STEPS - N) as u64;
                     assert_eq!((ledger.rows_edited, ledger.rows_refused), (rows, 0), "{what}");
                     let noise = apart(&bare, &plain);
+                    let noise = (noise.0.max(rounded.0), noise.1.max(rounded.1));
                     let found = apart(&steered, &solo);
                     let bound = SLACK * noise.0.max(ROUNDED);
                     assert!(found.0 <= bound, "{what}: {:.1e} apart, unsteered {:.1e}", found.0, noise.0);
-                    let most = (2.0 * noise.1).max(agree::ROW as f32);
+                    let most = (1.5 * noise.1).max(agree::ROW as f32);
                     assert!(found.1 <= most, "{what}: one {:.1e} apart, unsteered {:.1e}", found.1, noise.1);
                     // Two sequences of equal prompts that were taken for each other would show.
                     let effect = (1..N).map(|s| farthest(&solo[s], &solo[s - 1])).fold(f32::INFINITY, f32::min);
-                    assert!(effect > 1.5 * most, "{what}: rules differ by {effect:.1e} only, bound {most:.1e}");
+                    assert!(effect > 1.2 * most, "{what}: rules differ by {effect:.1e} only, bound {most:.1e}");
                     println!("{what}: {:.1e} apart, unsteered {:.1e}; rules differ by {effect:.1}", found.0, noise.0);
                 }
             }

@@ -57,7 +57,7 @@ TILLER_TEST_MODELS=$(dirname "$model")
 export TILLER_TEST_MODELS
 
 step "parity" cargo test --release --locked --features cuda --test devices -- --nocapture
-step "overhead" "$tiller" bench --what overhead --model "$model" --gpu-layers 99 --pairs 60
+step "overhead" "$tiller" bench --what overhead --model "$model" --gpu-layers 99 --pairs 30
 step "train" "$tiller" train sae --model "$model" --gpu-layers 99 --text README.md --layer 19 --variant topk \
     --features 1024 --k 32 --epochs 1 --out "$logs/dictionary.gguf"
 echo '{"version": 1, "rules": [{"op": "min_clamp", "features": [1, 2, 3], "strength": 4}]}' >"$logs/plan.json"

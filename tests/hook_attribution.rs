@@ -140,6 +140,7 @@ fn context(streams: i64) -> Context {
 /// A graph as llama.cpp builds them, in the order in which it is computed.
 #[derive(Default)]
 struct Graph {
+    #[allow(clippy::vec_box)] // operands point at them
     tensors: Vec<Box<Fake>>,
     nodes: Vec<Id>,
     /// The block that is being built.

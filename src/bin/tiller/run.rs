@@ -166,8 +166,9 @@ fn recorded(ledger: &Ledger) -> serde_json::Value {
     let rules = ledger.rules.iter().map(|rule| {
         let unjudged: serde_json::Map<_, _> =
             rule.unjudged_rows().map(|(why, n)| (why.name().to_owned(), json!(n))).collect();
+        let edited = rule.rows;
         json!({
-            "rows": rule.rows, "mean_code": rule.mean_code(), "relative_size": rule.relative_size(), "unjudged": unjudged,
+            "rows": edited, "mean_code": rule.mean_code(), "relative_size": rule.relative_size(), "unjudged": unjudged,
         })
     });
     let faults = ledger.faults.iter().map(|fault| json!({"what": fault.what, "count": fault.count}));
