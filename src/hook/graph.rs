@@ -150,7 +150,7 @@ impl Graph {
     pub(super) fn extent(&self, node: Node) -> Option<(usize, usize)> {
         let (width, n) = node.rows()?;
         let one = usize::try_from(node.shape()[1]).ok().filter(|one| Some(*one) == self.n_rows());
-        Some((width, one.unwrap_or(n)))
+        Some((width, one.map_or(n, |one| one.min(n))))
     }
 
     /// Whether a matrix holds this graph's rows: all, or those that the last block keeps.
