@@ -27,6 +27,7 @@ mod node;
 mod probe;
 mod samples;
 mod sites;
+mod trail;
 
 use std::sync::Arc;
 
