@@ -163,6 +163,9 @@ struct Line {
     unit: &'static str,
     baseline: f64,
     ratio: f64,
+    /// Of pairs: where the median of all such ratios lies, with a probability of 95 %.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<(f64, f64)>,
     /// Pairs, or texts.
     n: usize,
 }
@@ -206,11 +209,12 @@ impl Lines<'_> {
             return drawn;
         }
         self.out.table(
-            &["bench", "case", "model", "value", "baseline", "unit", "ratio", "n"],
+            &["bench", "case", "model", "value", "baseline", "unit", "ratio", "95 %", "n"],
             self.held.into_iter().map(|l| {
                 let number = |v: f64| if v.abs() >= 1000.0 { format!("{v:.0}") } else { format!("{v:.3}") };
                 let (value, baseline, ratio) = (number(l.value), number(l.baseline), format!("{:.4}", l.ratio));
-                vec![l.bench.into(), l.case, l.model, value, baseline, l.unit.into(), ratio, l.n.to_string()]
+                let interval = l.interval.map_or_else(String::new, |(low, high)| format!("{low:.4} to {high:.4}"));
+                vec![l.bench.into(), l.case, l.model, value, baseline, l.unit.into(), ratio, interval, l.n.to_string()]
             }),
         )?;
         drawn
@@ -266,6 +270,7 @@ impl Pairs {
             unit,
             baseline: median(&self.baselines),
             ratio: median(&ratios),
+            interval: interval(&ratios),
             n: ratios.len(),
         }
     }
@@ -278,6 +283,15 @@ fn median(values: &[f64]) -> f64 {
         (Some(low), Some(high)) => (low + high) / 2.0,
         _ => f64::NAN,
     }
+}
+
+/// The order statistics between which the median lies with a probability of 95 %: n/2 ± 0.98 √n.
+fn interval(values: &[f64]) -> Option<(f64, f64)> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let reach = (0.98 * (sorted.len() as f64).sqrt()).ceil() as usize;
+    let (low, high) = ((sorted.len() / 2).checked_sub(reach)?, sorted.len().div_ceil(2) + reach);
+    Some((*sorted.get(low)?, *sorted.get(high.checked_sub(1)?)?))
 }
 
 /// Seconds that `work` takes.

@@ -36,6 +36,7 @@ pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
                     unit,
                     baseline,
                     ratio: value / baseline,
+                    interval: None,
                     n: seeds,
                 })
             };
