@@ -5,6 +5,7 @@
 
 mod adopt;
 mod bench;
+mod chat;
 mod codes;
 mod convert;
 mod eval;
@@ -57,6 +58,7 @@ enum Command {
     Relations(relations::Args),
     Plan(plan::Args),
     Run(run::Args),
+    Chat(chat::Args),
     Bench(bench::Args),
     Eval(eval::Args),
 }
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         Command::Relations(args) => relations::run(&args, &out),
         Command::Plan(args) => plan::run(&args, &out),
         Command::Run(args) => run::run(&args, &out),
+        Command::Chat(args) => chat::run(&args, &out),
         Command::Bench(args) => bench::run(&args, &out),
         Command::Eval(args) => eval::run(&args, &out),
     };

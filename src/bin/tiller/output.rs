@@ -162,10 +162,25 @@ impl Drop for Bar {
 
 /// Reports failed work: one line of error, one line of hint. A reader of standard output who left early is no failure.
 pub(crate) fn fail(error: &Error) -> ExitCode {
-    let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>()).map(io::Error::kind);
-    if cause == Some(io::ErrorKind::BrokenPipe) {
+    if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
+    tell(error);
+    ExitCode::from(if error.kind() == Kind::Argument { 2 } else { 1 })
+}
+
+fn cause(error: &Error) -> Option<io::ErrorKind> {
+    std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>()).map(io::Error::kind)
+}
+
+/// Whether nobody reads standard output any more.
+pub(crate) fn is_broken_pipe(error: &Error) -> bool {
+    cause(error) == Some(io::ErrorKind::BrokenPipe)
+}
+
+/// Says what went wrong, and a hint.
+pub(crate) fn tell(error: &Error) {
+    let cause = cause(error);
     let hint = match (error.kind(), cause) {
         (Kind::Argument, _) => "add --help to the command to see what it takes",
         (Kind::Io, Some(io::ErrorKind::NotFound)) => {
@@ -186,7 +201,6 @@ pub(crate) fn fail(error: &Error) -> ExitCode {
     };
     let hint = error.hint().unwrap_or(hint);
     eprintln!("error: {}\nhint: {}", visible(&one_line(error.message())), visible(&one_line(hint)));
-    ExitCode::from(if error.kind() == Kind::Argument { 2 } else { 1 })
 }
 
 /// Reports a command line that clap refused, in the same two lines; `--help` and `--version` print and succeed.
