@@ -19,6 +19,7 @@ mod last_rows;
 mod log;
 mod options;
 mod quantize;
+mod read;
 mod score;
 mod stream;
 mod text;
@@ -39,6 +40,7 @@ pub use harvest::{Harvest, Harvested};
 pub use host::{eval, host};
 pub use options::Options;
 pub use quantize::{convert, packer, requantize};
+pub use read::TakeRows;
 pub use score::Score;
 pub use stream::Streamed;
 pub use text::Message;
@@ -169,6 +171,11 @@ impl Engine {
     /// What a plan for it is compiled against.
     pub fn target(&self) -> Target {
         Target::new(self.n_layer(), self.d_model()).with_architecture(&self.architecture)
+    }
+
+    /// `general.architecture` of the model's file.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
     }
 
     /// Number of blocks.

@@ -15,6 +15,7 @@ mod find;
 mod harvest;
 mod info;
 mod interrupt;
+mod learn;
 mod mpc;
 mod open;
 mod output;
@@ -24,6 +25,7 @@ mod plot;
 mod relations;
 mod run;
 mod side_effects;
+mod steer;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -48,6 +50,7 @@ enum Command {
     Fetch(fetch::Args),
     Adopt(adopt::Args),
     Info(info::Args),
+    Learn(learn::Args),
     Harvest(harvest::Args),
     Train(train::Args),
     Convert(convert::Args),
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Fetch(args) => fetch::run(args, &out),
         Command::Adopt(args) => adopt::run(&args, &out),
         Command::Info(args) => info::run(&args, &out),
+        Command::Learn(args) => learn::run(&args, &out),
         Command::Harvest(args) => harvest::run(&args, &out),
         Command::Train(args) => train::run(&args, &out),
         Command::Convert(args) => convert::run(&args, &out),
