@@ -68,7 +68,7 @@ fn a_change_of_plan_reads_the_conversation_anew_and_the_same_plan_does_not() {
     let _turn = support::turn();
     let Some(mut engine) = open(512) else { return };
     let mut talk = Conversation::new();
-    let mut say = |engine: &mut Engine, talk: &mut Conversation| {
+    let say = |engine: &mut Engine, talk: &mut Conversation| {
         let reply = engine.reply(talk, "Tell me more.", &greedy(6), &mut |_| true).unwrap();
         (reply.kept, reply.read())
     };
@@ -231,7 +231,8 @@ mod command {
     fn a_chat_through_a_pipe_gives_an_object_a_turn() {
         let dir = tempfile::tempdir().unwrap();
         tiny(dir.path());
-        let lines = "Hi\n\n  And you?  \n/plan plan.json\nHi\n/strength 0.5\n/plan\n/compare\n/steer off\nBye\n/quit\nnever\n";
+        let lines =
+            "Hi\n\n  And you?  \n/plan plan.json\nHi\n/strength 0.5\n/plan\n/compare\n/steer off\nBye\n/quit\nnever\n";
         let made = chat(dir.path(), &["--json", "--context", "512"], lines);
         assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
         let all = objects(&made);
@@ -256,7 +257,7 @@ mod command {
         let dir = tempfile::tempdir().unwrap();
         tiny(dir.path());
         let long = "in the ".repeat(300);
-        let lines = format!("/dance\n{long}\n/compare\n/plan none.json\n/strength much\n/steer the sea\nHi\n");
+        let lines = format!("/dance\n{long}\n/compare\n/plan none.json\n/strength much\n/avoid plan.json\nHi\n");
         let made = chat(dir.path(), &["--context", "256"], &lines);
         let told = text(&made.stderr);
         assert_eq!(made.status.code(), Some(1), "{told}");
@@ -266,7 +267,7 @@ mod command {
             "/compare: nothing was said yet",
             "none.json: cannot open",
             "/strength: expected a number, found \"much\"",
-            "steering by words needs one --dictionary",
+            "a plan is followed or not",
             "6 lines could not be done",
         ] {
             assert!(told.contains(part), "{part}: {told}");

@@ -517,8 +517,7 @@ impl Sampler {
                 if repeat_penalty > 1.0 {
                     // Looking every token of a large vocabulary up among the last ones takes milliseconds.
                     guard::llama_sampler_chain_add(chain, sys::llama_sampler_init_top_k(REPEAT_AMONG));
-                    let penalties =
-                        sys::llama_sampler_init_penalties(n_vocab, REPEAT_WINDOW, repeat_penalty, 0.0, 0.0);
+                    let penalties = sys::llama_sampler_init_penalties(n_vocab, REPEAT_WINDOW, repeat_penalty, 0.0, 0.0);
                     guard::llama_sampler_chain_add(chain, penalties);
                 }
                 if temperature > 0.0 {

@@ -13,10 +13,12 @@ use clap::Args as Clap;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use tiller::engine::{Conversation, Engine, Generate, Reply, Stop};
+use tiller::eval::trial::SEQUENCES;
 use tiller::{Error, Result};
 
 use crate::open::{Context, Machine};
 use crate::output::{self, Out};
+use crate::why;
 use input::Input;
 use lever::Lever;
 
@@ -28,16 +30,14 @@ pub(crate) struct Args {
     /// A dictionary: FILE, or NAME=FILE if the plan names several
     #[arg(long, value_name = "[NAME=]FILE")]
     dictionary: Vec<String>,
-    /// What the dictionary's features mean; by default the file beside it that ends in .jsonl
-    #[arg(long, value_name = "FILE")]
-    explanations: Option<PathBuf>,
     /// What to do to the residual stream
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Steer by words, or by a plan or control vector in a file; a strength may stand behind a colon
+    /// Do what an instruction says ("talk about the sea"), which is learned at its first use; or steer by a file: learned
+    /// features, a control vector, a plan. A factor of the strength may stand behind a colon
     #[arg(long, value_name = "TEXT|FILE[:S]")]
     steer: Vec<String>,
-    /// Steer away from words, or against a control vector in a file
+    /// Turn against an instruction, learned features or a control vector
     #[arg(long, value_name = "TEXT|FILE[:S]")]
     avoid: Vec<String>,
     /// What the model is told before the conversation
@@ -79,7 +79,7 @@ struct Chat<'a> {
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
-    let engine = args.context.engine(&args.model, &args.machine, 1, out)?;
+    let engine = args.context.engine(&args.model, &args.machine, SEQUENCES, out)?;
     let generate = Generate {
         max_tokens: args.max_tokens,
         temperature: args.temperature,
@@ -89,13 +89,13 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         seed: args.seed,
         ..Generate::default()
     };
-    let lever = Lever::open(&args.model, &args.dictionary, args.explanations.clone(), out)?;
+    let lever = Lever::open(&args.model, &args.dictionary, out)?;
     let mut chat = Chat { engine, lever, talk: Conversation::new(), generate, turns: 0, out };
     chat.talk.set_system(args.system.as_deref());
     // A model without a template is told before the first line.
     chat.engine.conversation_tokens(&chat.talk.clone().with("Hello"))?;
     if let Some(path) = &args.plan {
-        chat.lever.load(path)?;
+        chat.lever.load(path, &chat.engine)?;
     }
     for (requests, avoid) in [(&args.steer, false), (&args.avoid, true)] {
         requests.iter().try_for_each(|text| chat.lever.add(text, avoid, &mut chat.engine, out))?;
@@ -135,12 +135,13 @@ enum Next {
     End,
 }
 
-const HELP: [(&str, &str); 9] = [
-    ("/steer TEXT|FILE[:S]", "steer by words, a plan or a control vector, also; /steer off ends all steering"),
-    ("/avoid TEXT|FILE[:S]", "steer away from it"),
+const HELP: [(&str, &str); 10] = [
+    ("/steer TEXT|FILE[:S]", "steer by an instruction or a file as well; /steer off ends all steering"),
+    ("/avoid TEXT|FILE[:S]", "turn against it"),
     ("/strength S", "multiply the strength of all that steers"),
     ("/plan [FILE]", "show what steers as a plan, or steer by a plan alone"),
     ("/compare", "the last turn once more, without and with steering"),
+    ("/why", "on which tokens of the last turn the features that steer are active"),
     ("/system [TEXT]", "tell the model TEXT before the conversation, or nothing"),
     ("/reset", "forget the conversation"),
     ("/help", "these commands"),
@@ -162,18 +163,20 @@ impl Chat<'_> {
                 self.tell_steering();
             }
             ("steer" | "avoid", _) => {
-                self.lever.add(rest, name == "avoid", &mut self.engine, self.out)?;
+                let added = self.lever.add(rest, name == "avoid", &mut self.engine, self.out);
                 self.steer()?;
+                added?;
                 self.tell_steering();
             }
             ("strength", _) => self.strength(rest)?,
             ("plan", "") => self.show_plan()?,
             ("plan", file) => {
-                self.lever.load(Path::new(file))?;
+                self.lever.load(Path::new(file), &self.engine)?;
                 self.steer()?;
                 self.tell_steering();
             }
             ("compare", _) => self.compare()?,
+            ("why", _) => self.why()?,
             ("system", _) => {
                 self.talk.set_system(Some(rest).filter(|text| !text.is_empty()));
                 self.out.note(if rest.is_empty() { "no system message" } else { "the system message is set" });
@@ -216,7 +219,9 @@ impl Chat<'_> {
             Some(Stop::Length) => {
                 out.note(format!("note: the answer was cut after {} tokens; --max-tokens N", generate.max_tokens));
             }
-            Some(Stop::Context) => out.note("note: the context is full; the answer ends here. A larger one: --context N"),
+            Some(Stop::Context) => {
+                out.note("note: the context is full; the answer ends here. A larger one: --context N")
+            }
             _ => {}
         }
         self.engine.finish().ok().map_err(|e| e.context("the answer is not what the plan says"))?;
@@ -267,10 +272,15 @@ impl Chat<'_> {
 
     fn show_plan(&self) -> Result<()> {
         let plan = self.lever.plan();
+        let named = self.lever.named();
         if self.out.json() {
-            return self.out.object(&json!({"plan": plan, "steering": self.lever.parts()}));
+            let files: serde_json::Map<_, _> =
+                named.iter().map(|(name, path)| ((*name).to_owned(), json!(path))).collect();
+            return self.out.object(&json!({"plan": plan, "dictionaries": files, "steering": self.lever.parts()}));
         }
-        self.out.text(plan.to_json())
+        self.out.text(plan.to_json())?;
+        named.iter().for_each(|(name, path)| self.out.note(format!("--dictionary {name}={}", path.display())));
+        Ok(())
     }
 
     /// The last turn once more, without and with steering, from the same seed.
@@ -280,7 +290,8 @@ impl Chat<'_> {
         let Some(plan) = self.engine.plan().cloned() else {
             return Err(Error::argument("/compare: nothing steers").hinted("/steer TEXT, or /plan FILE"));
         };
-        let generate = Generate { seed: self.generate.seed.wrapping_add(self.turns.saturating_sub(1)), ..self.generate() };
+        let generate =
+            Generate { seed: self.generate.seed.wrapping_add(self.turns.saturating_sub(1)), ..self.generate() };
         let mut both = Vec::with_capacity(2);
         for steered in [false, true] {
             self.engine.set_plan(steered.then(|| plan.clone()))?;
@@ -304,7 +315,8 @@ impl Chat<'_> {
         self.engine.set_plan(Some(plan))?;
         let judged = judged?;
         if self.out.json() {
-            let one = |i: usize| json!({"text": both[i].text(), "tokens": both[i].tokens().len(), "perplexity": judged[i]});
+            let one =
+                |i: usize| json!({"text": both[i].text(), "tokens": both[i].tokens().len(), "perplexity": judged[i]});
             return self.out.object(&json!({
                 "command": "compare", "user": message, "unsteered": one(0), "steered": one(1),
                 "steering": self.lever.parts(), "strength": self.lever.strength,
@@ -318,6 +330,45 @@ impl Chat<'_> {
                 judged.iter().map(perplexity).collect::<Vec<_>>(),
             ],
         )
+    }
+
+    /// The last turn, coloured by the features that steer, as they are active without steering.
+    fn why(&mut self) -> Result<()> {
+        let steering = self.lever.features();
+        if steering.is_empty() {
+            return Err(
+                Error::argument("/why: no feature steers").hinted("/steer TEXT, or /plan FILE with a dictionary")
+            );
+        }
+        let mut before = self.talk.clone();
+        before.take_back().ok_or_else(|| Error::argument("/why: nothing was said yet"))?;
+        let all = self.engine.conversation_tokens(&self.talk)?;
+        let before = self.engine.conversation_tokens(&before)?;
+        let start = all.iter().zip(&before).take_while(|(a, b)| a == b).count();
+        // What one reading holds, of which the last turn is shown.
+        let cut = all.len().saturating_sub(self.engine.longest());
+        let window = [all.get(cut..).unwrap_or_default().to_vec()];
+        let plan = self.engine.plan().cloned();
+        self.engine.set_plan(None)?;
+        let mut curves = Vec::new();
+        let mut read = || -> Result<()> {
+            for (dictionary, features) in &steering {
+                curves.extend(why::curves(&mut self.engine, dictionary, features, why::Layers::Sum, &window)?);
+            }
+            Ok(())
+        };
+        let done = read();
+        self.engine.set_plan(plan)?;
+        done?;
+        let mut shown = why::Shown::of(&self.engine, &window);
+        let skip = start.saturating_sub(cut);
+        shown.drop_front(skip);
+        curves.iter_mut().for_each(|curve| _ = curve.values.drain(..skip));
+        if self.out.json() {
+            let titles: Vec<_> = curves.iter().map(why::Curve::json).collect();
+            return self.out.object(&json!({"command": "why", "curves": titles, "tokens": shown.json(&curves)}));
+        }
+        curves.iter().try_for_each(|curve| why::show(&shown, curve, self.out))
     }
 
     fn help(&self) -> Result<()> {

@@ -27,6 +27,7 @@ mod run;
 mod side_effects;
 mod steer;
 mod train;
+mod why;
 
 use clap::{Parser, Subcommand};
 use output::Out;
@@ -62,6 +63,7 @@ enum Command {
     Plan(plan::Args),
     Run(run::Args),
     Chat(chat::Args),
+    Why(why::Args),
     Bench(bench::Args),
     Eval(eval::Args),
 }
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args, &out),
         Command::Run(args) => run::run(&args, &out),
         Command::Chat(args) => chat::run(&args, &out),
+        Command::Why(args) => why::run(&args, &out),
         Command::Bench(args) => bench::run(&args, &out),
         Command::Eval(args) => eval::run(&args, &out),
     };

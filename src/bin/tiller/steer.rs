@@ -48,7 +48,7 @@ pub(crate) fn resolve(engine: &mut Engine, steer: &[String], avoid: &[String], o
 }
 
 /// What is wished for, and how strongly.
-fn split(text: &str) -> (&str, f32) {
+pub(crate) fn split(text: &str) -> (&str, f32) {
     let factor = |(what, number): (&'_ str, &str)| {
         Some((what.len(), number.trim().parse().ok().filter(|f: &f32| f.is_finite())?))
     };

@@ -1,4 +1,5 @@
-//! What steers a chat: plans, control vectors and words, each with its strength, and one strength over all.
+//! What steers a chat: plans, learned features, control vectors and instructions, each with its strength, and one strength
+//! over all.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,17 +7,20 @@ use std::sync::Arc;
 use tiller::dictionary::Dictionary;
 use tiller::engine::Engine;
 use tiller::model::Model;
-use tiller::plan::{Compiled, Op, Plan, Route, Rule, Strength, Unit, Vector};
+use tiller::plan::{Compiled, Op, Plan, Route, Vector};
 use tiller::{Error, Result};
 
-use crate::open::{self, Rank, Wish};
+use crate::open;
 use crate::output::Out;
 use crate::plan::named_dictionary;
+use crate::steer;
 
 /// What steers.
 pub(super) struct Lever {
+    /// By the names that rules use, with their files.
     dictionaries: Vec<(String, PathBuf, Arc<Dictionary>)>,
-    explanations: Option<PathBuf>,
+    /// The name of the only one that the user gave: a plan need not say it, also when others have come.
+    only: Option<String>,
     parts: Vec<Part>,
     /// Multiplies the strength of every part.
     pub(super) strength: f32,
@@ -31,7 +35,7 @@ struct Part {
 
 impl Lever {
     /// Opens the dictionaries `FILE` or `NAME=FILE`.
-    pub(super) fn open(model: &Path, given: &[String], explanations: Option<PathBuf>, out: &Out) -> Result<Self> {
+    pub(super) fn open(model: &Path, given: &[String], out: &Out) -> Result<Self> {
         let mut dictionaries = Vec::with_capacity(given.len());
         if !given.is_empty() {
             let opened = Model::open(model)?;
@@ -39,14 +43,19 @@ impl Lever {
                 dictionaries.push((name, path.to_owned(), open::dictionary(path, &opened, out)?));
             }
         }
-        Ok(Self { dictionaries, explanations, parts: Vec::new(), strength: 1.0 })
+        let only = match dictionaries.as_slice() {
+            [(name, ..)] => Some(name.clone()),
+            _ => None,
+        };
+        Ok(Self { dictionaries, only, parts: Vec::new(), strength: 1.0 })
     }
 
     /// Takes a plan's rules in place of all there were.
-    pub(super) fn load(&mut self, path: &Path) -> Result<()> {
-        self.parts = vec![Part { what: format!("the plan {}", path.display()), plan: opened(path)? }];
-        self.strength = 1.0;
-        Ok(())
+    pub(super) fn load(&mut self, path: &Path, engine: &Engine) -> Result<()> {
+        let new = vec![Part { what: format!("the plan {}", path.display()), plan: opened(path)? }];
+        let old = (std::mem::replace(&mut self.parts, new), std::mem::replace(&mut self.strength, 1.0));
+        // What cannot be compiled changes nothing.
+        self.compile(engine).map(drop).inspect_err(|_| (self.parts, self.strength) = old)
     }
 
     /// Steers by nothing any more.
@@ -55,69 +64,67 @@ impl Lever {
         self.strength = 1.0;
     }
 
-    /// Adds what `request`, TEXT or FILE and a strength behind a colon, asks for; `avoid` turns it against that.
-    ///
-    /// This is the one place where a request becomes rules.
+    /// Adds what `request`, TEXT or FILE and a strength behind a colon, asks for; `avoid` turns it against that. An
+    /// instruction is learned at its first use, for which the engine steers by nothing.
     pub(super) fn add(&mut self, request: &str, avoid: bool, engine: &mut Engine, out: &Out) -> Result<()> {
         let (text, strength) = split(request)?;
-        let sign = if avoid { -1.0 } else { 1.0 };
-        let plan = match Path::new(text) {
-            path if is_a(path, "json") => {
-                if avoid {
-                    return Err(Error::argument(format!("{text}: a plan is followed or not, it cannot be avoided")));
-                }
-                scaled(&opened(path)?, strength.unwrap_or(1.0))
-            }
-            path if is_a(path, "gguf") => {
-                let strength = Strength::raw(sign * strength.unwrap_or(1.0));
-                Plan::new([Rule::vector(Vector::file(path, 0), strength)])
-            }
-            _ => self.words(text, strength, avoid, engine, out)?,
-        };
         let what = format!("{}{request}", if avoid { "avoiding " } else { "" });
+        let n_before = self.dictionaries.len();
+        let plan = if is_plan(Path::new(text)) {
+            if avoid {
+                return Err(Error::argument(format!("{text}: a plan is followed or not, it cannot be avoided")));
+            }
+            scaled(&opened(Path::new(text))?, strength)
+        } else {
+            engine.set_plan(None)?;
+            let (wish, none) = ([request.to_owned()], []);
+            let made = if avoid {
+                steer::resolve(engine, &none, &wish, out)?
+            } else {
+                steer::resolve(engine, &wish, &none, out)?
+            };
+            let mut plan = made.plan;
+            for (name, dictionary, path) in made.dictionaries {
+                let own = self.free_name();
+                let rules = plan.rules.iter_mut();
+                let named = |rule: &&mut tiller::plan::Rule| rule.dictionary.as_deref().unwrap_or_default() == name;
+                rules.filter(|rule| rule.vector.is_none()).filter(named).for_each(|rule| {
+                    rule.dictionary = Some(own.clone());
+                });
+                self.dictionaries.push((own, path, dictionary));
+            }
+            plan
+        };
         self.parts.push(Part { what, plan });
         // What cannot be compiled is told now, and steers nothing.
-        self.compile(engine).map(drop).inspect_err(|_| _ = self.parts.pop())
+        self.compile(engine).map(drop).inspect_err(|_| {
+            self.parts.pop();
+            self.dictionaries.truncate(n_before);
+        })
     }
 
-    /// The features of the dictionary that mean words.
-    fn words(&self, text: &str, strength: Option<f32>, avoid: bool, engine: &mut Engine, out: &Out) -> Result<Plan> {
-        let [(name, path, dictionary)] = self.dictionaries.as_slice() else {
-            let n = self.dictionaries.len();
-            let what = format!("{text:?} is no file, and steering by words needs one --dictionary; found {n}");
-            return Err(Error::argument(what).hinted("give the chat --dictionary FILE, or steer by a plan: /plan FILE"));
-        };
-        let op = match strength {
-            Some(strength) if avoid && strength != 1.0 => Op::Scale,
-            _ if avoid => Op::Ablate,
-            _ => Op::MinClamp,
-        };
-        let wish = Wish {
-            words: Some(text.to_owned()),
-            explanations: self.explanations.clone(),
-            features: 6,
-            rank: if avoid { Rank::Words } else { Rank::Output },
-            op,
-            unit: Unit::Activation,
-        };
-        let plan = engine.plan().cloned();
-        engine.set_plan(None)?;
-        let matches = wish.choose(Some(path), Some(dictionary), Some(&mut *engine), out);
-        engine.set_plan(plan)?;
-        let matches = matches?;
-        if !out.json() {
-            open::features_table(&matches, out)?;
-        }
-        // Scaling by 1 − S takes the share S away.
-        let strength = if avoid { 1.0 - strength.unwrap_or(1.0) } else { strength.unwrap_or(1.0) };
-        let mut rule = wish.rule(&matches, strength);
-        rule.dictionary = Some(name.clone()).filter(|name| !name.is_empty());
-        Ok(Plan::new([rule]))
+    /// A name that no dictionary has, and that `--dictionary NAME=FILE` takes.
+    fn free_name(&self) -> String {
+        let taken = |name: &String| self.dictionaries.iter().any(|(taken, ..)| taken == name);
+        (1..).map(|n| format!("learned-{n}")).find(|name| !taken(name)).unwrap_or_default()
+    }
+
+    /// The dictionaries that the plan names, with their files.
+    pub(super) fn named(&self) -> Vec<(&str, &Path)> {
+        let plan = self.plan();
+        let used = |name: &str| plan.rules.iter().any(|rule| rule.dictionary.as_deref() == Some(name));
+        let all = self.dictionaries.iter().map(|(name, path, _)| (name.as_str(), path.as_path()));
+        all.filter(|(name, _)| used(name)).collect()
     }
 
     /// All rules, at the strength in force.
     pub(super) fn plan(&self) -> Plan {
-        Plan::new(self.parts.iter().flat_map(|part| scaled(&part.plan, self.strength).rules))
+        let mut plan = Plan::new(self.parts.iter().flat_map(|part| scaled(&part.plan, self.strength).rules));
+        if self.dictionaries.len() > 1 {
+            let unnamed = plan.rules.iter_mut().filter(|rule| rule.vector.is_none() && rule.dictionary.is_none());
+            unnamed.for_each(|rule| rule.dictionary.clone_from(&self.only));
+        }
+        plan
     }
 
     /// The plan, ready for the engine; `None` if nothing steers.
@@ -130,6 +137,22 @@ impl Lever {
         Ok(Some(Arc::new(self.plan().compile(&named, &engine.target(), Route::Auto)?)))
     }
 
+    /// The features that steer, by dictionary.
+    pub(super) fn features(&self) -> Vec<(Arc<Dictionary>, Vec<u32>)> {
+        let mut all = Vec::new();
+        for rule in self.parts.iter().flat_map(|part| &part.plan.rules).filter(|rule| rule.vector.is_none()) {
+            let name = rule.dictionary.as_deref();
+            let known = self.dictionaries.iter().find(|(known, ..)| name.is_none_or(|name| name == known));
+            let Some((.., dictionary)) = known else { continue };
+            let features = match rule.features.is_all() {
+                true => (0..dictionary.n_features() as u32).collect(),
+                false => rule.features.iter().map(|feature| feature.id).collect(),
+            };
+            all.push((dictionary.clone(), features));
+        }
+        all
+    }
+
     /// What steers, in words.
     pub(super) fn parts(&self) -> Vec<&str> {
         self.parts.iter().map(|part| part.what.as_str()).collect()
@@ -137,15 +160,8 @@ impl Lever {
 }
 
 /// TEXT and S of `TEXT:S`. A colon with no number behind it belongs to the text.
-fn split(request: &str) -> Result<(&str, Option<f32>)> {
-    let request = request.trim();
-    let (text, strength) = match request.rsplit_once(':').and_then(|(text, s)| Some((text, s.trim().parse().ok()?))) {
-        Some((text, strength)) => (text.trim(), Some(strength)),
-        None => (request, None),
-    };
-    if strength.is_some_and(|s: f32| !s.is_finite()) {
-        return Err(Error::argument(format!("{request}: expected a finite strength behind the colon")));
-    }
+fn split(request: &str) -> Result<(&str, f32)> {
+    let (text, strength) = steer::split(request);
     if text.is_empty() {
         return Err(Error::argument("expected what to steer by: words, or a file"));
     }
@@ -168,10 +184,9 @@ fn opened(path: &Path) -> Result<Plan> {
     Ok(Plan::new(plan.rules))
 }
 
-/// A file with this ending: one that is there, or a path that no words would be.
-fn is_a(path: &Path, ending: &str) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending)) && !path.to_string_lossy().contains(' ')
-        || path.is_file() && path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending))
+/// A file of JSON: one that is there, or a path that no words would be.
+fn is_plan(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "json") && (path.is_file() || !path.to_string_lossy().contains(' '))
 }
 
 /// The plan with every strength times `by`. Of `scale`, which leaves a feature alone at 1, the distance from there grows.
@@ -187,21 +202,9 @@ fn scaled(plan: &Plan, by: f32) -> Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tiller::plan::{Rule, Strength};
 
-    #[test]
-    fn a_number_behind_the_last_colon_is_the_strength() {
-        for (request, expected) in [
-            ("the sea", ("the sea", None)),
-            ("the sea: 1.5", ("the sea", Some(1.5))),
-            ("sea.gguf:-2", ("sea.gguf", Some(-2.0))),
-            ("a:b", ("a:b", None)),
-            ("C:\\sea.gguf:1", ("C:\\sea.gguf", Some(1.0))),
-        ] {
-            assert_eq!(split(request).unwrap(), expected, "{request}");
-        }
-        assert!(split(" :2").is_err() && split("sea:inf").is_err() && split("sea:nan").is_err());
-    }
+    use super::*;
 
     #[test]
     fn scaling_by_nothing_leaves_features_alone() {
