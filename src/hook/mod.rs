@@ -120,6 +120,11 @@ impl Hook {
         Ok(())
     }
 
+    /// Counts the plans that were set, through whichever handle.
+    pub(crate) fn plan_version(&self) -> u64 {
+        self.board.version()
+    }
+
     /// Runs `patch` over the rows at `point` after the plan: for what no plan can say, such as putting a dictionary's
     /// reconstruction in place of the residual stream. `None` takes it away.
     pub fn patch(&mut self, point: impl Into<HookPoint>, patch: Option<Box<Patch>>) -> Result<()> {

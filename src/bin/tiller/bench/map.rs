@@ -66,8 +66,8 @@ fn measure(path: &Path, args: &Args, lines: &mut Lines<'_>) -> Result<()> {
         unit: "MiB",
         baseline: size,
         ratio,
-        interval: None,
         n: 1,
+        interval: None,
     })
 }
 

@@ -36,8 +36,8 @@ pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
                     unit,
                     baseline,
                     ratio: value / baseline,
-                    interval: None,
                     n: seeds,
+                    interval: None,
                 })
             };
             if !codes {
