@@ -108,6 +108,10 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     }
     let mut failed = 0;
     while let Some(line) = input.line()? {
+        // Ctrl-C between two answers ends none.
+        if crate::interrupt::asked() {
+            crate::interrupt::forget();
+        }
         match chat.take(&line) {
             Ok(Next::Line) => {}
             Ok(Next::End) => break,
@@ -117,9 +121,6 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
                 output::tell(&error);
                 failed += 1;
             }
-        }
-        if crate::interrupt::asked() {
-            crate::interrupt::forget();
         }
     }
     match failed {
