@@ -228,6 +228,8 @@ public:
     size_t n_features() const noexcept { return tiller_dictionary_n_features(get()); }
     size_t d_model() const noexcept { return tiller_dictionary_d_model(get()); }
     size_t d_out() const noexcept { return tiller_dictionary_d_out(get()); }
+    // -1 if unknown.
+    int32_t feature_layer(uint32_t feature) const noexcept { return tiller_dictionary_feature_layer(get(), feature); }
     // Its texts live as long as the dictionary.
     tiller_dictionary_info info() const {
         auto info = detail::sized<tiller_dictionary_info>();
@@ -1502,6 +1504,18 @@ public:
                 lent.get(), &made, err);
         });
         return dictionary(made);
+    }
+    // Learns an instruction: features of several layers, and a report. Request and report are JSON: tiller_engine_learn().
+    std::pair<dictionary, std::string> learn(const std::string &request, const progress_fn &progress = nullptr) {
+        tiller_dictionary *made = nullptr;
+        tiller_text *text = nullptr;
+        detail::progress lent(progress);
+        lent.run([&](tiller_error **err) {
+            return tiller_engine_learn(get(), request.c_str(), lent.get(), &made, &text, err);
+        });
+        const std::unique_ptr<tiller_text, decltype(&tiller_text_free)> report(text, tiller_text_free);
+        dictionary features(made);
+        return {std::move(features), std::string(tiller_text_data(report.get()), tiller_text_length(report.get()))};
     }
     // Explains features through the unembedding; `from` and `to` are both NULL, or the rows of two layers.
     tiller::explanations explain(

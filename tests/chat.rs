@@ -192,7 +192,7 @@ fn samplers_refuse_what_they_cannot_do_and_a_penalty_ends_a_loop() {
 
 #[cfg(feature = "cli")]
 mod command {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::path::Path;
     use std::process::{Command, Output, Stdio};
 
@@ -274,6 +274,31 @@ mod command {
         }
         assert_eq!(told.lines().filter(|line| line.starts_with("error: ")).count(), 7, "{told}");
         assert!(!text(&made.stdout).trim().is_empty(), "the last line was answered");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn ctrl_c_ends_the_answer_and_not_the_chat() {
+        let dir = tempfile::tempdir().unwrap();
+        tiny(dir.path());
+        // An answer that is far from its end when the signal comes.
+        let args = ["chat", "tiny.gguf", "--threads", "1", "--context", "65536", "--max-tokens", "30000"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tiller"));
+        command.args(args).args(["--temperature", "0", "--repeat-penalty", "1"]).current_dir(dir.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        to.write_all(b"Hi\n").unwrap();
+        from.read_exact(&mut [0u8; 16]).unwrap();
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        to.write_all(b"/help\n/quit\n").unwrap();
+        drop(to);
+        let mut rest = Vec::new();
+        from.read_to_end(&mut rest).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        let told = text(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(0), "{told}");
+        assert!(told.contains("the answer was stopped") && text(&rest).contains("/strength S"), "{told}");
     }
 
     #[test]

@@ -32,6 +32,7 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("Training with the engine", "engine_train", Some("TILLER_ENGINE")),
     ("Explaining and testing with the engine", "engine_measure", Some("TILLER_ENGINE")),
     ("Finding features and a strength with the engine", "engine_trial", Some("TILLER_ENGINE")),
+    ("Learning an instruction with the engine", "engine_learn", Some("TILLER_ENGINE")),
     ("Making a model steerable", "adopt", Some("TILLER_ENGINE")),
 ];
 

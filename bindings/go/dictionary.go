@@ -154,6 +154,12 @@ func (d *Dictionary) DOut() int {
 	return int(C.tiller_dictionary_d_out(d.h.c()))
 }
 
+// FeatureLayer is the block at whose output a feature lives; negative if unknown.
+func (d *Dictionary) FeatureLayer(feature uint32) int {
+	defer runtime.KeepAlive(d.h)
+	return int(C.tiller_dictionary_feature_layer(d.h.c(), C.uint32_t(feature)))
+}
+
 // Info is what a dictionary is. Empty strings, a negative layer and a K of 0 say "unknown" or "none".
 type Info struct {
 	Activation                                                      uint32

@@ -496,6 +496,26 @@ func (n *Engine) Train(
 	return newDictionary(status, out, err)
 }
 
+// Learn learns an instruction: features of several layers, and a report. Request and report are JSON:
+// tiller_engine_learn() in the header has their keys.
+func (n *Engine) Learn(request string, progress Progress) (*Dictionary, string, error) {
+	defer runtime.KeepAlive(n.h)
+	text := cstring(request)
+	defer free(text)
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var out *C.tiller_dictionary
+	var report *C.tiller_text
+	var err *C.tiller_error
+	status := C.tiller_engine_learn(n.h.c(), text, lent, &out, &report, &err)
+	defer C.tiller_text_free(report)
+	dictionary, failed := newDictionary(status, out, err)
+	if failed != nil {
+		return nil, "", failed
+	}
+	return dictionary, C.GoString(C.tiller_text_data(report)), nil
+}
+
 // Requantize writes a model with other weights; kind is llama.cpp's name, such as "Q8_0".
 func Requantize(from, to, kind string, threads int) error {
 	a, b, k := cstring(from), cstring(to), cstring(kind)

@@ -46,7 +46,7 @@ pub struct tiller_dictionary_info {
     pub n_features: u64,
     /// Features a row, of TopK, BatchTopK and GroupMax; else 0.
     pub k: u64,
-    /// The block whose output it reads; -1 if unknown.
+    /// The block whose output it reads; -1 if unknown, or if each feature has its own: tiller_dictionary_feature_layer().
     pub layer: i32,
     /// 1 if it has statistics of its features.
     pub has_stats: u32,
@@ -334,6 +334,15 @@ pub extern "C" fn tiller_dictionary_d_model(dictionary: Option<&tiller_dictionar
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_dictionary_d_out(dictionary: Option<&tiller_dictionary>) -> usize {
     dictionary.map_or(0, |d| d.dictionary.d_out())
+}
+
+/// The block at whose output a feature lives: of learned features each has its own, of others all have the dictionary's. -1 if
+/// unknown, or if there is no such feature.
+#[unsafe(no_mangle)]
+pub extern "C" fn tiller_dictionary_feature_layer(dictionary: Option<&tiller_dictionary>, feature: u32) -> i32 {
+    let has = dictionary.filter(|d| (feature as usize) < d.dictionary.n_features());
+    let layer = has.and_then(|d| d.dictionary.feature_layer(feature as usize));
+    layer.and_then(|layer| i32::try_from(layer).ok()).unwrap_or(-1)
 }
 
 pub(super) fn check_feature(dictionary: &Dictionary, feature: u32) -> Result<usize> {

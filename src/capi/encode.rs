@@ -28,6 +28,7 @@ pub unsafe extern "C" fn tiller_dictionary_encode(
 ) -> tiller_status {
     guard(err, || {
         let dictionary = &some(dictionary, "dictionary")?.dictionary;
+        dictionary.check_one_layer("encoding")?;
         expect_len(n_row, dictionary.d_model(), "row")?;
         expect_len(n_activations, dictionary.n_features(), "activations")?;
         // SAFETY: the header requires so many floats, and that the arrays do not overlap.
@@ -60,6 +61,7 @@ pub unsafe extern "C" fn tiller_dictionary_encode_rows(
 ) -> tiller_status {
     make(out, err, || {
         let dictionary = &some(dictionary, "dictionary")?.dictionary;
+        dictionary.check_one_layer("encoding")?;
         let d_model = dictionary.d_model();
         if !n_data.is_multiple_of(d_model) {
             return Err(Error::argument(format!("data holds {n_data} values; expected whole rows of {d_model}")));
@@ -114,6 +116,7 @@ pub unsafe extern "C" fn tiller_dictionary_decode(
 ) -> tiller_status {
     guard(err, || {
         let dictionary = &some(dictionary, "dictionary")?.dictionary;
+        dictionary.check_one_layer("decoding")?;
         expect_len(n_row, dictionary.d_out(), "row")?;
         // SAFETY: the header requires so many structs and floats, and that the arrays do not overlap.
         let (codes, out) = unsafe { (slice(codes, n_codes, "codes")?, slice_mut(row, n_row, "row")?) };

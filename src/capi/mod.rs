@@ -1,4 +1,4 @@
-//! Floor 9: the C ABI. Thin: check, convert, call, convert. No logic lives here.
+//! Floor 10: the C ABI. Thin: check, convert, call, convert. No logic lives here.
 //!
 //! One file is one section of `include/tiller.h`, which `tests/header.rs` makes from these sources. The rules that all
 //! sections share stand at the top of that header; [`guard`] is the only panic wall.
@@ -18,6 +18,8 @@ mod dictionary;
 mod encode;
 #[cfg(feature = "engine")]
 mod engine;
+#[cfg(feature = "engine")]
+mod engine_learn;
 #[cfg(feature = "engine")]
 mod engine_measure;
 #[cfg(feature = "engine")]

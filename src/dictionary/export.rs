@@ -26,6 +26,7 @@ impl Dictionary {
     /// [`Kind::Unsupported`](crate::Kind::Unsupported) for GroupMax, skip connections of autoencoders, and transcoders
     /// that are not ReLU or JumpReLU; [`Kind::Io`](crate::Kind::Io).
     pub fn save_saelens(&self, dir: &Path) -> Result<()> {
+        self.check_one_layer("SAELens")?;
         let (settings, info) = (&self.settings, &self.info);
         let refuse = |what: String| Err(Error::unsupported(format!("{}: SAELens has no {what}", info.title())));
         let jump = self.threshold.is_some();
@@ -117,6 +118,7 @@ impl Dictionary {
     /// thresholds is TopK), for normalised or centred inputs, and for transcoders whose output has another width;
     /// [`Kind::Io`](crate::Kind::Io).
     pub fn save_sparsify(&self, dir: &Path) -> Result<()> {
+        self.check_one_layer("sparsify")?;
         let (settings, info) = (&self.settings, &self.info);
         let refuse = |what: String| Err(Error::unsupported(format!("{}: sparsify has no {what}", info.title())));
         let (activation, k) = match settings.activation {

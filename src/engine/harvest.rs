@@ -279,7 +279,10 @@ impl Engine {
     }
 
     /// The model as whose rows those of this one are marked: itself, or another quantization of it.
-    pub(super) fn counted_as(&self, other: Option<&Path>) -> Result<Model> {
+    ///
+    /// # Errors
+    /// As [`Model::open`]; [`Kind::Mismatch`](crate::Kind::Mismatch) if `other` is no other form of the model.
+    pub fn counted_as(&self, other: Option<&Path>) -> Result<Model> {
         let model = Model::open(self.path())?;
         let Some(path) = other else { return Ok(model) };
         let other = Model::open(path)?;

@@ -231,7 +231,7 @@ fn rhyme(word: &str) -> String {
     let Some(last) = last else { return word };
     let start = (0..=last).rev().take_while(|&i| vowel(letters[i])).last().unwrap_or(last);
     let end: String = letters[start..].iter().collect();
-    const ALIKE: [(&str, &str); 14] = [
+    const ALIKE: [(&str, &str); 15] = [
         ("ight", "ite"),
         ("igh", "y"),
         ("ie", "y"),
@@ -240,6 +240,7 @@ fn rhyme(word: &str) -> String {
         ("eigh", "ey"),
         ("aid", "ade"),
         ("ain", "ane"),
+        ("e", "ee"),
         ("ea", "ee"),
         ("oa", "o"),
         ("ough", "o"),

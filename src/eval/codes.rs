@@ -142,6 +142,7 @@ pub fn encode_file(
     threads: usize,
     progress: &mut Progress<'_>,
 ) -> Result<Encoded> {
+    dictionary.check_one_layer("encoding")?;
     let ending = out.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let dense = match ending {
         "npy" => true,
@@ -314,6 +315,7 @@ impl<'t> Codes<'t> {
 /// numbers of rows differ; [`Kind::Format`](crate::Kind::Format) for codes that point outside, and for sparse ones of many
 /// more rows than codes; [`Kind::Io`](crate::Kind::Io).
 pub fn decode_file(dictionary: &Dictionary, codes: &Path, rows: Option<&Path>, out: &Path) -> Result<usize> {
+    dictionary.check_one_layer("decoding")?;
     let (n_features, d_out, d_model) = (dictionary.n_features(), dictionary.d_out(), dictionary.d_model());
     let tensors = Tensors::open(codes)?;
     let codes = Codes::of(&tensors, codes, n_features)?;

@@ -56,8 +56,8 @@ pub fn fire(
     Ok(values)
 }
 
-/// The at most `n` features that tell most about a text: those with the largest Σ_t f/mean · log(1/density), as words are
-/// weighed in search. Of a dictionary without statistics, Σ_t f. Of one whose features live at several layers, all.
+/// The at most `n` features that tell most about a text: those with the largest max_t f/mean · log(1/density): rare, and
+/// active more than usual. Of a dictionary without statistics, max_t f. Of one whose features live at several layers, all.
 ///
 /// # Errors
 /// As [`fire`].
@@ -71,18 +71,18 @@ pub fn loudest(
     if dictionary.is_layered() {
         return Ok((0..dictionary.n_features() as u32).collect());
     }
-    let (mut sums, d) = (vec![0f64; dictionary.n_features()], engine.d_model());
+    let (mut peaks, d) = (vec![0f32; dictionary.n_features()], engine.d_model());
     engine.read_rows(windows, &[point(dictionary, 0)?], &mut |_, _, rows| {
         let codes = dictionary.encode_batch(rows.get(d..).unwrap_or_default(), threads);
-        codes.entries().iter().for_each(|&(feature, f)| sums[feature as usize] += f64::from(f));
+        codes.entries().iter().for_each(|&(feature, f)| peaks[feature as usize] = peaks[feature as usize].max(f));
         Ok(())
     })?;
     let weight = |feature: usize| {
         let stats = dictionary.stats(feature).filter(|stats| stats.mean > 0.0 && stats.density > 0.0);
-        stats.map_or(1.0, |stats| f64::from((1.0 / stats.density).ln().max(0.0) / stats.mean))
+        stats.map_or(1.0, |stats| (1.0 / stats.density).ln().max(0.0) / stats.mean)
     };
-    let mut all: Vec<(usize, f64)> =
-        sums.into_iter().enumerate().map(|(i, sum)| (i, sum * weight(i))).filter(|(_, sum)| *sum > 0.0).collect();
+    let weighed = peaks.into_iter().enumerate().map(|(i, peak)| (i, peak * weight(i)));
+    let mut all: Vec<(usize, f32)> = weighed.filter(|(_, peak)| *peak > 0.0).collect();
     all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     Ok(all.into_iter().take(n).map(|(i, _)| i as u32).collect())
 }

@@ -58,6 +58,7 @@ const BLOCK: usize = 4096;
 
 /// A transcoder's reconstruction is of other rows than it reads.
 pub(super) fn check_reconstructs(dictionary: &Dictionary) -> Result<()> {
+    dictionary.check_one_layer("quality")?;
     if dictionary.settings().transcodes {
         let (from, to) = (dictionary.hook_point(), &dictionary.info().hook_out);
         return Err(Error::mismatch(format!(

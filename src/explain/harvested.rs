@@ -248,6 +248,7 @@ pub fn spans_jsonl(spans: &[Vec<Span>], model: &Model) -> String {
 }
 
 fn check_rows(rows: &Activations, model: &Model, dictionary: &Dictionary) -> Result<()> {
+    dictionary.check_one_layer("explaining by text")?;
     dictionary.check_model(model.d_model(), model.n_layer(), model.fingerprint())?;
     let (meta, place) = (rows.meta(), rows.directory().display());
     if rows.d_model() != dictionary.d_model() {

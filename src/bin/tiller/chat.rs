@@ -108,6 +108,10 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     }
     let mut failed = 0;
     while let Some(line) = input.line()? {
+        // Ctrl-C between two answers ends none.
+        if crate::interrupt::asked() {
+            crate::interrupt::forget();
+        }
         match chat.take(&line) {
             Ok(Next::Line) => {}
             Ok(Next::End) => break,
@@ -117,9 +121,6 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
                 output::tell(&error);
                 failed += 1;
             }
-        }
-        if crate::interrupt::asked() {
-            crate::interrupt::forget();
         }
     }
     match failed {
@@ -344,7 +345,11 @@ impl Chat<'_> {
         before.take_back().ok_or_else(|| Error::argument("/why: nothing was said yet"))?;
         let all = self.engine.conversation_tokens(&self.talk)?;
         let before = self.engine.conversation_tokens(&before)?;
-        let start = all.iter().zip(&before).take_while(|(a, b)| a == b).count();
+        let alike = |pair: &(&i32, &i32)| pair.0 == pair.1;
+        let start = all.iter().zip(&before).take_while(alike).count();
+        // Without the opening of the next answer, which both end with.
+        let end = all.len() - all.iter().rev().zip(before.iter().rev()).take_while(alike).count();
+        let all = all.get(..end.max(start)).unwrap_or_default();
         // What one reading holds, of which the last turn is shown.
         let cut = all.len().saturating_sub(self.engine.longest());
         let window = [all.get(cut..).unwrap_or_default().to_vec()];

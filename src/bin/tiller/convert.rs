@@ -65,9 +65,6 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     if let Some(layer) = args.layer {
         dictionary = dictionary.at_layer(layer).map_err(|e| e.context(args.dictionary.display()))?;
     }
-    if args.to != To::Gguf {
-        dictionary.check_one_layer("a directory of another program")?;
-    }
     if args.rows.is_some() {
         dictionary.check_one_layer("measuring L0 and FVU")?;
     }

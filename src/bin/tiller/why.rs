@@ -246,10 +246,13 @@ impl Curve {
 
 /// A curve for people: the text in its colours, and the words where it is largest.
 pub(crate) fn show(shown: &Shown, curve: &Curve, out: &Out) -> Result<()> {
+    let peaks = curve.peaks(8);
+    if peaks.is_empty() {
+        return out.line(format!("{}: silent\n", curve.title));
+    }
     out.line(&curve.title)?;
     out.levels(shown.pieces.iter().enumerate().map(|(i, piece)| (piece.as_str(), curve.level(i))))?;
-    let peaks = curve.peaks(8);
     let peak = |&(i, f): &(usize, f32)| format!("{:?} {f:.2}", shown.pieces[i]);
-    let text = if peaks.is_empty() { "silent".into() } else { peaks.iter().map(peak).collect::<Vec<_>>().join(", ") };
+    let text = peaks.iter().map(peak).collect::<Vec<_>>().join(", ");
     out.line(format!("\nlargest: {text}\n"))
 }

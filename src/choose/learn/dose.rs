@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 
 /// Strengths that are tried, rising.
-const UP: [f32; 6] = [1.0, 1.25, 1.5, 2.0, 2.5, 3.0];
+const UP: [f32; 4] = [1.0, 1.5, 2.0, 3.0];
 /// Where the first is too strong.
 const DOWN: [f32; 3] = [0.75, 0.5, 0.25];
 /// Strengths against the instruction.
@@ -54,7 +54,7 @@ impl Bounds {
             perplexity: (all.perplexity / none.perplexity).max(LEAST) * MARGIN,
             // One text more than in the worse of the two.
             broken: none.broken.max(all.broken) + 1.01 / frame.cases.len().max(1) as f64,
-            distinct: 0.9 * none.distinct.min(all.distinct),
+            distinct: 0.93 * none.distinct.min(all.distinct),
         }
     }
 

@@ -19,12 +19,12 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::train::learn::{Contrast, Feature, fit};
 
-/// λ that are tried: a gate that follows each row closely, and one that is almost constant.
-pub(super) const LAMBDAS: [f64; 2] = [0.03, 0.3];
-/// Strengths at which each is tried.
-const STRENGTHS: [f32; 2] = [1.0, 1.5];
+/// λ that are tried: the first on all sets; on the best of them also a gate that follows each row closely, and a stiff one.
+const LAMBDAS: [f64; 3] = [0.1, 0.02, 0.5];
+/// The strength at which all are tried.
+const STRENGTH: f32 = 1.25;
 /// Answers that are read again.
-const ANSWERS: usize = 8;
+const ANSWERS: usize = 6;
 
 /// Sets of layers, by name. The first layer has no place in a control vector, and of the last one only rows of answers exist.
 pub(super) fn sets(n_layer: usize) -> Vec<(&'static str, Vec<usize>)> {
@@ -71,42 +71,33 @@ pub(super) fn rank(
     let sets = sets(engine.n_layer());
     let layers: Vec<Vec<usize>> = sets.iter().map(|(_, set)| set.clone()).collect();
     let fitted = fit(rows, &layers, &LAMBDAS, threads, &mut |_| work.go_on("fitting"))?;
-    let mut ranked: Vec<Ranked> = Vec::new();
-    let mut best: Vec<(f64, Candidate)> = Vec::new();
-    for (&(name, _), by_lambda) in sets.iter().zip(fitted) {
-        for (features, &lambda) in by_lambda.into_iter().zip(&LAMBDAS) {
-            let dictionary = Arc::new(pack::dictionary(&features, Info::default())?);
-            for &form in forms {
-                // λ is the gate's matter.
-                if form == Form::Constant && lambda != LAMBDAS[0] {
-                    continue;
-                }
-                for strength in STRENGTHS {
-                    if work.is_past(0.6) && !best.is_empty() {
-                        continue;
-                    }
-                    let recovered = recovered(engine, &dictionary, form, strength, frame, work)?;
-                    ranked.push(Ranked { layers: name, form: form.name(), lambda, strength, recovered });
-                    let before = best.iter().position(|(_, candidate)| candidate.form == form);
-                    if before.is_some_and(|i| best[i].0 >= recovered) {
-                        continue;
-                    }
-                    let candidate = Candidate {
-                        form,
-                        layers: name,
-                        lambda,
-                        features: features.clone(),
-                        dictionary: dictionary.clone(),
-                    };
-                    match before {
-                        Some(i) => best[i] = (recovered, candidate),
-                        None => best.push((recovered, candidate)),
-                    }
-                }
+    work.mark("fitting");
+    let (mut ranked, mut best) = (Vec::new(), Vec::new());
+    for &form in forms {
+        let mut leading: Option<(f64, usize, Candidate)> = None;
+        let mut attempt = |set: usize, lambda: usize, leading: &mut Option<(f64, usize, Candidate)>| -> Result<()> {
+            if leading.is_some() && work.is_past(0.6) {
+                return Ok(());
             }
+            let (name, features) = (sets[set].0, fitted[set][lambda].clone());
+            let dictionary = Arc::new(pack::dictionary(&features, Info::default())?);
+            let recovered = recovered(engine, &dictionary, form, frame, work)?;
+            let lambda = LAMBDAS[lambda];
+            ranked.push(Ranked { layers: name, form: form.name(), lambda, strength: STRENGTH, recovered });
+            if leading.as_ref().is_none_or(|(before, ..)| recovered > *before) {
+                *leading = Some((recovered, set, Candidate { form, layers: name, lambda, features, dictionary }));
+            }
+            Ok(())
+        };
+        (0..sets.len()).try_for_each(|set| attempt(set, 0, &mut leading))?;
+        let set = leading.as_ref().map_or(0, |(_, set, _)| *set);
+        // λ is the gate's matter.
+        if form == Form::Gated {
+            (1..LAMBDAS.len()).try_for_each(|lambda| attempt(set, lambda, &mut leading))?;
         }
+        best.extend(leading.map(|(.., candidate)| candidate));
     }
-    Ok((best.into_iter().map(|(_, candidate)| candidate).collect(), ranked))
+    Ok((best, ranked))
 }
 
 /// R.
@@ -114,12 +105,11 @@ fn recovered(
     engine: &mut Engine,
     dictionary: &Arc<Dictionary>,
     form: Form,
-    strength: f32,
     frame: &Frame,
     work: &mut Work<'_>,
 ) -> Result<f64> {
     let (mut plain, mut asked, mut steered) = (0.0, 0.0, 0.0);
-    engine.set_plan(Some(pack::compile(engine, dictionary, form, strength)?))?;
+    engine.set_plan(Some(pack::compile(engine, dictionary, form, STRENGTH)?))?;
     let mut read = || -> Result<()> {
         for (case, answer) in frame.cases.iter().zip(&frame.asked).take(ANSWERS) {
             steered += nll(engine, &case.plain, &answer.tokens)?;

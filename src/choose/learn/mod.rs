@@ -37,9 +37,8 @@ pub use request::{Place, Request};
 use crate::dictionary::{Dictionary, Form, Info, Learned};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::model::Model;
 use crate::num::rng;
-use crate::plan::ControlVector;
+use crate::plan::{ControlVector, Plan, Rule};
 use crate::progress::Progress;
 use crate::train::learn::Contrast;
 use asking::{Asking, Case};
@@ -53,9 +52,11 @@ pub const VERSION: u32 = 1;
 /// Messages that choose, and that score, at most.
 const CHOOSE: usize = 12;
 /// Tokens of the answers that choose and score.
-const SHORT: usize = 48;
+const SHORT: usize = 32;
 /// Messages on which places of the instruction are compared, and the tokens of their answers.
-const PLACES: (usize, usize) = (6, 32);
+const PLACES: (usize, usize) = (4, 24);
+/// Share of the answers that features are fitted on.
+const KEPT: f64 = 0.6;
 /// Nats a token by which asking must change the answers: less is noise.
 const LEAST_GAP: f64 = 0.02;
 
@@ -115,6 +116,7 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
     let (choosing, scoring) = (cases(&told.choose, SHORT)?, cases(&told.score, SHORT)?);
     let (choosing_other, scoring_other) = (cases(&others.choose, SHORT)?, cases(&others.score, SHORT)?);
 
+    work.mark("placing");
     let frame = Frame::new(engine, choosing, SHORT, &mut work)?;
     if frame.gap().is_nan() || frame.gap() < LEAST_GAP {
         let (gap, instruction) = (frame.gap(), &request.instruction);
@@ -127,11 +129,14 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
         true => None,
         false => Some(Frame::new(engine, choosing_other, SHORT, &mut work)?),
     };
+    work.mark("asking");
     let rows = contrast(engine, request, (&fitting, &silent), asking.tail, &mut work)?;
+    work.mark("rows");
     let (n_rows, row_bytes) = (rows.n_rows(), rows.bytes());
     let forms: &[Form] = if unless.is_some() { &[Form::Gated] } else { &[Form::Constant, Form::Gated] };
     let (candidates, ranked) = layers::rank(engine, &rows, &frame, (forms, request.threads), &mut work)?;
     drop(rows);
+    work.mark("layers");
     let mut doses = Vec::new();
     for candidate in &candidates {
         doses.extend(dose::search(engine, candidate, (&frame, unless.as_ref()), &mut work)?);
@@ -143,6 +148,7 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
     let good = against.iter().filter(|dose| dose.good);
     let avoid = good.max_by(|a, b| a.did.effect.total_cmp(&b.did.effect)).map(|dose| -dose.strength);
 
+    work.mark("strengths");
     let mut report = Report {
         instruction: request.instruction.clone(),
         place: asking.place().name().to_owned(),
@@ -165,8 +171,10 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
     let control_vector = constant.map(|(dose, c)| pack::control_vector(&c.features, dose.strength)).transpose()?;
     let tested = (Frame::new(engine, scoring, SHORT, &mut work)?, scoring_other);
     score(engine, candidate, chosen.strength, tested, &mut report, &mut work)?;
+    work.mark("scoring");
     let dictionary = dictionary(engine, request, candidate, &report)?;
-    report.seconds = work.seconds();
+    report.plan = Plan::new(dictionary.info().learned.as_ref().map(|learned| Rule::learned(learned, 1.0)));
+    (report.seconds, report.parts) = (work.seconds(), work.parts());
     Ok(Outcome { dictionary, control_vector, report })
 }
 
@@ -174,7 +182,7 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
 fn expected_work(request: &Request) -> u64 {
     let (frames, silent) = if request.unless.is_empty() { (2, 0) } else { (4, 1) };
     let per_trial = 2 * CHOOSE * if silent == 1 { 2 } else { 1 };
-    (request.answers * 2 * (1 + silent) + frames * 4 * CHOOSE + 8 * 8 * 3 + 9 * per_trial + PLACES.0 * 4) as u64
+    (request.answers * 2 * (1 + silent) + frames * 4 * CHOOSE + 6 * 10 + 6 * per_trial + PLACES.0 * 4) as u64
 }
 
 /// Where the instruction stands.
@@ -224,8 +232,12 @@ fn contrast(
             let prompts: Vec<Vec<i32>> =
                 wave.iter().map(|case| if asked { case.asked.clone() } else { case.plain.clone() }).collect();
             let written = trials::write(engine, None, &prompts, request.max_tokens, work)?;
-            let answered: Vec<(&Case, &[i32])> =
+            let mut answered: Vec<(&Case, &[i32])> =
                 wave.iter().zip(&written).map(|(c, made)| (c, made.tokens())).collect();
+            if asked {
+                let judged = trials::judge(engine, wave, &written, work)?;
+                answered = following(&judged).into_iter().map(|i| answered[i]).collect();
+            }
             match asked {
                 true => rows::add(engine, &mut rows, &answered, (&layers, tail), most, work)?,
                 false => rows::add_silent(engine, &mut rows, &answered, (&layers, tail), 2 * most, work)?,
@@ -233,6 +245,17 @@ fn contrast(
         }
     }
     Ok(rows)
+}
+
+/// The answers that follow the instruction best, in order: a small model does not follow it every time, and what it writes
+/// then teaches nothing.
+fn following(judged: &[trials::Answer]) -> Vec<usize> {
+    let follows = |a: &trials::Answer| (a.plain - a.asked) / a.tokens.len().max(1) as f64;
+    let mut order: Vec<usize> = (0..judged.len()).filter(|&i| !broken::is_broken(&judged[i].tokens)).collect();
+    order.sort_by(|&a, &b| follows(&judged[b]).total_cmp(&follows(&judged[a])).then(a.cmp(&b)));
+    order.truncate((judged.len() as f64 * KEPT).ceil() as usize);
+    order.sort_unstable();
+    order
 }
 
 /// What the chosen features do to messages that nothing has seen.
@@ -268,7 +291,7 @@ fn score(
 
 /// The file's content.
 fn dictionary(engine: &Engine, request: &Request, candidate: &Candidate, report: &Report) -> Result<Dictionary> {
-    let model = Model::open(engine.path())?;
+    let model = engine.counted_as(request.counts_as.as_deref())?;
     let recipe = serde_json::json!({
         "learned": VERSION, "place": report.place, "layers": candidate.layers, "lambda": candidate.lambda,
         "answers": request.answers, "max_tokens": request.max_tokens, "seed": request.seed, "rows": report.n_rows,
@@ -314,10 +337,10 @@ mod tests {
         let request = Request::new("Rhyme.");
         let deal = Deal::of(all.clone(), &request);
         let mut dealt = [deal.fit.clone(), deal.choose.clone(), deal.score.clone()].concat();
-        assert_eq!((deal.fit.len(), deal.choose.len(), deal.score.len()), (48, 12, 12));
+        assert_eq!((deal.fit.len(), deal.choose.len(), deal.score.len()), (32, 12, 12));
         dealt.sort();
         dealt.dedup();
-        assert_eq!(dealt.len(), 72, "each message once");
+        assert_eq!(dealt.len(), 56, "each message once");
         assert_eq!(Deal::of(all.clone(), &request).fit, deal.fit, "a seed deals alike");
         assert_ne!(Deal::of(all, &Request { seed: 1, ..request.clone() }).fit, deal.fit);
         let few: Vec<String> = (0..12).map(|i| i.to_string()).collect();

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::plan::Plan;
+
 use super::trials::{Effect, Frame, Sum};
 
 /// What was learned, how it was chosen, and what it does to messages that neither fitted nor chose. In JSON as it stands here.
@@ -26,6 +28,8 @@ pub struct Report {
     pub avoid: Option<f32>,
     /// The strength of the constant form alone, where that is fluent.
     pub constant: Option<f32>,
+    /// The plan that uses the features so, with no other dictionary.
+    pub plan: Plan,
     /// On messages that neither fitted nor chose.
     pub score: Score,
     /// By how much more than the unsteered text's perplexity a text may have to count as fluent.
@@ -42,6 +46,8 @@ pub struct Report {
     pub row_bytes: usize,
     /// Seconds.
     pub seconds: f64,
+    /// Seconds of each part.
+    pub parts: Vec<(String, f64)>,
 }
 
 /// What asking and what the features do, both over unsteered answers to the same messages.

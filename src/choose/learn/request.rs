@@ -1,5 +1,7 @@
 //! What is to be learned, as data: the same in Rust, on the command line and in C's JSON.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
@@ -31,6 +33,10 @@ pub struct Request {
     pub minutes: f64,
     /// Threads of what is not the model; 0 takes all.
     pub threads: usize,
+    /// Another quantization of the engine's model, for which the features are meant: where the engine runs a copy of it with
+    /// weights of a type that is faster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counts_as: Option<PathBuf>,
 }
 
 impl Default for Request {
@@ -41,11 +47,12 @@ impl Default for Request {
             unless: Vec::new(),
             place: Place::Auto,
             avoid: false,
-            answers: 48,
-            max_tokens: 60,
+            answers: 32,
+            max_tokens: 48,
             seed: 0,
             minutes: 0.0,
             threads: 0,
+            counts_as: None,
         }
     }
 }
@@ -88,7 +95,7 @@ impl Request {
     /// # Errors
     /// [`Kind::Argument`] for what is none, with line, column and key; as [`check`](Self::check).
     pub fn from_json(text: &str) -> Result<Self> {
-        let hint = "keys are instruction, messages, unless, place, avoid, answers, max_tokens, seed, minutes, threads";
+        let hint = "keys are instruction, messages, unless, place, avoid, answers, max_tokens, seed, minutes, threads, counts_as";
         let request: Self = serde_json::from_str(text).map_err(|e| {
             let error = crate::file::json::error(&e, text, "request", 1, hint);
             Error::new(Kind::Argument, error.message()).hinted(hint)

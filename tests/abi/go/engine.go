@@ -214,6 +214,15 @@ func init() {
 			}
 			return show(d.NFeatures(), d.DModel()), nil
 		},
+		"engine_learn": func(a arguments) (string, error) {
+			left := number(a[3])
+			d, report, err := get[*tiller.Engine](a[1]).Learn(a[2],
+				func(done, total uint64, note string) bool { left--; return left != -1 })
+			if _, err = keep(a[0], d, err); err != nil {
+				return "", err
+			}
+			return show(d.NFeatures() > 0, d.FeatureLayer(0) > 0, strings.Contains(report, "\"plan\":")), nil
+		},
 		"train_many": func(a arguments) (string, error) {
 			left := number(a[4])
 			made, err := tiller.TrainMany(

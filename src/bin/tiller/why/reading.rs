@@ -23,6 +23,8 @@ pub(super) struct Meaning<'a> {
     /// What the features mean by their own file, if there is one.
     own: Option<Explanations>,
     read_by: Option<(Arc<Dictionary>, Option<Explanations>)>,
+    /// Whether that is the features' own dictionary.
+    same: bool,
     /// Whether the model's unembedding can be looked through.
     lens: bool,
 }
@@ -60,7 +62,8 @@ impl<'a> Meaning<'a> {
             }
             None => None,
         };
-        Ok(Self { model, own, read_by, lens: !model.layer_norm() })
+        let same = args.read_by.as_ref() == Some(&args.dictionary);
+        Ok(Self { model, own, read_by, same, lens: !model.layer_norm() })
     }
 
     pub(super) fn of(&self, dictionary: &Dictionary, feature: u32) -> Result<Reading> {
@@ -70,7 +73,12 @@ impl<'a> Meaning<'a> {
             self.own.as_ref().and_then(|own| own.get(feature)).map(|e| named(e.label.as_deref(), &e.summary(WORDS)));
         let parts = match &self.read_by {
             Some((other, explanations)) => {
-                let read = pursuit::pursue(&row, other.n_features(), &|i, row| other.decoder_row(i, row), PARTS)?;
+                // Of its own dictionary, a feature is read by the others.
+                let own = self.same.then_some(feature as usize);
+                let others = |i: usize, row: &mut [f32]| {
+                    if own == Some(i) { row.fill(0.0) } else { other.decoder_row(i, row) }
+                };
+                let read = pursuit::pursue(&row, other.n_features(), &others, PARTS)?;
                 let words = |feature| {
                     let found = explanations.as_ref().and_then(|all| all.get(feature));
                     found.map_or_else(String::new, |e| named(e.label.as_deref(), &e.summary(WORDS)))
