@@ -262,7 +262,7 @@ typedef struct {
     uint64_t n_features;
     // Features a row, of TopK, BatchTopK and GroupMax; else 0.
     uint64_t k;
-    // The block whose output it reads; -1 if unknown.
+    // The block whose output it reads; -1 if unknown, or if each feature has its own: tiller_dictionary_feature_layer().
     int32_t layer;
     // 1 if it has statistics of its features.
     uint32_t has_stats;
@@ -343,6 +343,12 @@ TILLER_API size_t tiller_dictionary_d_model(const tiller_dictionary *dictionary)
 
 // Width of the rows that it writes, d_model of all but a few transcoders. 0 if `dictionary` is NULL.
 TILLER_API size_t tiller_dictionary_d_out(const tiller_dictionary *dictionary);
+
+// The block at whose output a feature lives: of learned features each has its own, of others all have the dictionary's. -1 if
+// unknown, or if there is no such feature.
+TILLER_API
+int32_t tiller_dictionary_feature_layer(const tiller_dictionary *dictionary,
+                                        uint32_t feature);
 
 // What a feature did on data. TILLER_E_UNSUPPORTED if the dictionary has no statistics.
 TILLER_API
@@ -2745,6 +2751,31 @@ tiller_status tiller_engine_rank(tiller_engine *engine,
                                  const tiller_progress *progress,
                                  tiller_matches **out,
                                  tiller_error **err);
+
+#endif /* TILLER_ENGINE */
+
+/* ---- Learning an instruction with the engine ------------------------------------------------------------- */
+
+#ifdef TILLER_ENGINE
+
+// Learns an instruction from what it does to the model: one feature a layer, which make the model do it without being told.
+//
+// `request` is JSON: {"instruction": "Talk about the sea."}, and if wanted "messages" and "unless" (lists of what users say;
+// on the latter the features stay silent), "place" ("auto", "system", "appended", "front"), "avoid", "answers",
+// "max_tokens", "seed", "minutes", "threads", "counts_as". `*report` is JSON: the layers, form and strength that were chosen,
+// all that was tried, what it does to messages that nothing has seen, answers, and a "plan" for tiller_plan_parse() in which
+// `*out` is the only dictionary. Open the engine with several sequences: answers are written side by side. No plan is in
+// force afterwards; progress counts answers.
+//
+// On success `*out` owns a new dictionary, to be freed with tiller_dictionary_free(), after tiller_dictionary_save(), and
+// `*report`, which may be NULL, a text, to be freed with tiller_text_free().
+TILLER_API
+tiller_status tiller_engine_learn(tiller_engine *engine,
+                                  const char *request,
+                                  const tiller_progress *progress,
+                                  tiller_dictionary **out,
+                                  tiller_text **report,
+                                  tiller_error **err);
 
 #endif /* TILLER_ENGINE */
 

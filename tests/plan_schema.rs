@@ -218,12 +218,26 @@ fn unknown_unit_phase_scope_and_sequences_are_refused() {
 }
 
 #[test]
+fn all_features_come_back_as_they_were_written() {
+    let text = r#"{"version": 1, "rules": [{"op": "amplify", "features": "all", "strength": 1.5}]}"#;
+    let plan = Plan::from_json(text).unwrap();
+    assert!(plan.rules[0].features.is_all());
+    assert_eq!(plan, Plan::new([Rule::all(Op::Amplify, Strength::raw(1.5))]));
+    assert_eq!(Plan::from_json(&plan.to_json()).unwrap(), plan);
+    assert!(plan.to_json().contains(r#""features": "all""#));
+    let message = refused_rule(r#"{"op": "add", "features": "some", "strength": 1}"#);
+    assert_says(&message, &["rules[0].features: ", "\"some\"", "a list of features, or \"all\""]);
+    let message = refused_rule(r#"{"op": "add", "features": "all", "strength": 1, "propagate": "t.safetensors"}"#);
+    assert_says(&message, &["propagate: only `add` on features propagates, found all features"]);
+}
+
+#[test]
 fn wrong_types_are_refused() {
     let rule = |rest: &str| refused_rule(&format!(r#"{{"op": "add", {rest}}}"#));
     let feature = |f: &str| rule(&format!(r#""features": [{f}], "strength": 1"#));
     let other = |rest: &str| rule(&format!(r#""features": [1], {rest}"#));
     let message = rule(r#""features": 7, "strength": 1"#);
-    assert_says(&message, &["rules[0].features: invalid type: integer `7`", "a sequence"]);
+    assert_says(&message, &["rules[0].features: invalid type: integer `7`", "a list of features, or \"all\""]);
     assert_says(&feature("\"7\""), &["rules[0].features[0]: ", "string \"7\"", "a feature: its id"]);
     assert_says(&feature("1.5"), &["rules[0].features[0]: ", "1.5"]);
     assert_says(&feature("-1"), &["rules[0].features[0]: ", "-1"]);

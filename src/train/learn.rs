@@ -445,7 +445,8 @@ mod tests {
         rows.add_silent(1, &silent_rows(5)).unwrap();
         let gate = &one(&rows, &[1], 1)[0];
         assert!(mean(gate, &unseen) < 0.03 * wanted, "{}", mean(gate, &unseen));
-        assert!((mean(gate, &fresh) / wanted - 1.0).abs() < 0.1, "{} for {wanted}", mean(gate, &fresh));
+        // Two samples of some hundred needs, each 1 or 4: their means alone differ by up to a tenth.
+        assert!((mean(gate, &fresh) / wanted - 1.0).abs() < 0.15, "{} for {wanted}", mean(gate, &fresh));
     }
 
     #[test]

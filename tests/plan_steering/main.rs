@@ -2,6 +2,7 @@
 
 mod compile;
 mod fixtures;
+mod layered;
 mod operators;
 mod propagate;
 mod selection;
