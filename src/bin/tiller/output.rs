@@ -84,7 +84,8 @@ impl Out {
                 all += &format!("\u{1b}[48;5;{};38;5;{letters}m{word}\u{1b}[0m", GROUND[level]);
             } else {
                 all += word;
-                all += DIGITS[level];
+                // A line end has no place for a digit.
+                all += DIGITS[if word.is_empty() { 0 } else { level }];
             }
             all += back;
         }
