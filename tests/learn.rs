@@ -79,8 +79,15 @@ fn per_100(engine: &mut Engine, plan: &Plan, dictionaries: &[(&str, Arc<Dictiona
 #[test]
 fn a_learned_instruction_makes_the_model_speak_of_it() {
     let Some(path) = model() else { return };
-    let mut engine = open(&path, 0);
-    let request = Request::new("Talk about the sea, the ocean and ships.");
+    // One thread: tests run side by side, and threads of ggml that wait for each other spin.
+    let mut engine = open(&path, 1);
+    let request = Request {
+        place: Place::Appended,
+        answers: 20,
+        max_tokens: 32,
+        threads: 1,
+        ..Request::new("Talk about the sea, the ocean and ships.")
+    };
     let Outcome { dictionary, control_vector, report, .. } = learn(&mut engine, &request, &mut silent).unwrap();
     assert!(engine.plan().is_none(), "no plan is left");
     assert!(report.fluent && report.strength > 0.0 && report.score.effect > 0.0, "{report:?}");

@@ -73,7 +73,7 @@ fn the_gated_form_amplifies_each_feature_at_its_layer_under_one_rule() {
 #[test]
 fn rules_choose_layers_and_what_does_not_fit_is_refused() {
     let of = |rule: Rule| compile(rule, Route::Callback);
-    let layers = |made: Compiled| made.points.keys().map(HookPoint::layer).collect::<Vec<_>>();
+    let layers = |made: Compiled| made.points.keys().map(|point| point.layer()).collect::<Vec<_>>();
     let all = || Rule::all(Op::Amplify, Strength::raw(1.0));
     assert_eq!(layers(of(all()).unwrap()), [1, 4]);
     assert_eq!(layers(of(all().at_layer(4)).unwrap()), [4]);
