@@ -7,6 +7,7 @@
 //! | [`diagnosis`] | what is wrong with a dictionary that does not fit? |
 //! | [`drift`] | what does quantizing the model do to a dictionary? (feature `engine`) |
 //! | [`expected`] | what does a plan do to the next word, before any is drawn? (feature `engine`) |
+//! | [`fluency`] | is a text whole, or does it loop, or is it gibberish? |
 //! | [`gain`] | how much more does a model speak of a concept when steered by its words? (feature `engine`) |
 //! | [`mpc`] | do single features say what concepts' log-odds are? |
 //! | [`output`] | which features that read a concept also make the model write it? (feature `engine`) |
@@ -23,6 +24,7 @@ pub mod diagnosis;
 pub mod drift;
 #[cfg(feature = "engine")]
 pub mod expected;
+pub mod fluency;
 #[cfg(feature = "engine")]
 pub mod gain;
 pub mod mpc;

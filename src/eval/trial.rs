@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::concepts::{Continuation, Effect, Found, Search, Tally, search_strength};
-use crate::engine::{Engine, Generate};
+use crate::engine::{Engine, Generate, Generation};
 use crate::error::{Error, Result};
 use crate::explain::Match;
 use crate::plan::Compiled;
@@ -85,13 +85,18 @@ pub fn write(
     engine.set_plan(None)?;
     let written = written?;
     hooked.ok()?;
-    let mut texts = Vec::with_capacity(written.len());
-    for generation in &written {
-        let (prompt, tokens) = (generation.prompt(), generation.tokens());
-        let nll = if tokens.is_empty() { 0.0 } else { engine.score(&[prompt, tokens].concat(), prompt.len())?.nll };
-        texts.push(Continuation { text: generation.text().to_owned(), n_tokens: tokens.len(), nll });
-    }
-    Ok(texts)
+    written.iter().map(|made| judge(engine, made.prompt(), made)).collect()
+}
+
+/// What was written, as the model under the plan in force judges it after `prompt`: the generation's own, or the same without
+/// the instruction that it had.
+///
+/// # Errors
+/// What the engine returns.
+pub fn judge(engine: &mut Engine, prompt: &[i32], made: &Generation) -> Result<Continuation> {
+    let tokens = made.tokens();
+    let nll = if tokens.is_empty() { 0.0 } else { engine.score(&[prompt, tokens].concat(), prompt.len())?.nll };
+    Ok(Continuation { text: made.text().to_owned(), n_tokens: tokens.len(), nll })
 }
 
 /// A model compared with its unsteered self on the same prompts.
@@ -140,8 +145,9 @@ impl Comparison {
     /// # Errors
     /// See [`write`].
     pub fn effect(&self, engine: &mut Engine, plan: &Arc<Compiled>, wanted: &[String]) -> Result<Effect> {
-        let steered = Tally::of(&self.steered(engine, plan)?, wanted);
-        Ok(Effect::between(&steered, &Tally::of(&self.unsteered, wanted)))
+        let usual = Tally::of(&self.unsteered, wanted);
+        let steered = Tally::beside(&self.steered(engine, plan)?, wanted, Some(usual.perplexity()));
+        Ok(Effect::between(&steered, &usual))
     }
 
     /// The strength at which the model speaks most of `wanted` words and stays fluent. `plan` makes the plan of a strength;

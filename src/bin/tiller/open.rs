@@ -268,6 +268,11 @@ impl Wish {
     }
 }
 
+/// What asks a model in its prompt for what `words` would steer it to.
+pub(crate) fn instruction(words: &str) -> String {
+    format!("Talk about {}.", words.trim())
+}
+
 /// A feature with its share of the strength.
 fn feature(m: &Match) -> Feature {
     Feature::new(m.feature, m.weight)

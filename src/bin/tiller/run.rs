@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tiller::dictionary::Dictionary;
 use tiller::engine::{Document, Engine, Generate, Generation, Message, Stop};
+use tiller::eval::concepts::Continuation;
+use tiller::eval::fluency::Broken;
 use tiller::eval::trial;
 use tiller::explain::Match;
 use tiller::hook::Ledger;
@@ -14,7 +16,7 @@ use tiller::plan::{Compiled, Plan, Route};
 use tiller::progress::Step;
 use tiller::{Error, Result};
 
-use crate::open::{self, Context, Machine, Strict, Texts, Wish, feature_json, features_table};
+use crate::open::{self, Context, Machine, Strict, Texts, Wish, feature_json, features_table, instruction};
 use crate::output::Out;
 use crate::plan::named_dictionary;
 
@@ -47,6 +49,9 @@ pub(crate) struct Args {
     /// Show the text without and with the plan, side by side
     #[arg(long)]
     compare: bool,
+    /// Beside them, what the model writes when it is simply asked in the prompt: "Talk about WORDS.", or this TEXT
+    #[arg(long, value_name = "TEXT", num_args = 0..=1, require_equals = true, requires = "compare")]
+    asked: Option<Option<String>>,
     /// Tokens to generate at most
     #[arg(long, default_value_t = 100, value_name = "N")]
     max_tokens: usize,
@@ -93,8 +98,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         engine.set_plan(lever.map(|lever| lever.compiled))?;
         return many(&mut engine, &documents, &generate, out);
     };
-    let prompt =
-        if args.chat { engine.chat_tokens(&[Message::user(prompt)], true)? } else { engine.tokenize(prompt, true)? };
+    let prompt = prompt_tokens(args, &engine, prompt)?;
     engine.check_prompt(&prompt, generate.max_tokens).map_err(|e| e.context("--prompt"))?;
     let lever = lever(args, &mut engine, out)?;
     if args.compare {
@@ -277,7 +281,27 @@ impl Lever {
     }
 }
 
-/// The same prompt without and with the plan.
+/// The tokens of a prompt, in the chat template if that is wanted.
+fn prompt_tokens(args: &Args, engine: &Engine, prompt: &str) -> Result<Vec<i32>> {
+    if args.chat { engine.chat_tokens(&[Message::user(prompt)], true) } else { engine.tokenize(prompt, true) }
+}
+
+/// The prompt with an instruction: behind a user's message, or as a line in front of a text.
+fn asked_tokens(args: &Args, engine: &Engine, text: Option<&str>) -> Result<Vec<i32>> {
+    let prompt = args.prompt.as_deref().unwrap_or_default();
+    let instruction = match (text, &args.wish.words) {
+        (Some(text), _) => text.to_owned(),
+        (None, Some(words)) => instruction(words),
+        (None, None) => return Err(Error::argument("--asked: a plan has no words to ask for: give --asked=TEXT")),
+    };
+    prompt_tokens(
+        args,
+        engine,
+        &if args.chat { format!("{prompt} {instruction}") } else { format!("{instruction}\n{prompt}") },
+    )
+}
+
+/// The same prompt without and with the plan, and asked for the same.
 fn compare(
     args: &Args,
     engine: &mut Engine,
@@ -289,17 +313,24 @@ fn compare(
     let Some(lever) = lever else { return Err(Error::argument("--compare needs --words or --plan")) };
     let one = [prompt.to_vec()];
     let without = trial::write(engine, None, &one, generate)?.remove(0);
+    let usual = Some(without.perplexity());
+    let mut columns = vec![("unsteered", "without steering", None, without)];
+    if let Some(text) = &args.asked {
+        let with = asked_tokens(args, engine, text.as_deref())?;
+        let made = engine.generate_tokens(&with, generate, &mut |_| !crate::interrupt::asked())?;
+        columns.push(("asked", "asked in the prompt", usual, trial::judge(engine, prompt, &made)?));
+    }
     let with = trial::write(engine, Some(&lever.compiled), &one, generate)?.remove(0);
-    if [&without, &with].iter().any(|made| prompt.len() + made.n_tokens > engine.options().context) {
+    columns.push(("steered", "with steering", usual, with));
+    if columns.iter().any(|(.., made)| prompt.len() + made.n_tokens > engine.options().context) {
         full(engine, "a text ends there", out);
     }
-    let perplexity = |c: &tiller::eval::concepts::Continuation| (c.nll / c.n_tokens.max(1) as f64).exp();
     if out.json() {
-        return out.object(&json!({
-            "prompt": args.prompt, "steering": lever.json(),
-            "unsteered": {"text": without.text, "tokens": without.n_tokens, "perplexity": perplexity(&without)},
-            "steered": {"text": with.text, "tokens": with.n_tokens, "perplexity": perplexity(&with)},
-        }));
+        let mut all = json!({"prompt": args.prompt, "steering": lever.json()});
+        for (name, _, usual, made) in &columns {
+            all[name] = text_json(made, *usual);
+        }
+        return out.object(&all);
     }
     if !lever.matches.is_empty() {
         features_table(&lever.matches, out)?;
@@ -308,10 +339,20 @@ fn compare(
     }
     out.line(format!("prompt: {}", args.prompt.as_deref().unwrap_or_default()))?;
     out.table(
-        &["without steering", "with steering"],
+        &columns.iter().map(|(_, title, ..)| *title).collect::<Vec<_>>(),
         [
-            vec![without.text.trim().to_owned(), with.text.trim().to_owned()],
-            vec![format!("perplexity {:.1}", perplexity(&without)), format!("perplexity {:.1}", perplexity(&with))],
+            columns.iter().map(|(.., made)| made.text.trim().to_owned()).collect(),
+            columns.iter().map(|(.., usual, made)| made.fluency(*usual).describe()).collect(),
         ],
     )
+}
+
+/// A text and whether it is whole, for `--json`.
+fn text_json(made: &Continuation, usual: Option<f64>) -> serde_json::Value {
+    let fluency = made.fluency(usual);
+    json!({
+        "text": made.text, "tokens": made.n_tokens, "perplexity": made.perplexity(),
+        "distinct_2": fluency.distinct_2(), "longest_repeat": fluency.longest_repeat,
+        "broken": fluency.broken().map(Broken::name),
+    })
 }
