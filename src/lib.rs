@@ -13,13 +13,16 @@
 //! | 5 | [`hook`] |
 //! | 6 | [`engine`] (feature `engine`) |
 //! | 7 | [`eval`] |
-//! | 8 | [`adopt`] (with the engine) |
-//! | 9 | `capi` and the command `tiller` |
+//! | 8 | [`choose`] (with the engine) |
+//! | 9 | [`adopt`] (with the engine) |
+//! | 10 | `capi` and the command `tiller` |
 
 pub mod activations;
 #[cfg(feature = "engine")]
 pub mod adopt;
 mod capi;
+#[cfg(feature = "engine")]
+pub mod choose;
 pub mod dictionary;
 #[cfg(feature = "engine")]
 pub mod engine;

@@ -17,7 +17,7 @@ fn floors() -> BTreeMap<String, i32> {
         floors.extend(modules.split('`').skip(1).step_by(2).map(|name| (name.to_owned(), floor)));
     }
     floors.insert("error".into(), -1);
-    floors.insert("bin".into(), 9);
+    floors.insert("bin".into(), 10);
     floors
 }
 
@@ -126,7 +126,7 @@ fn every_import_goes_down() {
 #[test]
 fn planted_violations_are_found() {
     let floors = floors();
-    assert_eq!((floors["error"], floors["num"], floors["engine"], floors["capi"]), (-1, 0, 6, 9));
+    assert_eq!((floors["error"], floors["num"], floors["engine"], floors["capi"]), (-1, 0, 6, 10));
     let count = |path, code| violations(path, code, &floors).len();
     assert_eq!(count("plan/mod.rs", "use crate::dictionary::Dictionary;\nuse crate::{Error, file::Map};"), 0);
     assert_eq!(count("plan/mod.rs", "use crate::engine::Engine;"), 1, "up");

@@ -1,6 +1,7 @@
 //! Which graph, which node and which row: graphs that a fake host plays, with what reality rarely shows (device memory,
 //! names that mislead, broken announcements, other contexts).
 
+use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::Arc;
 
@@ -43,7 +44,13 @@ fn fake<'a>(t: *const Tensor) -> &'a Fake {
     unsafe { &*t.cast::<Fake>() }
 }
 
+thread_local! {
+    /// How often names were asked for.
+    static LOOKS: Cell<usize> = const { Cell::new(0) };
+}
+
 unsafe extern "C" fn name(t: *const Tensor) -> *const c_char {
+    LOOKS.set(LOOKS.get() + 1);
     fake(t).name.as_ptr()
 }
 unsafe extern "C" fn op(t: *const Tensor) -> *const c_char {
@@ -102,6 +109,18 @@ struct Batch {
     sum_is: &'static str,
     n_layer: usize,
     on_device: bool,
+    /// Where the graph goes on on another device.
+    border: Border,
+}
+
+/// What is copied to another device.
+#[derive(Clone, Copy, PartialEq)]
+enum Border {
+    None,
+    /// The input of this block.
+    Input(usize),
+    /// What the first norm of this block gives, and the block's input for the sum.
+    Norm(usize),
 }
 
 impl Batch {
@@ -117,6 +136,7 @@ impl Batch {
             sum_is: "l_out",
             n_layer: 2,
             on_device: false,
+            border: Border::None,
         }
     }
 }
@@ -145,6 +165,8 @@ struct Graph {
     nodes: Vec<Id>,
     /// The block that is being built.
     block: usize,
+    /// A tensor, its copy, and the number of the node before which it is made.
+    copies: Vec<(Id, Id, usize)>,
 }
 
 impl Graph {
@@ -174,7 +196,13 @@ impl Graph {
             g.block = block;
             let last = block + 1 == batch.n_layer;
             let name = |stem: &str| format!("{stem}-{block}");
-            let norm = g.node(&name("norm"), c"RMS_NORM", n, [Ok(x)]);
+            if batch.border == Border::Input(block) {
+                x = g.copy(x);
+            }
+            let mut norm = g.node(&name("norm"), c"RMS_NORM", n, [Ok(x)]);
+            if batch.border == Border::Norm(block) {
+                (norm, x) = (g.copy(norm), g.copy(x));
+            }
             let normed = g.weighted(&name("attn_norm"), c"MUL", n, norm, &format!("blk.{block}.attn_norm.weight"));
             let key = g.weighted(&name("Kcur"), c"ROPE", n, normed, "");
             g.operand(key, 1, positions);
@@ -226,6 +254,15 @@ impl Graph {
         id
     }
 
+    /// A tensor's copy on another device, made before the next node.
+    fn copy(&mut self, id: Id) -> Id {
+        let (name, shape) = (self.tensors[id].name.to_str().unwrap(), self.tensors[id].shape);
+        let (name, bytes) = (format!("B#{name}#0"), self.tensors[id].bytes.clone());
+        let copy = self.leaf(&name, F32, shape, bytes);
+        self.copies.push((id, copy, self.nodes.len()));
+        copy
+    }
+
     /// A node that reads `input` and a weight.
     fn weighted(&mut self, name: &str, op: &'static std::ffi::CStr, n: usize, input: Id, weight: &str) -> Id {
         let weight = if weight.is_empty() {
@@ -251,7 +288,10 @@ impl Graph {
 
     /// Runs the nodes past the hook, as ggml's scheduler does; whether the graph ran to its end.
     fn play(&mut self, hook: &mut Hook) -> bool {
-        for &id in &self.nodes {
+        for (i, &id) in self.nodes.iter().enumerate() {
+            for &(original, copy, _) in self.copies.iter().filter(|(_, _, before)| *before == i) {
+                self.tensors[copy].bytes = self.tensors[original].bytes.clone();
+            }
             let t = (&raw mut *self.tensors[id]).cast::<Tensor>();
             // SAFETY: the fakes live through the call and fit the table.
             if unsafe { hook.eval(t, true) } && !unsafe { hook.eval(t, false) } {
@@ -731,4 +771,70 @@ fn rows_of_a_wrong_type_or_width_are_left_alone() {
     play(&mut hook, &context, &Batch::new(&[4, 5], &[1, 2]));
     let error = hook.finish().ok().unwrap_err();
     assert_eq!(error.message(), "blocks.0.hook_resid_post: the plan is 3 wide, the residual stream 2");
+}
+
+/// A model of which some layers are on another device: what is read there are copies.
+#[test]
+fn rows_are_steered_where_devices_meet() {
+    for border in [Border::Input(0), Border::Input(1), Border::Norm(1)] {
+        let mut hook = steered([adds(1.0, 0, Selector::default().from(1)), adds(2.0, 1, Selector::default().from(1))]);
+        hook.capture([1]).unwrap();
+        let context = context(1);
+        let batch = Batch { outputs: vec![0, 1], border, ..Batch::new(&[4, 5], &[1, 2]) };
+        let graph = play(&mut hook, &context, &batch);
+        let first = hook.finish();
+        if border == Border::Input(0) {
+            assert_eq!(faults(&first), "");
+        } else {
+            // What was copied before it was known is left.
+            assert_eq!(moved(&graph, "l_out-0"), [0.0, 0.0]);
+            assert!(
+                faults(&first).contains("blocks.0.hook_resid_post: its rows were left: the node was copied"),
+                "{first:?}"
+            );
+            assert_eq!((first.rows_seen, first.rows_edited, first.rows_refused), (4, 2, 2));
+        }
+        let graph = play(&mut hook, &context, &batch);
+        assert_eq!(moved(&graph, "l_out-0"), [1.0, 1.0]);
+        assert_eq!(moved(&graph, "l_out-1"), [2.0, 2.0]);
+        for &(original, copy, _) in &graph.copies {
+            assert_eq!(graph.tensors[copy].bytes, graph.tensors[original].bytes, "copied after the edit");
+        }
+        let second = hook.finish().ok().unwrap();
+        assert_eq!((second.rows_seen, second.rows_edited, second.rows_refused), (4, 4, 0));
+        let tokens: Vec<Option<i32>> = hook.take_captured(1).meta.iter().map(|row| row.token).collect();
+        assert_eq!(tokens, [Some(4), Some(5), Some(4), Some(5)], "tokens, though the first block reads a copy");
+    }
+}
+
+/// A graph that is computed again is not looked at anew where nothing happens, and where something does it is.
+#[test]
+fn a_known_way_is_passed_without_a_look() {
+    let mut hook = steered([adds(1.0, 0, Selector::default().from(1))]);
+    let context = context(1);
+    let mut graph = Graph::of(&context, &Batch { n_layer: 9, outputs: vec![0, 1], ..Batch::new(&[4, 5], &[1, 2]) });
+    let looks = |hook: &mut Hook, graph: &mut Graph| {
+        let before = LOOKS.get();
+        graph.play(hook);
+        LOOKS.get() - before
+    };
+    let first: usize = (0..3).map(|_| looks(&mut hook, &mut graph)).sum();
+    let known = looks(&mut hook, &mut graph);
+    assert!(known * 3 < first / 3, "{known} looks, {first} in the three times before");
+    assert_eq!(moved(&graph, "l_out-0"), [4.0, 4.0]);
+    hook.finish().ok().unwrap();
+    // At the same addresses the next block reads another node.
+    let position = |name: &str| graph.nodes.iter().position(|&id| graph.tensors[id].name.to_str() == Ok(name)).unwrap();
+    let (output, other) = (position("l_out-0"), graph.nodes[position("ffn_inp-0")]);
+    let (output, norm) = (graph.nodes[output], graph.nodes[output + 1]);
+    graph.operand(norm, 0, other);
+    looks(&mut hook, &mut graph);
+    assert!(faults(&hook.finish()).contains("was edited, but what is read next is \"ffn_inp-0\""));
+    // A node more before the block: from there on all is looked at.
+    let extra = graph.node("extra", c"ADD", 2, [Ok(other)]);
+    graph.operand(norm, 0, output);
+    graph.nodes.retain(|id| *id != extra);
+    graph.nodes.insert(3, extra);
+    let _ = (looks(&mut hook, &mut graph), looks(&mut hook, &mut graph));
+    hook.finish().ok().unwrap();
 }

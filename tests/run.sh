@@ -60,6 +60,23 @@ suite() {
     fi
 }
 
+# beside COMMAND...: a suite that runs beside those that follow; joined: its result, once it has ended.
+beside() {
+    rm -f "$logs/beside"
+    (
+        passed=0 failed=0 skipped=0
+        "$@"
+        printf '%d %d %d\n' "$passed" "$failed" "$skipped" >"$logs/beside"
+    ) >"$logs/beside.shown" &
+    beside_id=$!
+}
+joined() {
+    local counts
+    if wait "$beside_id" && read -r -a counts <"$logs/beside"; then :; else counts=(0 1 0); fi
+    cat "$logs/beside.shown"
+    passed=$((passed + counts[0])) failed=$((failed + counts[1])) skipped=$((skipped + counts[2]))
+}
+
 say "build (minutes the first time: llama.cpp is compiled; log in $logs)"
 # All of it at once: one target at a time, cargo would build the library anew for each set of dependencies.
 step "build" cargo build --release --locked --all-targets
@@ -81,13 +98,24 @@ if cargo clippy --version >/dev/null 2>&1; then
 fi
 
 say "tests"
-suite "tests" cargo test --release --locked --no-fail-fast -- --show-output
+# The longest tests use one processor; they run beside the others.
+long=(adopt conca_synthetic conformance diagnosis)
+others=()
+for file in tests/*.rs tests/*/main.rs; do
+    name=${file#tests/}
+    name=${name%/main.rs}
+    name=${name%.rs}
+    [[ " ${long[*]} " == *" $name "* ]] || others+=(--test "$name")
+done
+beside suite "long tests" cargo test --release --locked --no-fail-fast "${long[@]/#/--test=}" -- --show-output
+suite "tests" cargo test --release --locked --no-fail-fast --lib --bins "${others[@]}" -- --show-output
+suite "documentation" cargo test --release --locked --doc
+joined
 step "benches" cargo test --release --locked --bench '*'
 # Without its engine the library is the same code less a part: what is about that part is run again, and all is compiled.
 step "targets without engine" cargo check --release --locked --no-default-features --all-targets
-suite "tests without engine" cargo test --release --locked --no-default-features --no-fail-fast --lib --test conformance \
-    --test floors --test ggml_probe --test header --test hook_attribution --test llama_ages --test panic_wall --test symbols \
-    -- --show-output
+suite "tests without engine" cargo test --release --locked --no-default-features --no-fail-fast \
+    --test conformance --test header --test panic_wall --test symbols -- --show-output
 
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" = 0 ]

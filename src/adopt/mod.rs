@@ -1,4 +1,4 @@
-//! Floor 8: any model made steerable on the machine it runs on, in a given time.
+//! Floor 9: any model made steerable on the machine it runs on, in a given time.
 //!
 //! [`adopt`] harvests rows of a few layers, trains a small dictionary on each, explains it and calculates how much more the
 //! model would speak of a few concepts if it were steered by their words, at equal cost

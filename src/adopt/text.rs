@@ -109,7 +109,7 @@ impl Job<'_> {
             let beginning = |i: usize| trial::PROMPTS[(texts.len() + i) % trial::PROMPTS.len()].to_owned();
             let prompts: Vec<String> = (0..trial::SEQUENCES).map(beginning).collect();
             let seed = texts.len() as u32;
-            let generate = Generate { max_tokens: SAMPLE, temperature: 1.0, top_p: 0.95, seed, ignore_end: false };
+            let generate = Generate { max_tokens: SAMPLE, temperature: 1.0, top_p: 0.95, seed, ..Generate::default() };
             for (prompt, made) in prompts.iter().zip(engine.generate_many(&prompts, &generate)?) {
                 texts.push(format!("{prompt}{}", made.text()));
             }

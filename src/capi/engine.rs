@@ -293,6 +293,7 @@ impl tiller_generate {
             top_p: if self.top_p == 0.0 { default.top_p } else { self.top_p },
             seed: self.seed,
             ignore_end: self.ignore_end != 0,
+            ..default
         }
     }
 }

@@ -166,6 +166,22 @@ fn set_keys(file: &mut Writer<'_>, d: &Dictionary) {
     if let Some(l0) = info.l0 {
         file.set("sae.l0", l0);
     }
+    if !info.layers.is_empty() {
+        // Beyond 32 bits there is no model; the reader then finds no such layer in it.
+        let layers: Vec<u32> = info.layers.iter().map(|&layer| u32::try_from(layer).unwrap_or(u32::MAX)).collect();
+        file.set("sae.layers", Array::numbers(&layers));
+    }
+    if let Some(learned) = &info.learned {
+        let texts = [
+            ("sae.learned.instruction", learned.instruction.as_str()),
+            ("sae.learned.explanation", &learned.explanation),
+            ("sae.learned.form", learned.form.name()),
+            ("sae.learned.doses", &learned.doses),
+        ];
+        texts.into_iter().for_each(|(key, text)| file.set(key, text));
+        file.set("sae.learned.strength", learned.strength);
+        learned.avoid.into_iter().for_each(|avoid| file.set("sae.learned.avoid", avoid));
+    }
     if let Some(notes) = Array::strings(&info.notes).filter(|_| !info.notes.is_empty()) {
         file.set("sae.notes", notes);
     }

@@ -13,14 +13,16 @@
 //!
 //! Keys: `general.name`, and after the prefix `sae.`: `version` (1), `activation`, `k`, `apply_b_dec_to_input`,
 //! `normalization`, `input_scale`, `rescale_by_decoder_norm`, `center_input`, `transcodes`, `model.name`,
-//! `model.fingerprint`, `layer`, `hook`, `layer_out`, `hook_out`, `l0`, `recipe`, `notes`.
+//! `model.fingerprint`, `layer`, `layers` (one for each feature, in place of `layer`), `hook`, `layer_out`, `hook_out`, `l0`,
+//! `recipe`, `notes`; of learned features `learned.instruction`, `learned.explanation`, `learned.form`, `learned.strength`,
+//! `learned.avoid`, `learned.doses`.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::matrix::{Matrix, Shared, Values};
 use super::settings::Place;
-use super::{Activation, Dictionary, Info, Normalization, Settings, SharedGate, SharedStats, parts};
+use super::{Activation, Dictionary, Form, Info, Learned, Normalization, Settings, SharedGate, SharedStats, parts};
 use crate::error::{Error, Result};
 use crate::file::gguf::{GgmlType, Gguf, Tensor};
 use crate::num::Coding;
@@ -123,13 +125,48 @@ fn info(file: &Gguf) -> Result<Info> {
         model_name: text("sae.model.name")?,
         model_fingerprint: text("sae.model.fingerprint")?,
         layer: file.opt_usize("sae.layer")?.or_else(|| Place::of(&hook).layer()),
+        layers: layers(file)?,
         hook,
         layer_out: file.opt_usize("sae.layer_out")?,
         hook_out: text("sae.hook_out")?,
         l0: file.opt_u32("sae.l0")?,
         recipe: text("sae.recipe")?,
         notes: notes.map_or_else(Vec::new, |a| (0..a.len()).filter_map(|i| a.str(i)).map(str::to_owned).collect()),
+        learned: learned(file)?,
     })
+}
+
+/// The layer of each feature, if the file has them.
+fn layers(file: &Gguf) -> Result<Vec<usize>> {
+    let Some(array) = file.opt_array("sae.layers")? else { return Ok(Vec::new()) };
+    let layer = |i: usize| {
+        let found = array.number::<u32>(i).and_then(|layer| usize::try_from(layer).ok());
+        let kind = array.kind().name();
+        found.ok_or_else(|| Error::format(file.path(), format!("key \"sae.layers\": expected u32, found {kind}")))
+    };
+    (0..array.len()).map(layer).collect()
+}
+
+fn learned(file: &Gguf) -> Result<Option<Learned>> {
+    let Some(instruction) = file.opt_str("sae.learned.instruction")? else { return Ok(None) };
+    let form = file.str("sae.learned.form")?;
+    let form = Form::from_name(form).ok_or_else(|| {
+        let path = file.path().display();
+        Error::unsupported(format!("{path}: key \"sae.learned.form\": expected constant or gated, found \"{form}\""))
+    })?;
+    let finite = |key: &str, found: f32| match found.is_finite() {
+        true => Ok(found),
+        false => Err(Error::format(file.path(), format!("key \"{key}\": expected a finite number, found {found}"))),
+    };
+    let avoid = file.opt_f32("sae.learned.avoid")?.map(|found| finite("sae.learned.avoid", found)).transpose()?;
+    Ok(Some(Learned {
+        instruction: instruction.to_owned(),
+        explanation: file.opt_str("sae.learned.explanation")?.unwrap_or_default().to_owned(),
+        form,
+        strength: finite("sae.learned.strength", file.f32("sae.learned.strength")?)?,
+        avoid,
+        doses: file.opt_str("sae.learned.doses")?.unwrap_or_default().to_owned(),
+    }))
 }
 
 fn matrix(file: &Gguf, name: &str) -> Result<Matrix> {

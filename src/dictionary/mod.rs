@@ -14,6 +14,7 @@
 //! | `encode.rs`, `slice.rs` | one row, few features |
 //! | `few.rs`, `batch.rs` | all features of a few rows, of many |
 //! | `sieve.rs`, `outline.rs` | which features may be active, and rounded rows that tell it |
+//! | `layers.rs` | features that live at several layers |
 //! | `calibrate.rs` | thresholds for TopK |
 //! | `gguf.rs`, `convert.rs` | our own files: read, written |
 //! | `family/` | other people's files, one file a family |
@@ -31,6 +32,7 @@ mod export;
 mod family;
 mod few;
 mod gguf;
+mod layers;
 mod matrix;
 mod outline;
 mod parts;
@@ -53,7 +55,7 @@ use matrix::{Matrix, Shared};
 use outline::Outline;
 pub use parts::{Gate, Parts};
 use settings::Place;
-pub use settings::{Activation, FeatureStats, Info, Normalization, Settings};
+pub use settings::{Activation, FeatureStats, Form, Info, Learned, Normalization, Settings};
 pub use slice::Slice;
 
 /// Whether it is a GGUF: asked for as one, or a file that is not called like another program's.
@@ -161,7 +163,8 @@ impl Dictionary {
         self.settings.activation
     }
 
-    /// The layer whose output (`l_out-L`) it was trained on, if known.
+    /// The layer whose output (`l_out-L`) it was trained on, if known; none if its features live at several
+    /// ([`Dictionary::layers`]).
     pub fn layer(&self) -> Option<usize> {
         self.info.layer
     }
@@ -327,7 +330,8 @@ impl Dictionary {
             let name = self.info.title();
             return Err(Error::mismatch(format!("{name}: expected the model's width {d_model}, found {found}")));
         }
-        if let Some(layer) = self.info.layer.max(self.info.layer_out).filter(|&l| l >= n_layer) {
+        let layers = self.info.layers.iter().copied().max();
+        if let Some(layer) = self.info.layer.max(self.info.layer_out).max(layers).filter(|&l| l >= n_layer) {
             let name = self.info.title();
             return Err(Error::mismatch(format!(
                 "{name}: made for layer {layer}, the model has layers 0 to {}",

@@ -103,6 +103,14 @@ pub(super) fn check(d: &Dictionary) -> std::result::Result<(), String> {
         let found = (skip.n_rows(), skip.n_cols());
         return Err(format!("skip connection: expected [{d_out}, {d_model}], found {found:?}"));
     }
+    let layers = d.layers().len();
+    if layers != 0 && layers != n {
+        return Err(format!("layers: expected one for each of {n} features, found {layers}"));
+    }
+    if layers != 0 && (d.info.layer.is_some() || transcodes) {
+        let what = if transcodes { "a transcoder" } else { "one layer for all" };
+        return Err(format!("layers: expected a layer for each feature and nothing else, found {what} besides"));
+    }
     check_vector("encoder bias", &d.encoder_bias, n)?;
     check_vector("decoder bias", &d.decoder_bias, d_out)?;
     if let Some(threshold) = &d.threshold {

@@ -2,7 +2,7 @@
 
 use super::parts::Gate;
 use super::settings::Activation;
-use super::{Dictionary, FeatureStats, Parts};
+use super::{Dictionary, FeatureStats, Info, Parts};
 use crate::error::{Error, Result};
 
 impl Dictionary {
@@ -32,6 +32,7 @@ impl Dictionary {
         let some = |all: &[f32]| features.iter().map(|&f| all[f as usize]).collect::<Vec<f32>>();
         let gate = self.gate.as_ref().map(|g| Gate { bias: some(&g.bias), log_scale: some(&g.log_scale) });
         let stats = |f: &u32| self.stats(*f as usize);
+        let layers = features.iter().filter_map(|&f| self.layers().get(f as usize).copied()).collect();
         let made = Self::from_parts(Parts {
             d_model: self.d_model(),
             encoder: matrix(self.d_model(), &|i, row| self.encoder_row(i, row)),
@@ -42,7 +43,7 @@ impl Dictionary {
             gate,
             stats: features.iter().map(stats).collect::<Option<Vec<FeatureStats>>>(),
             settings: self.settings,
-            info: self.info.clone(),
+            info: Info { layers, ..self.info.clone() },
         })?;
         Ok(Self { skip: self.skip.clone(), ..made })
     }
@@ -59,7 +60,7 @@ impl Dictionary {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Activation, Info, Settings};
+    use super::super::{Activation, Settings};
     use super::*;
 
     fn three() -> Dictionary {

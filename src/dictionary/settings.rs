@@ -83,6 +83,48 @@ impl Normalization {
     }
 }
 
+/// An instruction that features were distilled from, and how they are best used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Learned {
+    /// What the model was told.
+    pub instruction: String,
+    /// What the features do, in words.
+    pub explanation: String,
+    /// The form that was chosen.
+    pub form: Form,
+    /// The strength α that was chosen for it.
+    pub strength: f32,
+    /// The strength, above 0, at which the features are best turned against the instruction; unknown if not measured.
+    pub avoid: Option<f32>,
+    /// What each strength that was tried did: JSON.
+    pub doses: String,
+}
+
+/// How learned features act.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Each layer's mean increment is added to every row: a control vector.
+    #[default]
+    Constant,
+    /// Each row gets as much as its gate reads.
+    Gated,
+}
+
+impl Form {
+    /// `constant` or `gated`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Constant => "constant",
+            Self::Gated => "gated",
+        }
+    }
+
+    /// The form of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Constant, Self::Gated].into_iter().find(|form| form.name() == name)
+    }
+}
+
 /// How a dictionary encodes and decodes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
@@ -117,7 +159,7 @@ impl Settings {
 }
 
 /// Where a dictionary comes from and belongs to. Empty strings say "unknown".
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Info {
     /// A name for people.
     pub name: String,
@@ -127,6 +169,8 @@ pub struct Info {
     pub model_fingerprint: String,
     /// The layer whose output it reads.
     pub layer: Option<usize>,
+    /// Where its features live at several layers: for each feature the layer whose output it reads and writes; else empty.
+    pub layers: Vec<usize>,
     /// The hook point that it reads, as TransformerLens names it.
     pub hook: String,
     /// The layer at whose output a decoder row may be added with the same effect as at the hook point where it belongs, if
@@ -140,6 +184,8 @@ pub struct Info {
     pub recipe: String,
     /// What a reader should know about an import: what was assumed, folded or left out.
     pub notes: Vec<String>,
+    /// Of learned features: what was learned, and how it is best used.
+    pub learned: Option<Learned>,
 }
 
 impl Info {

@@ -8,6 +8,11 @@ use super::{Engine, guard};
 use crate::error::{Error, Result};
 use crate::plan::Row;
 
+/// Generated tokens that [`Generate::repeat_penalty`] looks back on.
+pub const REPEAT_WINDOW: i32 = 64;
+/// The likeliest tokens, among which a repeat penalty chooses.
+const REPEAT_AMONG: i32 = 64;
+
 /// How text is generated.
 #[derive(Clone, Debug)]
 pub struct Generate {
@@ -17,6 +22,11 @@ pub struct Generate {
     pub temperature: f32,
     /// Keeps the likeliest tokens that hold this much of the probability; 1 keeps all. Only with a temperature.
     pub top_p: f32,
+    /// Keeps the tokens that are at least this times as likely as the likeliest; 0 keeps all. Only with a temperature.
+    pub min_p: f32,
+    /// Logits of the last [`REPEAT_WINDOW`] tokens that were generated are divided by it (multiplied, where negative), as in
+    /// arXiv 1909.05858; 1 leaves them. What was in the prompt may be said again. Only the 64 likeliest tokens are left then.
+    pub repeat_penalty: f32,
     /// Seed of the sampler. Prompt number i of a batch uses `seed + i`.
     pub seed: u32,
     /// Goes on when the model wants to end; for measurements over a fixed length.
@@ -25,7 +35,38 @@ pub struct Generate {
 
 impl Default for Generate {
     fn default() -> Self {
-        Self { max_tokens: 128, temperature: 0.0, top_p: 1.0, seed: 0, ignore_end: false }
+        Self {
+            max_tokens: 128,
+            temperature: 0.0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            seed: 0,
+            ignore_end: false,
+        }
+    }
+}
+
+impl Generate {
+    /// Refuses what no sampler can do.
+    fn check(&self) -> Result<()> {
+        let Self { temperature, top_p, min_p, repeat_penalty, .. } = self;
+        let refuse = |what: &str, found: &f32, expected: &str| {
+            Err(Error::argument(format!("{what} is {found}, expected {expected}")))
+        };
+        if !(*temperature >= 0.0 && temperature.is_finite()) {
+            return refuse("temperature", temperature, "0 or more");
+        }
+        if !(*top_p > 0.0 && *top_p <= 1.0) {
+            return refuse("top_p", top_p, "more than 0 and at most 1");
+        }
+        if !(0.0..=1.0).contains(min_p) {
+            return refuse("min_p", min_p, "0 to 1");
+        }
+        if !(*repeat_penalty >= 1.0 && repeat_penalty.is_finite()) {
+            return refuse("repeat_penalty", repeat_penalty, "1 or more");
+        }
+        Ok(())
     }
 }
 
@@ -168,7 +209,7 @@ impl Engine {
         // The first token is sampled from the prompt's logits, each later one after its predecessor has been computed.
         if !generation.tokens.is_empty() {
             let computed = match generation.next(self.positions) {
-                Some((last, row)) => self.try_decode(&mut [last], &[row], &mut [1])?,
+                Some((last, row)) => self.try_decode(&mut [last], &[row], &mut [1])? && self.keep(last),
                 None => false,
             };
             if !computed {
@@ -199,12 +240,18 @@ impl Engine {
         on_text: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Generation> {
         let mut generation = self.begin_tokens(prompt, options)?;
-        while let Some(piece) = self.step(&mut generation)? {
+        self.run(&mut generation, on_text)?;
+        Ok(generation)
+    }
+
+    /// Steps until the generation ends, or `on_text` says false.
+    pub(super) fn run(&mut self, generation: &mut Generation, on_text: &mut dyn FnMut(&str) -> bool) -> Result<()> {
+        while let Some(piece) = self.step(generation)? {
             if !piece.is_empty() && !on_text(piece) {
                 generation.stop.get_or_insert(Stop::Caller);
             }
         }
-        Ok(generation)
+        Ok(())
     }
 
     /// Generates a continuation of every prompt, as many side by side as the engine has sequences and its context has
@@ -309,35 +356,41 @@ impl Engine {
         prompts.get(..n.max(1)).unwrap_or_default()
     }
 
-    /// Reads prompts into an empty cache, one sequence each, up to one for which there is no cell left; `first` samples the
-    /// first token of each while its logits are there.
-    fn begin_many(&mut self, prompts: &[Vec<i32>], options: &Generate, first: bool) -> Result<Vec<Generation>> {
-        if !(options.temperature >= 0.0 && options.temperature.is_finite()) {
-            return Err(Error::argument(format!("temperature is {}, expected 0 or more", options.temperature)));
-        }
-        if !(options.top_p > 0.0 && options.top_p <= 1.0) {
-            return Err(Error::argument(format!("top_p is {}, expected more than 0 and at most 1", options.top_p)));
-        }
+    /// Refuses options that no sampler has, and models that write no text.
+    pub(super) fn check_generate(&self, options: &Generate) -> Result<()> {
+        options.check()?;
         if self.pooled {
             let path = self.path().display();
             let what = format!("{path}: expected a model that writes text, found an embedding model (pooling_type)");
             return Err(Error::unsupported(what).hinted("take a model that generates text"));
         }
+        Ok(())
+    }
+
+    /// A generation that has nothing generated yet, of a prompt that is in the cache as `sequence`, or will be.
+    pub(super) fn generation(&self, prompt: Vec<i32>, sequence: i32, options: &Generate) -> Result<Generation> {
+        Ok(Generation {
+            sampler: Sampler::new(options, options.seed.wrapping_add(sequence.unsigned_abs()), self.n_vocab())?,
+            options: options.clone(),
+            epoch: self.epoch,
+            sequence,
+            prompt,
+            tokens: Vec::new(),
+            partial: Vec::new(),
+            text: String::new(),
+            stop: (options.max_tokens == 0).then_some(Stop::Length),
+        })
+    }
+
+    /// Reads prompts into an empty cache, one sequence each, up to one for which there is no cell left; `first` samples the
+    /// first token of each while its logits are there.
+    fn begin_many(&mut self, prompts: &[Vec<i32>], options: &Generate, first: bool) -> Result<Vec<Generation>> {
+        self.check_generate(options)?;
         self.forget()?;
         self.epoch += 1;
         let mut generations = Vec::with_capacity(prompts.len());
         for (sequence, prompt) in (0_i32..).zip(prompts) {
-            let mut generation = Generation {
-                sampler: Sampler::new(options, options.seed.wrapping_add(sequence.unsigned_abs()))?,
-                options: options.clone(),
-                epoch: self.epoch,
-                sequence,
-                prompt: prompt.clone(),
-                tokens: Vec::new(),
-                partial: Vec::new(),
-                text: String::new(),
-                stop: (options.max_tokens == 0).then_some(Stop::Length),
-            };
+            let mut generation = self.generation(prompt.clone(), sequence, options)?;
             if !self.read(prompt, sequence)? {
                 if generations.is_empty() {
                     return Err(self.full());
@@ -454,14 +507,24 @@ struct Sampler(NonNull<sys::llama_sampler>);
 unsafe impl Send for Sampler {}
 
 impl Sampler {
-    fn new(options: &Generate, seed: u32) -> Result<Self> {
-        let (temperature, top_p) = (options.temperature, options.top_p);
+    fn new(options: &Generate, seed: u32, n_vocab: usize) -> Result<Self> {
+        let n_vocab = i32::try_from(n_vocab).unwrap_or(i32::MAX);
+        let &Generate { temperature, top_p, min_p, repeat_penalty, .. } = options;
         // SAFETY: plain constructors; the chain owns what is added to it.
         let chain = guard::make(|| unsafe {
             let chain = sys::llama_sampler_chain_init(sys::llama_sampler_chain_default_params());
             if !chain.is_null() {
+                if repeat_penalty > 1.0 {
+                    // Looking every token of a large vocabulary up among the last ones takes milliseconds.
+                    guard::llama_sampler_chain_add(chain, sys::llama_sampler_init_top_k(REPEAT_AMONG));
+                    let penalties = sys::llama_sampler_init_penalties(n_vocab, REPEAT_WINDOW, repeat_penalty, 0.0, 0.0);
+                    guard::llama_sampler_chain_add(chain, penalties);
+                }
                 if temperature > 0.0 {
                     guard::llama_sampler_chain_add(chain, sys::llama_sampler_init_top_p(top_p, 1));
+                    if min_p > 0.0 {
+                        guard::llama_sampler_chain_add(chain, sys::llama_sampler_init_min_p(min_p, 1));
+                    }
                     guard::llama_sampler_chain_add(chain, sys::llama_sampler_init_temp(temperature));
                     guard::llama_sampler_chain_add(chain, sys::llama_sampler_init_dist(seed));
                 } else {

@@ -9,6 +9,7 @@
 //! llama.cpp worked on is then left as it is. The same holds in a forked child, which lacks the engine's threads. A model
 //! file is checked before llama.cpp sees it; beyond these checks it is trusted.
 
+mod conversation;
 mod documents;
 mod generate;
 mod guard;
@@ -18,6 +19,7 @@ mod last_rows;
 mod log;
 mod options;
 mod quantize;
+mod read;
 mod score;
 mod stream;
 mod text;
@@ -31,12 +33,14 @@ use std::sync::{Arc, OnceLock};
 
 use ggml_sys as sys;
 
+pub use conversation::{Conversation, Reply};
 pub use documents::{Document, Take, documents, each_document, pairs};
-pub use generate::{Generate, Generation, Stop};
+pub use generate::{Generate, Generation, REPEAT_WINDOW, Stop};
 pub use harvest::{Harvest, Harvested};
 pub use host::{eval, host};
 pub use options::Options;
 pub use quantize::{convert, packer, requantize};
+pub use read::TakeRows;
 pub use score::Score;
 pub use stream::Streamed;
 pub use text::Message;
@@ -45,6 +49,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hook::{Hook, Ledger, Steering};
 use crate::model::Model;
 use crate::plan::{Compiled, Row, Target};
+use conversation::Kept;
 use options::Fitted;
 use threads::Threads;
 
@@ -66,6 +71,8 @@ pub struct Engine {
     pooled: bool,
     /// Counts what was read into the cache; a generation of an earlier reading has ended.
     epoch: u64,
+    /// What a conversation left in the cache.
+    kept: Kept,
     plan: Option<Arc<Compiled>>,
     notes: Vec<String>,
     /// The process that opened it: its threads are not in a forked child.
@@ -126,6 +133,7 @@ impl Engine {
             positions,
             pooled: file.is_pooled()?,
             epoch: 0,
+            kept: Kept::default(),
             plan: None,
             notes,
             process: std::process::id(),
@@ -165,6 +173,11 @@ impl Engine {
         Target::new(self.n_layer(), self.d_model()).with_architecture(&self.architecture)
     }
 
+    /// `general.architecture` of the model's file.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
     /// Number of blocks.
     pub fn n_layer(&self) -> usize {
         // SAFETY: the model is loaded.
@@ -191,7 +204,8 @@ impl Engine {
     /// Steers by `plan` from the next token on, in place of any plan before; `None` stops steering. May be called between
     /// and during generations; the model is not reloaded.
     ///
-    /// What is in the KV cache was computed under the earlier plan; a new [`Engine::generate`] starts with an empty cache.
+    /// What is in the KV cache was computed under the earlier plan; a new [`Engine::generate`] starts with an empty cache,
+    /// and [`Engine::reply`] reads its conversation anew.
     pub fn set_plan(&mut self, plan: Option<Arc<Compiled>>) -> Result<()> {
         if let Some(plan) = &plan {
             let (fits, has) = ((plan.n_layer, plan.d_model), (self.n_layer(), self.d_model()));
@@ -208,6 +222,7 @@ impl Engine {
             }
         }
         plan.iter().try_for_each(|plan| self.hook_mut().check_plan(plan))?;
+        let keeps = self.kept_under(plan.as_ref());
         let had = self.plan.as_ref().is_some_and(|plan| plan.control_vector.is_some());
         let vector = plan.as_ref().and_then(|plan| plan.control_vector.as_ref());
         if had || vector.is_some() {
@@ -225,6 +240,9 @@ impl Engine {
         }
         self.hook_mut().set_plan(plan.clone())?;
         self.plan = plan;
+        if keeps {
+            self.kept.version = self.hook_mut().plan_version();
+        }
         Ok(())
     }
 

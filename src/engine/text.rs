@@ -20,6 +20,11 @@ pub struct Message {
 }
 
 impl Message {
+    /// What the model is told before the conversation.
+    pub fn system(content: impl Into<String>) -> Self {
+        Self { role: "system".into(), content: content.into() }
+    }
+
     /// A turn of the user.
     pub fn user(content: impl Into<String>) -> Self {
         Self { role: "user".into(), content: content.into() }
@@ -38,17 +43,17 @@ pub(super) fn check_role(role: &str) -> std::result::Result<(), String> {
 }
 
 /// A part of a conversation as a template writes it.
-enum Piece {
+pub(super) enum Piece {
     /// The template's own text: tags and roles.
     Template(String),
-    /// What a message says.
-    Content(String),
+    /// What the message of this number says.
+    Content(usize, String),
 }
 
 impl Piece {
     fn text(&self) -> &str {
         match self {
-            Self::Template(text) | Self::Content(text) => text,
+            Self::Template(text) | Self::Content(_, text) => text,
         }
     }
 }
@@ -110,7 +115,7 @@ impl Engine {
     }
 
     /// The token that the model wants in front of every text.
-    fn bos(&self) -> Option<i32> {
+    pub(super) fn bos(&self) -> Option<i32> {
         // SAFETY: the vocabulary belongs to the loaded model.
         unsafe { sys::llama_vocab_get_add_bos(self.vocab()).then(|| sys::llama_vocab_bos(self.vocab())) }
     }
@@ -163,9 +168,13 @@ impl Engine {
     /// # Errors
     /// As [`chat`](Self::chat).
     pub fn chat_tokens(&self, messages: &[Message], answer: bool) -> Result<Vec<i32>> {
-        let pieces = self.pieces(messages, answer)?;
+        self.cut_pieces(&self.pieces(messages, answer)?, true)
+    }
+
+    /// The tokens of a part of a conversation; `ends`: it is the whole one, with BOS and EOS as the model wants them.
+    pub(super) fn cut_pieces(&self, pieces: &[Piece], ends: bool) -> Result<Vec<i32>> {
         let whole: String = pieces.iter().map(Piece::text).collect();
-        let tokens = self.cut_text(&whole, true, true)?;
+        let tokens = self.cut_text(&whole, ends, true)?;
         // The template's tags in order, with the place of each: (piece, start, end, token).
         let mut tags = Vec::new();
         for (i, piece) in pieces.iter().enumerate() {
@@ -184,8 +193,9 @@ impl Engine {
             }
         }
         let own: Vec<i32> = tags.iter().map(|&(.., token)| token).collect();
-        let front = self.bos().filter(|bos| own.first() != Some(bos));
-        let expected = front.into_iter().chain(own.iter().copied()).chain(self.eos());
+        let front = self.bos().filter(|bos| ends && own.first() != Some(bos));
+        let back = self.eos().filter(|_| ends);
+        let expected = front.into_iter().chain(own.iter().copied()).chain(back);
         let known = |token: &i32| self.is_control(*token) || own.contains(token);
         if tokens.iter().copied().filter(known).eq(expected) {
             return Ok(tokens);
@@ -204,7 +214,7 @@ impl Engine {
             plain.push_str(piece.text().get(start..).unwrap_or_default());
         }
         self.cut_plain(&plain, &names, &mut tokens)?;
-        tokens.extend(self.eos());
+        tokens.extend(back);
         Ok(tokens)
     }
 
@@ -246,7 +256,7 @@ impl Engine {
 
     /// The conversation in pieces. llama.cpp writes it with a mark in place of every message, which tells the template's
     /// text from what was said, whatever that is.
-    fn pieces(&self, messages: &[Message], answer: bool) -> Result<Vec<Piece>> {
+    pub(super) fn pieces(&self, messages: &[Message], answer: bool) -> Result<Vec<Piece>> {
         for (i, message) in messages.iter().enumerate() {
             check_role(&message.role).map_err(|what| Error::argument(format!("message {i}: {what}")))?;
         }
@@ -277,7 +287,7 @@ impl Engine {
                 content = content.trim_end_matches(is_space);
             }
             pieces.push(Piece::Template(before.to_owned()));
-            pieces.push(Piece::Content(content.to_owned()));
+            pieces.push(Piece::Content(i, content.to_owned()));
             rest = after;
         }
         pieces.push(Piece::Template(rest.to_owned()));

@@ -2,11 +2,14 @@
 //!
 //! | module | asks |
 //! |---|---|
+//! | [`behaviours`] | how formal, angry, French, … is a text? |
+//! | [`bootstrap`] | how far would a figure move with other prompts? |
 //! | [`codes`] | what are the codes of rows in files, and the rows of codes? |
 //! | [`concepts`] | does steering by a concept's words work, and how hard should it be? |
 //! | [`diagnosis`] | what is wrong with a dictionary that does not fit? |
 //! | [`drift`] | what does quantizing the model do to a dictionary? (feature `engine`) |
 //! | [`expected`] | what does a plan do to the next word, before any is drawn? (feature `engine`) |
+//! | [`firing`] | on which tokens of a text do features fire? (feature `engine`) |
 //! | [`fluency`] | is a text whole, or does it loop, or is it gibberish? |
 //! | [`gain`] | how much more does a model speak of a concept when steered by its words? (feature `engine`) |
 //! | [`mpc`] | do single features say what concepts' log-odds are? |
@@ -17,6 +20,8 @@
 //! | [`temporal`] | are the side effects that a temporal model predicts the ones that the model has? (feature `engine`) |
 //! | [`trial`] | what does a model write with a plan and without, and how fluent is it? (feature `engine`) |
 
+pub mod behaviours;
+pub mod bootstrap;
 pub mod codes;
 pub mod concepts;
 pub mod diagnosis;
@@ -24,6 +29,8 @@ pub mod diagnosis;
 pub mod drift;
 #[cfg(feature = "engine")]
 pub mod expected;
+#[cfg(feature = "engine")]
+pub mod firing;
 pub mod fluency;
 #[cfg(feature = "engine")]
 pub mod gain;

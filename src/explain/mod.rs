@@ -11,7 +11,8 @@
 //!
 //! The default is `data`: on a 135M model's middle layers the lens' words were noise, and steering by them moved nothing.
 //! [`harvested`] runs them on shards. [`Explanations`] hold the words of every feature, live in a JSONL file, and are searched by the words of a concept
-//! ([`Explanations::find`]). [`baselines`] and [`quality`] stand beside them for comparison.
+//! ([`Explanations::find`]). A direction that is no feature is read as a few features ([`pursuit`]) or as words ([`pointed`]).
+//! [`baselines`] and [`quality`] stand beside them for comparison.
 
 pub mod baselines;
 mod best;
@@ -22,6 +23,8 @@ pub mod harvested;
 
 mod labels;
 pub mod lens;
+pub mod pointed;
+pub mod pursuit;
 pub mod quality;
 pub mod tuned;
 pub mod vocabulary;

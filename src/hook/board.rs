@@ -80,9 +80,14 @@ impl Steering {
         architecture.clone_into(&mut self.0.architecture.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Counts the plans that were set.
+    pub(super) fn version(&self) -> u64 {
+        self.0.version.load(Ordering::Acquire)
+    }
+
     /// Whether the plan is another one than that of `version`.
     pub(super) fn has_newer(&self, version: u64) -> bool {
-        self.0.version.load(Ordering::Acquire) != version
+        self.version() != version
     }
 
     /// The plan, if it is not the one of `version`, which becomes its own.

@@ -132,11 +132,27 @@ impl Editor {
     pub(super) fn watch(&mut self) {
         let planned = self.plan.iter().flat_map(|plan| plan.points.keys());
         let points = planned.chain(self.patches.keys()).chain(&self.capture).copied();
+        self.graph.trail.forget();
         self.sites.set(points.chain(self.stop_after.map(HookPoint::from)).collect());
     }
 
     /// A node will be computed: is it wanted?
     pub(super) fn ask(&mut self, node: Node, board: &Steering) -> bool {
+        let follows = self.graph.goes_on() && !self.ended;
+        if follows && self.graph.trail.passes(node.address()) {
+            return false;
+        }
+        let before = (self.graph.state(), self.sites.changes());
+        let wanted = self.look(node, board);
+        if self.graph.goes_on() && !self.ended {
+            let quiet = follows && !wanted && before == (self.graph.state(), self.sites.changes());
+            self.graph.trail.note(node, quiet);
+        }
+        wanted
+    }
+
+    /// As [`ask`](Self::ask), of a node at which something may happen.
+    fn look(&mut self, node: Node, board: &Steering) -> bool {
         let (name, block) = (node.name(), node.reads_weights_of());
         match self.graph.meet(node, block) {
             Step::Begins => {
@@ -144,7 +160,7 @@ impl Editor {
                 if self.announced.as_ref().is_none_or(Announced::is_fresh) {
                     self.catch_up(board);
                 }
-                self.graph.begin(node);
+                self.graph.begin(node, self.sites.are_settled());
                 self.sites.begin();
                 (self.assigned, self.ends, self.ended, self.edited) = (None, None, false, false);
             }
@@ -200,12 +216,14 @@ impl Editor {
                     self.ends = Some(reader.address());
                 }
             }
-            Found::Wrong(what) => {
-                let n = self.graph.shown(self.alone).map_or(0, |shown| shown.n as u64);
-                self.ledger.rows_seen += n;
-                self.ledger.rows_refused += n;
-                self.faults.add(Kind::Unsupported, format!("{point}: {what}"), 1);
+            Found::Late(what) => {
+                let what =
+                    format!("its rows were left: the node {what} before it was known; the next graph's are edited");
+                self.refuse(point, &what);
             }
+            // Rows that were edited are counted as such.
+            Found::Wrong { what, edited: true } => self.faults.add(Kind::Unsupported, format!("{point}: {what}"), 1),
+            Found::Wrong { what, edited: false } => self.refuse(point, &what),
         }
     }
 
@@ -410,12 +428,19 @@ impl Editor {
 
     /// Points that were looked for and did not come.
     fn miss(&mut self) {
-        let n = self.graph.shown(self.alone).map_or(0, |shown| shown.n as u64);
         let last = self.stop_after.filter(|_| self.ended);
-        for point in self.sites.missed().filter(|point| last.is_none_or(|last| point.layer() <= last)) {
-            self.ledger.rows_seen += n;
-            self.ledger.rows_refused += n;
-            self.faults.add(Kind::Unsupported, format!("{point}: no node of the graph was found to be it"), 1);
+        let missed: Vec<_> =
+            self.sites.missed().filter(|point| last.is_none_or(|last| point.layer() <= last)).collect();
+        for point in missed {
+            self.refuse(point, "no node of the graph was found to be it");
         }
+    }
+
+    /// The rows of a point are left alone.
+    fn refuse(&mut self, point: HookPoint, why: &str) {
+        let n = self.graph.n_rows_of(point.layer()).unwrap_or(0) as u64;
+        self.ledger.rows_seen += n;
+        self.ledger.rows_refused += n;
+        self.faults.add(Kind::Unsupported, format!("{point}: {why}"), 1);
     }
 }

@@ -12,7 +12,8 @@
 //! These inputs share memory with later nodes, so each is read when its first reader is asked about.
 
 use super::attribute::Shown;
-use super::node::{Node, Source, is_copy_of};
+use super::node::{Node, Source};
+use super::trail::Trail;
 
 /// What is known of the graph that runs now.
 #[derive(Default)]
@@ -27,6 +28,8 @@ pub(super) struct Graph {
     pub(super) block: Option<usize>,
     /// What the current block reads.
     pub(super) entry: Option<usize>,
+    /// The way through it.
+    pub(super) trail: Trail,
     /// Width of the residual stream.
     pub(super) width: usize,
     /// It is another context's.
@@ -70,6 +73,7 @@ impl Graph {
     /// The next context that is seen is the hook's.
     pub(super) fn unbind(&mut self) {
         (self.context, self.model, self.largest) = (None, None, 0);
+        self.trail.forget();
         self.restart = true;
     }
 
@@ -107,9 +111,64 @@ impl Graph {
         }
     }
 
-    pub(super) fn begin(&mut self, node: Node) {
+    /// A graph begins with this node. `settled`: the points that are looked for are known.
+    pub(super) fn begin(&mut self, node: Node, settled: bool) {
+        let mut trail = std::mem::take(&mut self.trail);
+        trail.begin(settled);
         let Self { context, model, largest, .. } = *self;
-        *self = Self { running: true, first: node.address(), context, model, largest, ..Self::default() };
+        *self = Self { running: true, first: node.address(), context, model, largest, trail, ..Self::default() };
+    }
+
+    /// Whether the next node belongs to the graph that runs, as far as is known.
+    pub(super) fn goes_on(&self) -> bool {
+        self.running && !self.restart && !self.foreign
+    }
+
+    /// All that a node may change.
+    pub(super) fn state(&self) -> impl PartialEq + use<> {
+        (self.learned, self.block, self.entry, self.width, self.has_input, self.placed)
+    }
+
+    /// Where the rows of an operand come from, behind views and copies.
+    pub(super) fn source<'g>(&self, operand: Node<'g>) -> Source<'g> {
+        let mut source = Source { rows: operand, root: operand, moved: false };
+        // Chains are short; the bound is for tables that lie.
+        for _ in 0..8 {
+            let root = source.root;
+            if let Some(inner) = root.passed_on() {
+                if root.is_copy() {
+                    source.rows = inner;
+                }
+                source.root = inner;
+            } else if let Some(origin) = root.copies().and_then(|name| self.trail.named(name, root)) {
+                (source.root, source.moved) = (origin, true);
+            } else {
+                break;
+            }
+        }
+        source
+    }
+
+    /// What a node reads that was computed or came in with the batch; no weights.
+    pub(super) fn reads<'g>(&self, node: Node<'g>) -> impl Iterator<Item = Source<'g>> {
+        let sources = node.operands().map(|operand| self.source(operand));
+        sources.filter(|source| source.root.is_computed() || source.root.is_input())
+    }
+
+    /// What the norm reads whose rows these are, or these rows, if they are no norm's.
+    pub(super) fn before_norm<'g>(&self, source: Source<'g>) -> Option<Source<'g>> {
+        if !source.root.is_norm() {
+            return Some(source);
+        }
+        let before = self.source(source.root.src(0)?);
+        Some(Source { moved: before.moved || source.moved, ..before })
+    }
+
+    /// Whether a node is made from rows that `index` picks, within a few steps.
+    fn picks_by(&self, node: Node, index: &[u8], steps: usize) -> bool {
+        let node = self.source(node).root;
+        let picks = node.src(1).is_some_and(|operand| operand.is_called(index));
+        picks || (steps > 0 && node.operands().take(2).any(|operand| self.picks_by(operand, index, steps - 1)))
     }
 
     /// Learns what a node shows.
@@ -140,7 +199,7 @@ impl Graph {
         if self.n_tokens.is_none() {
             (self.width, self.n_tokens) = (width, Some(n));
             self.learned += 1;
-            if self.block == Some(0) && !entry.root.picks_by(b"inp_tokens", 6) {
+            if self.block == Some(0) && !self.picks_by(entry.root, b"inp_tokens", 6) {
                 self.comes_as_rows(entry.rows);
             }
         }
@@ -160,8 +219,7 @@ impl Graph {
     }
 
     fn integers(&mut self, node: Node, input: Node) {
-        let name = input.name();
-        let is = |wanted: &[u8]| name == wanted || is_copy_of(name, wanted);
+        let is = |wanted: &[u8]| input.is_called(wanted);
         let narrow =
             |list: Option<Vec<i64>>| list?.into_iter().map(|v| i32::try_from(v).ok()).collect::<Option<Vec<_>>>();
         if self.tokens.is_none() && is(b"inp_tokens") {
@@ -227,6 +285,12 @@ impl Graph {
         })
     }
 
+    /// How many rows a point of this block holds: in the last one only outputs are left.
+    pub(super) fn n_rows_of(&self, layer: usize) -> Option<usize> {
+        let outputs = self.outputs.as_ref().filter(|_| self.block == Some(layer));
+        outputs.map(Vec::len).or(self.n_rows())
+    }
+
     /// The rows that are left in the last block.
     pub(super) fn outputs(&self) -> Option<&[i32]> {
         self.outputs.as_deref()
@@ -252,9 +316,6 @@ fn cache(node: Node) -> Node {
 
 /// Whether a node reads the batch itself: its tokens or embeddings.
 fn reads_batch(node: Node) -> bool {
-    // A leaf, or its copy on a device.
-    let is = |operand: Option<Node>, name: &[u8]| {
-        operand.filter(|o| !o.is_computed()).is_some_and(|o| o.name() == name || is_copy_of(o.name(), name))
-    };
+    let is = |operand: Option<Node>, name: &[u8]| operand.is_some_and(|o| !o.is_computed() && o.is_called(name));
     is(node.src(1), b"inp_tokens") || is(node.src(0), b"inp_embd")
 }

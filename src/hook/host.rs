@@ -122,17 +122,6 @@ impl Host {
         if text.is_null() { b"" } else { unsafe { CStr::from_ptr(text) }.to_bytes() }
     }
 
-    /// The first byte of the name of a tensor, which tells most nodes that nobody wants; 0 if it has none.
-    ///
-    /// # Safety
-    /// `tensor` is valid and of this ggml.
-    pub unsafe fn initial(&self, tensor: *const Tensor) -> u8 {
-        // SAFETY: the caller vouches for the tensor.
-        let text = unsafe { (self.functions.name)(tensor) };
-        // SAFETY: names are NUL-terminated.
-        if text.is_null() { 0 } else { unsafe { text.cast::<u8>().read() } }
-    }
-
     /// ggml's number of the element type.
     ///
     /// # Safety

@@ -27,6 +27,7 @@ mod node;
 mod probe;
 mod samples;
 mod sites;
+mod trail;
 
 use std::sync::Arc;
 
@@ -117,6 +118,11 @@ impl Hook {
         self.editor.restart();
         self.editor.catch_up(&self.board);
         Ok(())
+    }
+
+    /// Counts the plans that were set, through whichever handle.
+    pub(crate) fn plan_version(&self) -> u64 {
+        self.board.version()
     }
 
     /// Runs `patch` over the rows at `point` after the plan: for what no plan can say, such as putting a dictionary's

@@ -27,7 +27,7 @@ impl<'g> Node<'g> {
 
     /// The tensor's address, which names it while its graph lives.
     pub(super) fn address(self) -> usize {
-        self.tensor.addr()
+        self.tensor.expose_provenance()
     }
 
     /// Its name.
@@ -94,7 +94,7 @@ impl<'g> Node<'g> {
     }
 
     /// Whether it copies rows of its first operand as they are.
-    fn is_copy(self) -> bool {
+    pub(super) fn is_copy(self) -> bool {
         let named = || {
             let picks = self.src(1).is_some_and(|index| index.dtype() == TYPE_I32);
             picks || [&b" (cont)"[..], b" (copy)"].iter().any(|end| self.name().ends_with(end))
@@ -103,7 +103,7 @@ impl<'g> Node<'g> {
     }
 
     /// The rows that it only passes on.
-    fn passed_on(self) -> Option<Self> {
+    pub(super) fn passed_on(self) -> Option<Self> {
         let inner = self.src(0).filter(|inner| inner.is_computed() || inner.is_input())?;
         (self.is_view() || self.is_copy()).then_some(inner)
     }
@@ -114,7 +114,7 @@ impl<'g> Node<'g> {
     }
 
     /// Whether it is a norm, whose weights are still to come.
-    fn is_norm(self) -> bool {
+    pub(super) fn is_norm(self) -> bool {
         let named = || split(self.name()).0.ends_with(b"norm");
         self.op().map_or_else(named, |op| op.ends_with(b"NORM"))
     }
@@ -127,57 +127,39 @@ impl<'g> Node<'g> {
     /// The block whose weights it reads: `blk.19.attn_norm.weight` is a weight of 19.
     pub(super) fn reads_weights_of(self) -> Option<usize> {
         (0..2).filter_map(|i| self.src(i)).find_map(|operand| {
-            let name = operand.name();
-            let own = if name.contains(&b'#') { name.splitn(2, |b| *b == b'#').nth(1)? } else { name };
-            let digits = own.strip_prefix(b"blk.")?;
+            let digits = original(operand.name()).strip_prefix(b"blk.")?;
             let n = digits.iter().take_while(|b| b.is_ascii_digit()).count();
             (1..=5).contains(&n).then(|| digits[..n].iter().fold(0, |n, digit| 10 * n + usize::from(digit - b'0')))
         })
     }
 
-    /// The rows that a node with weights is for: those that it reads, or those that the norm before it reads.
-    pub(super) fn enters_by(self) -> impl Iterator<Item = Source<'g>> {
-        self.reads().filter_map(|source| match source.root.is_norm() {
-            true => source.root.src(0).map(Self::source),
-            false => Some(source),
-        })
-    }
-
     /// A matrix of rows that comes in with the batch: no weight, and no node.
     pub(super) fn is_input(self) -> bool {
-        let name = self.name();
+        let name = original(self.name());
         let weight = [&b"blk."[..], b"leaf_", b"cache_", b"inp_mixed"].iter().any(|start| name.starts_with(start))
             || [&b".weight"[..], b".bias"].iter().any(|end| name.ends_with(end));
         !weight && !self.is_computed() && self.dtype() == TYPE_F32 && self.shape()[2..] == [1, 1]
     }
 
-    /// Where the rows of an operand come from, behind views and copies.
-    pub(super) fn source(self) -> Source<'g> {
-        let (mut rows, mut root) = (self, self);
-        // Chains are short; the bound is for tables that lie.
-        for _ in 0..8 {
-            let Some(inner) = root.passed_on() else { break };
-            if root.is_copy() {
-                rows = inner;
-            }
-            root = inner;
-        }
-        Source { rows, root }
+    /// Its first three operands.
+    pub(super) fn operands(self) -> impl Iterator<Item = Self> {
+        (0..3).filter_map(move |i| self.src(i))
     }
 
-    /// What it reads that was computed or came in with the batch; no weights.
-    pub(super) fn reads(self) -> impl Iterator<Item = Source<'g>> {
-        let operands = (0..3).filter_map(move |i| self.src(i));
-        operands.map(Self::source).filter(|source| source.root.is_computed() || source.root.is_input())
+    /// The node at another [`address`](Self::address) of the same graph.
+    pub(super) fn at(self, address: usize) -> Self {
+        Self { host: self.host, tensor: std::ptr::with_exposed_provenance(address) }
     }
 
-    /// Whether it is made from rows that `index` picks, within a few steps.
-    pub(super) fn picks_by(self, index: &[u8], steps: usize) -> bool {
-        let picks = self.src(1).is_some_and(|operand| {
-            let name = operand.name();
-            name == index || is_copy_of(name, index)
-        });
-        picks || (steps > 0 && (0..2).filter_map(|i| self.src(i)).any(|operand| operand.picks_by(index, steps - 1)))
+    /// Whether it is, or is a copy on another device of, the tensor of this name.
+    pub(super) fn is_called(self, name: &[u8]) -> bool {
+        original(self.name()) == name
+    }
+
+    /// The name of the tensor that it is a copy of, if it lies on another device than that one.
+    pub(super) fn copies(self) -> Option<&'g [u8]> {
+        let name = self.name();
+        (!self.is_computed() && name.contains(&b'#')).then(|| original(name)).filter(|own| own.len() < name.len())
     }
 
     /// The elements of an integer vector of at most `MAX_ROWS`.
@@ -227,10 +209,12 @@ impl<'g> Node<'g> {
 /// Rows that a node reads.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'g> {
-    /// Where they lie: `root`, or a view of it.
+    /// Where they lie: `root`, a view of it, or its copy on another device.
     pub(super) rows: Node<'g>,
-    /// The tensor that holds them.
+    /// The node that computed them, or the input that holds them.
     pub(super) root: Node<'g>,
+    /// They were copied to another device.
+    pub(super) moved: bool,
 }
 
 impl<'g> Source<'g> {
@@ -253,8 +237,8 @@ pub(super) fn split(name: &[u8]) -> (&[u8], Option<usize>) {
     }
 }
 
-/// Whether `name` is that of a copy of `original` on another device (`CUDA0#l_out-3#0`).
-pub(super) fn is_copy_of(name: &[u8], original: &[u8]) -> bool {
-    let inner = name.splitn(2, |b| *b == b'#').nth(1);
-    inner.is_some_and(|inner| inner.strip_prefix(original).is_some_and(|rest| rest.starts_with(b"#")))
+/// The name of a tensor without what ggml adds to that of its copy on another device: `CUDA0#l_out-3#0` copies `l_out-3`.
+fn original(name: &[u8]) -> &[u8] {
+    let inner = name.iter().position(|b| *b == b'#').map(|i| &name[i + 1..]);
+    inner.and_then(|inner| Some(&inner[..inner.iter().rposition(|b| *b == b'#')?])).unwrap_or(name)
 }

@@ -13,7 +13,7 @@
 use std::ops::Range;
 
 use super::graph::Graph;
-use super::node::{Node, Source, is_copy_of, split};
+use super::node::{Node, Source, split};
 use crate::hook_point::{HookPoint, Site};
 
 /// The weights of the norm behind the last block, and the name of that norm where it has none.
@@ -50,8 +50,15 @@ struct Waiting {
 pub(super) enum Found<'g> {
     /// These are the rows, and they can be edited now.
     Here(Node<'g>),
-    /// They are others, or it is too late.
-    Wrong(String),
+    /// It is too late to edit them.
+    Late(&'static str),
+    /// They are others.
+    Wrong {
+        /// What was found in their place.
+        what: String,
+        /// These others were edited.
+        edited: bool,
+    },
 }
 
 /// All hook points that are looked for, in the order of the graph.
@@ -60,6 +67,8 @@ pub(super) struct Sites {
     wanted: Vec<Wanted>,
     /// Nodes of this graph that were computed apart so far.
     stops: usize,
+    /// Counts what changed.
+    changes: usize,
 }
 
 impl Sites {
@@ -90,6 +99,16 @@ impl Sites {
         self.wanted[i].point
     }
 
+    /// Whether all nodes are known by their names.
+    pub(super) fn are_settled(&self) -> bool {
+        self.wanted.iter().all(|wanted| wanted.known.is_some())
+    }
+
+    /// Counts what nodes have changed.
+    pub(super) fn changes(&self) -> usize {
+        self.changes
+    }
+
     /// Whether a point's node is not known by its name.
     pub(super) fn is_sought(&self, i: usize) -> bool {
         self.wanted[i].known.is_none()
@@ -109,7 +128,9 @@ impl Sites {
     pub(super) fn meet(&mut self, node: Node, name: &[u8], graph: &Graph) -> Vec<usize> {
         for i in self.of_layer(graph.block.unwrap_or(0)) {
             let wanted = &mut self.wanted[i];
-            wanted.count += usize::from(wanted.known.as_ref().is_some_and(|(own, _)| own == name));
+            let again = usize::from(wanted.known.as_ref().is_some_and(|(own, _)| own == name));
+            wanted.count += again;
+            self.changes += again;
         }
         self.at(node, name, graph)
     }
@@ -163,52 +184,59 @@ impl Sites {
         // A known input of the batch can be edited before anything reads it.
         if graph.block.is_none() {
             for i in self.of_layer(0) {
-                if let Some(rows) = self.wanted[i].comes_in(node) {
+                if let Some(rows) = self.wanted[i].comes_in(node, graph) {
                     graph.comes_as_rows(rows);
                     found.push((i, Found::Here(rows)));
                 }
             }
         }
+        let left = graph.block;
         let width = graph.width;
         let fits = |source: &Source<'g>| width == 0 || source.matrix(width).rows().is_some_and(|(d, _)| d == width);
         let entry = match block {
-            Some(block) if Some(block) > graph.block => node.enters_by().find(fits).map(|entry| (Some(block), entry)),
-            None if graph.block.is_some() => behind_last(node).map(|entry| (None, entry)),
+            Some(block) if Some(block) > left => {
+                let entry = graph.reads(node).filter_map(|source| graph.before_norm(source)).find(fits);
+                entry.inspect(|entry| graph.enter(block, *entry))
+            }
+            None if left.is_some() => behind_last(node, graph),
             _ => None,
         };
-        if let Some((enters, entry)) = entry {
-            let left = graph.block;
-            if let Some(block) = enters {
-                graph.enter(block, entry);
-            }
+        if let Some(entry) = entry {
             for i in self.of_layer(left.unwrap_or(0)) {
                 let wanted = &mut self.wanted[i];
                 let judged = match (wanted.point.site(), left) {
                     (Site::ResidPost, Some(_)) | (Site::ResidPre, None) => {
-                        wanted.read(entry, graph.width, enters.is_none(), self.stops)
+                        wanted.read(entry, graph.width, graph.block == left, self.stops)
                     }
                     (Site::ResidPre, Some(_)) | (_, None) => None,
                     _ => wanted.left(),
                 };
                 found.extend(judged.map(|judged| (i, judged)));
+                self.changes += 1;
             }
         }
         for i in self.of_layer(graph.block.unwrap_or(0)) {
-            if let Some(judged) = self.wanted[i].read_inside(node, graph, self.stops) {
-                found.push((i, judged));
+            let wanted = &mut self.wanted[i];
+            if wanted.waiting.is_empty() {
+                continue;
             }
-            self.wanted[i].note(node, self.stops);
+            found.extend(wanted.read_inside(node, graph, self.stops).map(|judged| (i, judged)));
+            let read = wanted.waiting.is_empty() || wanted.note(node, graph, self.stops);
+            self.changes += usize::from(read);
         }
         found
     }
 }
 
 /// What the norm behind the last block reads, if `node` is that norm times its weights, or the norm alone.
-fn behind_last(node: Node) -> Option<Source> {
-    let is = |weights: Node| FINAL_WEIGHTS.iter().any(|w| weights.name() == *w || is_copy_of(weights.name(), w));
+fn behind_last<'g>(node: Node<'g>, graph: &Graph) -> Option<Source<'g>> {
     match node.src(1) {
-        Some(weights) if is(weights) => node.src(0)?.src(0).map(Node::source),
-        None if node.name() == FINAL => node.src(0).map(Node::source),
+        Some(weights) if FINAL_WEIGHTS.iter().any(|name| weights.is_called(name)) => {
+            let norm = graph.source(node.src(0)?);
+            let before = graph.source(norm.root.src(0)?);
+            Some(Source { moved: before.moved || norm.moved, ..before })
+        }
+        None if node.name() == FINAL => node.src(0).map(|rows| graph.source(rows)),
         _ => None,
     }
 }
@@ -218,18 +246,23 @@ impl Wanted {
         Self { point, known: None, count: 0, waiting: Vec::new(), edited: false, done: false }
     }
 
-    /// Notes which of the waiting nodes a node reads.
-    fn note(&mut self, node: Node, stops: usize) {
-        for waiting in self.waiting.iter_mut().filter(|waiting| waiting.read.is_none()) {
-            let reads = node.reads().any(|source| source.root.address() == waiting.address);
-            waiting.read = (reads && !node.is_view()).then_some(stops);
+    /// Notes which of the waiting nodes a node reads; whether it reads one that nothing had read. Of one that is edited
+    /// already it does not matter.
+    fn note(&mut self, node: Node, graph: &Graph, stops: usize) -> bool {
+        let mut noted = false;
+        for waiting in self.waiting.iter_mut().filter(|waiting| waiting.read.is_none() && !self.edited) {
+            let reads = !node.is_view() && graph.reads(node).any(|source| source.root.address() == waiting.address);
+            waiting.read = reads.then_some(stops);
+            noted |= reads;
         }
+        noted
     }
 
     /// The rows of a batch of embeddings, where a node reads what is known to be the first block's input.
-    fn comes_in<'g>(&mut self, node: Node<'g>) -> Option<Node<'g>> {
+    fn comes_in<'g>(&mut self, node: Node<'g>, graph: &Graph) -> Option<Node<'g>> {
         let (name, _) = self.known.as_ref().filter(|_| self.point.site() == Site::ResidPre && !self.done)?;
-        let input = node.reads().map(|source| source.root).find(|root| !root.is_computed() && root.name() == name)?;
+        let mut roots = graph.reads(node).map(|source| source.root);
+        let input = roots.find(|root| !root.is_computed() && root.name() == name)?;
         self.wait_at(input);
         Some(input)
     }
@@ -245,65 +278,48 @@ impl Wanted {
         if last && split(name).1 != Some(self.point.layer()) {
             let name = String::from_utf8_lossy(name);
             self.done = true;
-            return Some(Found::Wrong(format!("the final norm reads \"{name}\", which is not the last block's alone")));
+            let what = format!("the final norm reads \"{name}\", which is not the last block's alone");
+            return Some(Found::Wrong { what, edited: self.edited });
         }
         if self.point.site() == Site::ResidPre && !self.done && !entry.root.is_computed() {
             // The embeddings of a batch are no node, but lie there from the start.
             self.done = true;
             return Some(Found::Here(rows));
         }
-        let waiting = std::mem::take(&mut self.waiting);
-        let newest = waiting.last()?;
+        let newest = self.waiting.last()?;
         self.done = true;
-        match waiting.iter().position(|w| w.address == address || is_copy_of(name, &w.name)) {
-            Some(_) if self.edited => None,
-            Some(i) => {
-                let (own, before) =
-                    waiting.split_at(i).1.split_first().map_or((newest, &waiting[..0]), |(w, _)| (w, &waiting[..i]));
-                // Of several streams side by side the first is known, in memory that can be looked at.
-                let whole = entry.rows.rows() == entry.root.rows();
-                let leads = entry.root.in_place().is_some() && entry.rows.in_place() == entry.root.in_place();
-                let before = before.iter().filter(|w| w.name == own.name).count();
-                self.known = (whole || leads).then(|| (own.name.clone(), before));
-                let late = match own.address == address {
-                    true => own.read.is_some_and(|read| read < stops).then_some("was read by others"),
-                    false => Some("moved to another device"),
-                };
-                Some(late.map_or(Found::Here(rows), |what| {
-                    Found::Wrong(format!(
-                        "its rows were left: the node {what} before it was known; the next graph's are edited"
-                    ))
-                }))
-            }
-            None => {
-                self.known = None;
-                let [found, reads] = [&newest.name, name].map(|name| String::from_utf8_lossy(name).into_owned());
-                let shape = entry.root.shape();
-                let did = if self.edited { "edited" } else { "looked at" };
-                Some(Found::Wrong(format!(
-                    "\"{found}\" was {did}, but what is read next is \"{reads}\" of shape {shape:?}"
-                )))
-            }
-        }
+        let Some(i) = self.waiting.iter().position(|w| w.address == address) else {
+            let [found, reads] = [&newest.name, name].map(|name| String::from_utf8_lossy(name).into_owned());
+            let (shape, did) = (entry.root.shape(), if self.edited { "edited" } else { "looked at" });
+            let what = format!("\"{found}\" was {did}, but what is read next is \"{reads}\" of shape {shape:?}");
+            self.waiting.clear();
+            self.known = None;
+            return Some(Found::Wrong { what, edited: self.edited });
+        };
+        // Of several streams side by side the first is known, in memory that can be looked at.
+        let whole = entry.rows.rows() == entry.root.rows();
+        let leads = entry.root.in_place().is_some() && entry.rows.in_place() == entry.root.in_place();
+        self.is_read(i, rows, entry.moved, whole || leads, stops)
     }
 
     /// The block of a site inside it was left, and nothing had read the node as it should be.
     fn left<'g>(&mut self) -> Option<Found<'g>> {
         let waiting = self.waiting.pop().filter(|_| self.edited)?;
-        (self.known, self.edited) = (None, false);
+        self.known = None;
         let name = String::from_utf8_lossy(&waiting.name);
-        Some(Found::Wrong(format!("\"{name}\" was edited, but no sum read it as it should be")))
+        let what = format!("\"{name}\" was edited, but no sum read it as it should be");
+        Some(Found::Wrong { what, edited: true })
     }
 
     /// A node of the same block that may read the waiting one.
     fn read_inside<'g>(&mut self, node: Node<'g>, graph: &Graph, stops: usize) -> Option<Found<'g>> {
-        let (site, entry) = (self.point.site(), graph.entry);
-        if matches!(site, Site::ResidPost | Site::ResidPre) || self.waiting.is_empty() || node.passes_on() {
+        let site = self.point.site();
+        if matches!(site, Site::ResidPost | Site::ResidPre) || node.passes_on() {
             return None;
         }
-        let is_entry = |source: Source| Some(source.root.address()) == entry;
-        let is_mid = |source: Source| source.root.is_sum() && source.root.reads().any(is_entry);
-        let reads: Vec<Source<'g>> = node.reads().collect();
+        let is_entry = |source: Source| Some(source.root.address()) == graph.entry;
+        let is_mid = |source: Source| source.root.is_sum() && graph.reads(source.root).any(is_entry);
+        let reads: Vec<Source<'g>> = graph.reads(node).collect();
         let (i, own) = reads.iter().find_map(|source| {
             let address = source.root.address();
             let i = self.waiting.iter().rposition(|waiting| waiting.address == address)?;
@@ -315,19 +331,23 @@ impl Wanted {
             };
             fits.then_some((i, *source))
         })?;
-        let waiting = std::mem::take(&mut self.waiting);
         self.done = true;
+        self.is_read(i, own.matrix(graph.width), own.moved, true, stops)
+    }
+
+    /// The waiting node `i` is read as the point should be, as `rows`; it is known by its name from now on if it `can_be`.
+    fn is_read<'g>(&mut self, i: usize, rows: Node<'g>, moved: bool, can_be: bool, stops: usize) -> Option<Found<'g>> {
+        let waiting = std::mem::take(&mut self.waiting);
         if self.edited {
             return None;
         }
-        let (before, own_waiting) = (&waiting[..i], &waiting[i]);
-        self.known = Some((own_waiting.name.clone(), before.iter().filter(|w| w.name == own_waiting.name).count()));
-        Some(match own_waiting.read {
-            Some(read) if read < stops => Found::Wrong(
-                "its rows were left: the node was read by others before it was known; the next graph's are edited"
-                    .into(),
-            ),
-            _ => Found::Here(own.matrix(graph.width)),
+        let Waiting { name, read, .. } = &waiting[i];
+        let before = waiting[..i].iter().filter(|other| other.name == *name).count();
+        self.known = can_be.then(|| (name.clone(), before));
+        Some(match read {
+            _ if moved => Found::Late("was copied to another device"),
+            Some(read) if *read < stops => Found::Late("was read by others"),
+            _ => Found::Here(rows),
         })
     }
 }

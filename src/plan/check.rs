@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 /// Features of all rules and gates together. Each costs an encoder and a decoder row of memory (at a width of 4,096, 32 KB),
 /// and as much reading for every row that is steered: this is all of the larger dictionaries once.
-const MAX_FEATURES: usize = 1 << 16;
+pub(super) const MAX_FEATURES: usize = 1 << 16;
 
 /// Rules act one after the other on every row, and each may hold a direction for every layer.
 const MAX_RULES: usize = 1 << 10;
@@ -36,7 +36,7 @@ pub(super) fn plan(plan: &Plan) -> Result<()> {
 }
 
 fn rule(rule: &Rule) -> Result<()> {
-    match (&rule.vector, rule.features.is_empty()) {
+    match (&rule.vector, rule.features.is_none()) {
         (None, true) => {
             return Err(Error::argument("features: expected at least one feature or a `vector`, found none"));
         }
@@ -46,8 +46,11 @@ fn rule(rule: &Rule) -> Result<()> {
     }
     if let Some(file) = &rule.propagate {
         if rule.op != Op::Add || rule.features.is_empty() {
-            let what =
-                if rule.features.is_empty() { "a vector".to_owned() } else { format!("op `{}`", rule.op.name()) };
+            let what = match (&rule.vector, rule.features.is_all()) {
+                (Some(_), _) => "a vector".to_owned(),
+                (None, true) => "all features".to_owned(),
+                (None, false) => format!("op `{}`", rule.op.name()),
+            };
             return Err(Error::argument(format!("propagate: only `add` on features propagates, found {what}")));
         }
         if file.as_os_str().is_empty() {

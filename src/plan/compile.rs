@@ -4,10 +4,11 @@
 //! number of features collapse to one vector. Cost: one pass over the rows of the features that are named, and a hash.
 
 use super::apply::{Action, Change, Condition, Edit, PointOps};
+use super::check::MAX_FEATURES;
 use super::control_vector::ControlVector;
 use super::encoder::Encoder;
 use super::row::SequenceSet;
-use super::rule::{Op, Rule, Unit, Vector};
+use super::rule::{Feature, Op, Rule, Unit, Vector};
 use super::select::Rows;
 use super::selector::{Gate, Scope, Sequences};
 use super::target::Target;
@@ -169,7 +170,7 @@ impl Plan {
                 let temporal = temporal.transpose().map_err(|e| e.context("propagate"))?;
                 match &temporal {
                     Some(model) if model.features().is_empty() => vec![propagate::latents(rule, model, world)?],
-                    model => vec![feature_edit(rule, world, model.as_ref())?],
+                    model => feature_edits(rule, world, model.as_ref())?,
                 }
             }
         };
@@ -251,14 +252,69 @@ impl Plan {
     }
 }
 
-/// What a rule on features does, and where.
-fn feature_edit(rule: &Rule, world: &World, temporal: Option<&Temporal>) -> Result<(HookPoint, Edit)> {
+/// What a rule on features does, and where: at one hook point, or of learned features at the layer of each.
+fn feature_edits(rule: &Rule, world: &World, temporal: Option<&Temporal>) -> Result<Vec<(HookPoint, Edit)>> {
     let (name, dictionary) = world.dictionary(rule.dictionary.as_deref())?;
+    let all: Vec<Feature>;
+    let features: &[Feature] = if rule.features.is_all() {
+        let n = dictionary.n_features();
+        if n > MAX_FEATURES {
+            let what = format!("features: all of dictionary \"{name}\" are {n}, expected at most {MAX_FEATURES}");
+            return Err(Error::mismatch(what));
+        }
+        all = (0..n as u32).map(Feature::from).collect();
+        &all
+    } else {
+        &rule.features
+    };
+    let ids: Vec<u32> = features.iter().map(|f| f.id).collect();
+    world.check_features(name, dictionary, &ids, "features")?;
+    // A named feature may be added anywhere; all of a file act where they live.
+    let named_place = rule.op == Op::Add && rule.layer.is_some() && !rule.features.is_all();
+    if !dictionary.is_layered() || named_place {
+        return Ok(vec![feature_edit(rule, features, (name, dictionary), world, temporal)?]);
+    }
+    if temporal.is_some() {
+        return Err(Error::mismatch(format!(
+            "propagate: the features of dictionary \"{name}\" live at several layers"
+        )));
+    }
+    let mut by_layer: BTreeMap<usize, Vec<Feature>> = BTreeMap::new();
+    for feature in features {
+        let layer = dictionary.feature_layer(feature.id as usize).ok_or_else(|| {
+            Error::mismatch(format!("features: dictionary \"{name}\" does not say the layer of feature {}", feature.id))
+        })?;
+        by_layer.entry(layer).or_default().push(*feature);
+    }
+    if let Some(layer) = rule.layer {
+        let whole = by_layer.len();
+        by_layer.retain(|at, _| *at == layer);
+        if by_layer.is_empty() || (by_layer.len() < whole && !rule.features.is_all()) {
+            let which = if rule.features.is_all() { "none of the features" } else { "not every feature of the rule" };
+            return Err(Error::mismatch(format!("layer: {which} of dictionary \"{name}\" lives at layer {layer}")));
+        }
+    }
+    let edit = |features: &Vec<Feature>| feature_edit(rule, features, (name, dictionary), world, None);
+    by_layer.values().map(edit).collect()
+}
+
+/// What a rule does with features of one layer, and where.
+fn feature_edit(
+    rule: &Rule,
+    features: &[Feature],
+    (name, dictionary): (&str, &Arc<Dictionary>),
+    world: &World,
+    temporal: Option<&Temporal>,
+) -> Result<(HookPoint, Edit)> {
     if rule.op != Op::Add {
         world.check_reads(name, dictionary, rule.op.name(), true)?;
     }
     // Where codes are read, and where directions are added: the same place, but for transcoders.
-    let own = if rule.op == Op::Add { dictionary.point_out() } else { dictionary.point() };
+    let own = match features.first().filter(|_| dictionary.is_layered()) {
+        Some(feature) => dictionary.feature_point(feature.id as usize),
+        None if rule.op == Op::Add => dictionary.point_out(),
+        None => dictionary.point(),
+    };
     let Some(layer) = rule.layer.or(own.map(HookPoint::layer)) else {
         return Err(Error::mismatch(format!("layer: dictionary \"{name}\" does not say its layer, so the rule must")));
     };
@@ -274,9 +330,7 @@ fn feature_edit(rule: &Rule, world: &World, temporal: Option<&Temporal>) -> Resu
         }));
     }
     world.check_layer(layer)?;
-    let ids: Vec<u32> = rule.features.iter().map(|f| f.id).collect();
-    world.check_features(name, dictionary, &ids, "features")?;
-
+    let ids: Vec<u32> = features.iter().map(|f| f.id).collect();
     let d = world.d_model;
     let decoder = match temporal {
         Some(model) => {
@@ -292,7 +346,7 @@ fn feature_edit(rule: &Rule, world: &World, temporal: Option<&Temporal>) -> Resu
         Unit::Raw | Unit::Norm => vec![1.0; ids.len()],
     };
     let mut strengths = Vec::with_capacity(ids.len());
-    for (i, feature) in rule.features.iter().enumerate() {
+    for (i, feature) in features.iter().enumerate() {
         let row = &decoder[i * d..][..d];
         let unit = match strength.unit {
             Unit::Norm => 1.0 / length(row, &format!("features[{i}]: the decoder row of feature {}", feature.id))?,
@@ -336,9 +390,9 @@ fn feature_edit(rule: &Rule, world: &World, temporal: Option<&Temporal>) -> Resu
 fn condition(gate: &Gate, rule: &Rule, point: HookPoint, world: &World) -> Result<Condition> {
     let (name, dictionary) = world.dictionary(gate.dictionary.as_deref().or(rule.dictionary.as_deref()))?;
     world.check_reads(name, dictionary, "a gate", false)?;
-    if let Some(own) = dictionary.point()
-        && own != point
-    {
+    world.check_features(name, dictionary, &gate.features, "features")?;
+    let points = gate.features.iter().map(|&feature| dictionary.feature_point(feature as usize));
+    if let Some(own) = points.flatten().find(|own| *own != point) {
         return Err(Error::mismatch(match (own.resid_post(), point.resid_post()) {
             (Some(own), Some(layer)) => {
                 format!("dictionary: \"{name}\" is for layer {own}, the rule acts on layer {layer}")
@@ -346,7 +400,6 @@ fn condition(gate: &Gate, rule: &Rule, point: HookPoint, world: &World) -> Resul
             _ => format!("dictionary: \"{name}\" is for {own}, the rule acts on {point}"),
         }));
     }
-    world.check_features(name, dictionary, &gate.features, "features")?;
     let n = gate.features.len() as f32;
     let share = match gate.unit {
         Unit::Activation => {

@@ -1,6 +1,6 @@
 //! Where JSON and the rule types meet: the short forms (`7` for a feature, `2.0` for a strength, `"all"` for sequences).
 
-use super::rule::{Feature, Strength, Unit, Vector};
+use super::rule::{Feature, Features, Strength, Unit, Vector};
 use super::selector::Sequences;
 use crate::error::{Error, Result};
 use serde::de::value::MapAccessDeserializer;
@@ -65,6 +65,41 @@ impl<'de> Deserialize<'de> for Feature {
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Feature, A::Error> {
                 let Object { id, weight } = Object::deserialize(MapAccessDeserializer::new(map))?;
                 Ok(Feature { id, weight })
+            }
+        }
+        input.deserialize_any(Form)
+    }
+}
+
+impl Serialize for Features {
+    fn serialize<S: Serializer>(&self, out: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Features::All => out.serialize_str("all"),
+            Features::Only(list) => list.serialize(out),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Features {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> std::result::Result<Self, D::Error> {
+        struct Form;
+        impl<'de> Visitor<'de> for Form {
+            type Value = Features;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a list of features, or \"all\"")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Features, E> {
+                match text {
+                    "all" => Ok(Features::All),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                }
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Features, A::Error> {
+                let mut features = Vec::new();
+                while let Some(feature) = list.next_element()? {
+                    features.push(feature);
+                }
+                Ok(Features::Only(features))
             }
         }
         input.deserialize_any(Form)

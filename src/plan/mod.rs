@@ -32,11 +32,11 @@
 //! | key | value | default |
 //! |---|---|---|
 //! | `op` | one of the operators below | required |
-//! | `features` | list of `id` or `{"id": n, "weight": w}`; the weight multiplies the strength for that feature | one of `features`, `vector` |
+//! | `features` | list of `id` or `{"id": n, "weight": w}`; the weight multiplies the strength for that feature; or `"all"` | one of `features`, `vector` |
 //! | `vector` | a direction for `add`: `[numbers]`, or `{"file": "v.gguf", "shift": 0}`, a llama.cpp control vector (see [`ControlVector`]) | |
 //! | `propagate` | for `add` on features: a temporal model's file; each feature brings along what it drives in the same row (arXiv 2509.23323) | none |
 //! | `dictionary` | the name under which the caller gives the dictionary | the only one, if there is one |
-//! | `layer` | residual stream after this block (`l_out-L`), counted from 0 | the dictionary's layer; for a vector file, each direction at its own |
+//! | `layer` | residual stream after this block (`l_out-L`), counted from 0 | the dictionary's layer; for a vector file and for learned features, each at its own |
 //! | `hook` | the site of that block: `resid_post`, `resid_pre`, `attn_out`, `resid_mid` or `mlp_out` (see [`HookPoint`](crate::hook_point)) | the dictionary's site, else `resid_post` |
 //! | `strength` | `{"value": v, "unit": "raw"}`, or a plain number (raw) | required, except for `ablate` |
 //! | `norm_preserve` | rescale the row to its norm before the rule | `false` |
@@ -126,7 +126,7 @@ pub use apply::{Edited, Fault, PointOps, Scratch};
 pub use compile::{Compiled, Route};
 pub use control_vector::ControlVector;
 pub use row::{Row, SequenceSet};
-pub use rule::{Feature, Op, Rule, Strength, Unit, Vector};
+pub use rule::{Feature, Features, Op, Rule, Strength, Unit, Vector};
 pub use select::Unknown;
 pub use selector::{Gate, Phase, Scope, Selector, Sequences};
 pub use tally::{RuleTally, Tally};

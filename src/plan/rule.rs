@@ -1,8 +1,10 @@
 //! The nouns of a plan: rules, features, strengths. Data only; the [module](super) defines what they mean.
 
 use super::selector::{Gate, Selector};
+use crate::dictionary::{Form, Learned};
 use crate::hook_point::Site;
 use serde::{Deserialize, Serialize};
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 
 /// One thing to do: an operator, what it acts on, how strongly, and on which rows.
@@ -31,8 +33,8 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<Site>,
     /// The features to edit.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub features: Vec<Feature>,
+    #[serde(default, skip_serializing_if = "Features::is_none")]
+    pub features: Features,
     /// In place of features, for [`Op::Add`]: a plain direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vector: Option<Vector>,
@@ -69,7 +71,7 @@ impl Rule {
             dictionary: None,
             layer: None,
             hook: None,
-            features: features.into_iter().map(Into::into).collect(),
+            features: Features::Only(features.into_iter().map(Into::into).collect()),
             vector: None,
             propagate: None,
             strength: strength.into(),
@@ -78,6 +80,24 @@ impl Rule {
             gate: None,
             note: None,
         }
+    }
+
+    /// A rule on every feature of a dictionary, each at its own layer: for learned features.
+    pub fn all(op: Op, strength: impl Into<Option<Strength>>) -> Self {
+        Self { features: Features::All, ..Self::new(op, std::iter::empty::<u32>(), strength) }
+    }
+
+    /// The rule that uses a dictionary of learned features as it is best used: in its form, at `factor` times the strength that
+    /// was chosen. A negative factor turns the features against the instruction, in multiples of the strength that was
+    /// measured for that ([`Learned::avoid`]), or of the chosen one.
+    pub fn learned(learned: &Learned, factor: f32) -> Self {
+        let strength = if factor < 0.0 { learned.avoid.unwrap_or(learned.strength) } else { learned.strength };
+        let value = factor * strength;
+        let rule = match learned.form {
+            Form::Constant => Self::all(Op::Add, Strength::activation(value)),
+            Form::Gated => Self::all(Op::Amplify, Strength::raw(value)),
+        };
+        rule.note(&learned.instruction)
     }
 
     /// A rule that adds `strength` times a direction: [`at_layer`](Self::at_layer) says where, which a file may leave to
@@ -224,6 +244,54 @@ impl From<u32> for Feature {
     /// Feature `id` with weight 1.
     fn from(id: u32) -> Self {
         Self::new(id, 1.0)
+    }
+}
+
+/// The features of a rule. In JSON `"all"` or a list. It is read like the list that it holds; `All` names none.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Features {
+    /// Every feature of the dictionary.
+    All,
+    /// These.
+    Only(Vec<Feature>),
+}
+
+impl Features {
+    /// Every feature.
+    pub fn is_all(&self) -> bool {
+        *self == Self::All
+    }
+
+    /// Neither all nor any.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::Only(list) if list.is_empty())
+    }
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self::Only(Vec::new())
+    }
+}
+
+impl Deref for Features {
+    type Target = [Feature];
+
+    fn deref(&self) -> &[Feature] {
+        match self {
+            Self::All => &[],
+            Self::Only(list) => list,
+        }
+    }
+}
+
+impl DerefMut for Features {
+    fn deref_mut(&mut self) -> &mut [Feature] {
+        match self {
+            Self::All => &mut [],
+            Self::Only(list) => list,
+        }
     }
 }
 

@@ -27,6 +27,7 @@ mod firings;
 mod fit;
 mod journal;
 mod kernel;
+pub mod learn;
 mod many;
 mod metrics;
 mod options;

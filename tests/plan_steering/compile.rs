@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tiller::dictionary::{Activation, Dictionary, Info, Normalization};
 use tiller::hook_point::Site;
 use tiller::plan::{
-    Compiled, ControlVector, Feature, Gate, Op, Phase, Plan, Route, Rule, Scratch, Sequences, Strength, Target, Unit,
+    Compiled, ControlVector, Feature, Features, Gate, Op, Phase, Plan, Route, Rule, Scratch, Sequences, Strength,
+    Target, Unit,
 };
 use tiller::{Error, Kind};
 
@@ -350,7 +351,7 @@ fn the_fingerprint_is_what_the_plan_does() {
         print(&|r| r.op = Op::CalibrateSpread),
         print(&|r| r.features[0].id = 3),
         print(&|r| r.features[0].weight = 2.0),
-        print(&|r| r.features.truncate(1)),
+        print(&|r| r.features = Features::Only(r.features[..1].to_vec())),
         print(&|r| r.strength = Some(Strength::raw(2.5))),
         print(&|r| r.strength = Some(Strength::activation(2.0))),
         print(&|r| r.strength = Some(Strength::norm(2.0))),

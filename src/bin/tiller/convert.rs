@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Who made the dictionary's files, if they do not tell
     #[arg(long, value_parser = family, value_name = "FAMILY")]
     family: Option<Family>,
+    /// Of features that live at several layers, take those of this one
+    #[arg(long, value_name = "L")]
+    layer: Option<usize>,
     /// Leave out the features that never fired when statistics were counted; the others are renumbered
     #[arg(long)]
     drop_dead: bool,
@@ -59,6 +62,15 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         check_outputs([&args.out], [&args.dictionary].into_iter().chain(&args.rows))?;
     }
     let mut dictionary = Dictionary::open_as(&args.dictionary, args.family)?;
+    if let Some(layer) = args.layer {
+        dictionary = dictionary.at_layer(layer).map_err(|e| e.context(args.dictionary.display()))?;
+    }
+    if args.to != To::Gguf {
+        dictionary.check_one_layer("a directory of another program")?;
+    }
+    if args.rows.is_some() {
+        dictionary.check_one_layer("measuring L0 and FVU")?;
+    }
     if args.drop_dead {
         let before = dictionary.n_features();
         dictionary = dictionary.without_dead().map_err(|e| e.context(args.dictionary.display()))?;

@@ -227,8 +227,19 @@ fn dictionary(path: &Path) -> Result<Facts> {
     facts.add("activation", dictionary.activation().name());
     facts.add("k", dictionary.activation().k());
     facts.add("layer", dictionary.layer());
+    if dictionary.is_layered() {
+        facts.add("layers", dictionary.layers().to_vec());
+    }
     facts.add("hook", dictionary.hook_point());
     facts.add("stored as", dictionary.storage());
+    if let Some(learned) = &info.learned {
+        facts.add("instruction", learned.instruction.clone());
+        facts.add("explanation", learned.explanation.clone());
+        facts.add("form", learned.form.name());
+        facts.add("strength", learned.strength);
+        facts.add("strength against", learned.avoid);
+        facts.add("doses", learned.doses.clone());
+    }
     facts.add("model", info.model_name.clone());
     facts.add("model fingerprint", info.model_fingerprint.clone());
     facts.add("recipe", info.recipe.clone());
@@ -306,6 +317,9 @@ fn plan(path: &Path) -> Result<Facts> {
     facts.add("note", plan.note.clone());
     facts.add("rules", plan.rules.len());
     facts.add("operators", plan.rules.iter().map(|rule| rule.op.name()).collect::<Vec<_>>());
-    facts.add("features", plan.rules.iter().map(|rule| rule.features.len()).sum::<usize>());
+    match plan.rules.iter().any(|rule| rule.features.is_all()) {
+        true => facts.add("features", "all of a dictionary"),
+        false => facts.add("features", plan.rules.iter().map(|rule| rule.features.len()).sum::<usize>()),
+    }
     Ok(facts)
 }

@@ -10,6 +10,12 @@ pub(crate) fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
 
+/// Forgets that Ctrl-C was pressed and listens again: for work that goes on after it.
+pub(crate) fn forget() {
+    ASKED.store(false, Ordering::Relaxed);
+    install();
+}
+
 /// Starts listening.
 #[cfg(unix)]
 pub(crate) fn install() {

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod bench;
+mod chat;
 mod codes;
 mod convert;
 mod eval;
@@ -14,6 +15,7 @@ mod find;
 mod harvest;
 mod info;
 mod interrupt;
+mod learn;
 mod mpc;
 mod open;
 mod output;
@@ -23,7 +25,9 @@ mod plot;
 mod relations;
 mod run;
 mod side_effects;
+mod steer;
 mod train;
+mod why;
 
 use clap::{Parser, Subcommand};
 use output::Out;
@@ -47,6 +51,7 @@ enum Command {
     Fetch(fetch::Args),
     Adopt(adopt::Args),
     Info(info::Args),
+    Learn(learn::Args),
     Harvest(harvest::Args),
     Train(train::Args),
     Convert(convert::Args),
@@ -57,6 +62,8 @@ enum Command {
     Relations(relations::Args),
     Plan(plan::Args),
     Run(run::Args),
+    Chat(chat::Args),
+    Why(why::Args),
     Bench(bench::Args),
     Eval(eval::Args),
 }
@@ -72,6 +79,7 @@ fn main() -> ExitCode {
         Command::Fetch(args) => fetch::run(args, &out),
         Command::Adopt(args) => adopt::run(&args, &out),
         Command::Info(args) => info::run(&args, &out),
+        Command::Learn(args) => learn::run(&args, &out),
         Command::Harvest(args) => harvest::run(&args, &out),
         Command::Train(args) => train::run(&args, &out),
         Command::Convert(args) => convert::run(&args, &out),
@@ -82,6 +90,8 @@ fn main() -> ExitCode {
         Command::Relations(args) => relations::run(&args, &out),
         Command::Plan(args) => plan::run(&args, &out),
         Command::Run(args) => run::run(&args, &out),
+        Command::Chat(args) => chat::run(&args, &out),
+        Command::Why(args) => why::run(&args, &out),
         Command::Bench(args) => bench::run(&args, &out),
         Command::Eval(args) => eval::run(&args, &out),
     };

@@ -56,6 +56,41 @@ impl Out {
         self.write(&visible(text.as_ref()))
     }
 
+    /// Whether colours are wanted: on a terminal, unless NO_COLOR is set (no-color.org).
+    pub(crate) fn colours(&self) -> bool {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        !refused && io::stdout().is_terminal()
+    }
+
+    /// Writes pieces of text, each in front of a background of its level from 0 (none) to 9, if colours are wanted; else
+    /// the level stands behind the piece as a small digit.
+    pub(crate) fn levels<'p>(&self, pieces: impl IntoIterator<Item = (&'p str, u8)>) -> Result<()> {
+        const DIGITS: [&str; 10] = ["", "¹", "²", "³", "⁴", "⁵", "⁶", "⁷", "⁸", "⁹"];
+        // From dark red to bright yellow, light under dark letters: brighter also where colours look alike.
+        const GROUND: [u8; 10] = [0, 52, 88, 124, 160, 166, 172, 178, 220, 226];
+        let colours = self.colours();
+        let mut all = String::new();
+        for (piece, level) in pieces {
+            let (piece, level) = (visible(piece), usize::from(level.min(9)));
+            // Blanks around a word stay outside.
+            let word = piece.trim();
+            let (front, back) = match piece.find(word).filter(|_| !word.is_empty()) {
+                Some(at) => (&piece[..at], &piece[at + word.len()..]),
+                None => (&*piece, ""),
+            };
+            all += front;
+            if level > 0 && colours {
+                let letters = if level > 4 { 16 } else { 231 };
+                all += &format!("\u{1b}[48;5;{};38;5;{letters}m{word}\u{1b}[0m", GROUND[level]);
+            } else {
+                all += word;
+                all += DIGITS[level];
+            }
+            all += back;
+        }
+        self.write(&all)
+    }
+
     fn write(&self, text: &str) -> Result<()> {
         let mut stdout = io::stdout().lock();
         stdout
@@ -162,10 +197,25 @@ impl Drop for Bar {
 
 /// Reports failed work: one line of error, one line of hint. A reader of standard output who left early is no failure.
 pub(crate) fn fail(error: &Error) -> ExitCode {
-    let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>()).map(io::Error::kind);
-    if cause == Some(io::ErrorKind::BrokenPipe) {
+    if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
+    tell(error);
+    ExitCode::from(if error.kind() == Kind::Argument { 2 } else { 1 })
+}
+
+fn cause(error: &Error) -> Option<io::ErrorKind> {
+    std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>()).map(io::Error::kind)
+}
+
+/// Whether nobody reads standard output any more.
+pub(crate) fn is_broken_pipe(error: &Error) -> bool {
+    cause(error) == Some(io::ErrorKind::BrokenPipe)
+}
+
+/// Says what went wrong, and a hint.
+pub(crate) fn tell(error: &Error) {
+    let cause = cause(error);
     let hint = match (error.kind(), cause) {
         (Kind::Argument, _) => "add --help to the command to see what it takes",
         (Kind::Io, Some(io::ErrorKind::NotFound)) => {
@@ -186,7 +236,6 @@ pub(crate) fn fail(error: &Error) -> ExitCode {
     };
     let hint = error.hint().unwrap_or(hint);
     eprintln!("error: {}\nhint: {}", visible(&one_line(error.message())), visible(&one_line(hint)));
-    ExitCode::from(if error.kind() == Kind::Argument { 2 } else { 1 })
 }
 
 /// Reports a command line that clap refused, in the same two lines; `--help` and `--version` print and succeed.

@@ -24,8 +24,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     dictionary: Option<PathBuf>,
     /// The model to steer: features are then ranked by what they make it say
-    #[arg(long, value_name = "FILE", requires = "dictionary")]
+    #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
+    /// Do this: learned features (FILE) or an instruction, which is learned at its first use and kept; :S multiplies its strength
+    #[arg(long, value_name = "FILE|TEXT[:S]", requires = "model", conflicts_with_all = ["words", "dictionary"])]
+    steer: Vec<String>,
+    /// Turn against this; as --steer
+    #[arg(long, value_name = "FILE|TEXT[:S]", requires = "model", conflicts_with_all = ["words", "dictionary"])]
+    avoid: Vec<String>,
     #[command(flatten)]
     context: Context,
     #[command(flatten)]
@@ -66,8 +72,11 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
 }
 
 fn make(args: &Args, out: &Out) -> Result<()> {
+    if !(args.steer.is_empty() && args.avoid.is_empty()) {
+        return steered(args, out);
+    }
     if args.wish.words.is_none() {
-        return Err(Error::argument("plan needs --words (or `plan check FILE`, `plan show FILE`)"));
+        return Err(Error::argument("plan needs --words or --steer (or `plan check FILE`, `plan show FILE`)"));
     }
     check_outputs(&args.output, args.dictionary.iter().chain(&args.model).chain(&args.wish.explanations))?;
     let dictionary = match (&args.model, &args.dictionary) {
@@ -94,12 +103,38 @@ fn make(args: &Args, out: &Out) -> Result<()> {
     Ok(())
 }
 
+/// Writes down what `run --steer` would do.
+fn steered(args: &Args, out: &Out) -> Result<()> {
+    let Some(model) = &args.model else { return Err(Error::argument("--steer needs --model FILE")) };
+    check_outputs(&args.output, [model])?;
+    let mut engine = args.context.engine(model, &args.machine, trial::SEQUENCES, out)?;
+    let steering = crate::steer::resolve(&mut engine, &args.steer, &args.avoid, out)?;
+    steering.compile(&engine)?;
+    let dictionary = |(name, _, path): &(String, Arc<Dictionary>, PathBuf)| {
+        let mark = if name.is_empty() { "" } else { "=" };
+        format!("--dictionary {name}{mark}{}", path.display())
+    };
+    let given: Vec<String> = steering.dictionaries.iter().map(dictionary).collect();
+    let Some(path) = &args.output else {
+        out.note(format!("run it with {}", given.join(" ")));
+        return out.json_text(steering.plan.to_json());
+    };
+    steering.plan.save(path)?;
+    if out.json() {
+        let files = steering.dictionaries.iter().map(|(name, _, path)| json!({"name": name, "file": shown(path)}));
+        return out.object(&json!({"plan": shown(path), "dictionaries": files.collect::<Vec<_>>()}));
+    }
+    out.note(format!("wrote {}; run it with {}", path.display(), given.join(" ")));
+    Ok(())
+}
+
 /// Compiles against dictionaries alone: as large a model as they need.
 fn compile(plan: &Plan, dictionaries: &[(String, Arc<Dictionary>)]) -> Result<String> {
     let given: Vec<(&str, Arc<Dictionary>)> = dictionaries.iter().map(|(name, d)| (name.as_str(), d.clone())).collect();
     let width = dictionaries.first().map_or(0, |(_, d)| d.d_model());
     let named = plan.rules.iter().filter_map(|rule| rule.layer);
-    let layers = named.chain(dictionaries.iter().filter_map(|(_, d)| d.layer())).max().map_or(1, |last| last + 1);
+    let own = |d: &Dictionary| d.layer().max(d.layers().iter().copied().max());
+    let layers = named.chain(dictionaries.iter().filter_map(|(_, d)| own(d))).max().map_or(1, |last| last + 1);
     Ok(plan.compile(&given, &Target::new(layers.max(2), width), Route::Auto)?.fingerprint)
 }
 
@@ -156,7 +191,11 @@ fn row(index: usize, rule: &Rule) -> Vec<String> {
         rule.op.name().to_owned(),
         rule.strength.as_ref().map_or_else(String::new, text),
         rule.layer.map_or_else(|| "the dictionary's".into(), |l| l.to_string()),
-        if rule.vector.is_some() { "a vector".into() } else { features.join(" ") },
+        match &rule.vector {
+            Some(_) => "a vector".into(),
+            None if rule.features.is_all() => "all".into(),
+            None => features.join(" "),
+        },
         text(&rule.select),
         rule.gate.as_ref().map_or_else(String::new, text),
         rule.note.clone().unwrap_or_default(),

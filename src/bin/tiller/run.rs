@@ -38,6 +38,12 @@ pub(crate) struct Args {
     /// What to do to the residual stream
     #[arg(long, value_name = "FILE", conflicts_with = "words")]
     plan: Option<PathBuf>,
+    /// Do this: learned features (FILE) or an instruction, which is learned at its first use and kept; :S multiplies its strength
+    #[arg(long, value_name = "FILE|TEXT[:S]", conflicts_with_all = ["plan", "words", "dictionary"])]
+    steer: Vec<String>,
+    /// Turn against this; as --steer
+    #[arg(long, value_name = "FILE|TEXT[:S]", conflicts_with_all = ["plan", "words", "dictionary"])]
+    avoid: Vec<String>,
     #[command(flatten)]
     wish: Wish,
     /// How strongly, in the unit; auto searches the strength that speaks most of the words and stays fluent
@@ -221,6 +227,11 @@ fn write(engine: &mut Engine, prompt: &[i32], generate: &Generate, show: bool, o
 
 /// The plan that the arguments ask for, if any.
 fn lever(args: &Args, engine: &mut Engine, out: &Out) -> Result<Option<Lever>> {
+    if !(args.steer.is_empty() && args.avoid.is_empty()) {
+        let steering = crate::steer::resolve(engine, &args.steer, &args.avoid, out)?;
+        let compiled = steering.compile(engine)?;
+        return Ok(Some(Lever { plan: steering.plan, compiled, matches: Vec::new(), strength: None }));
+    }
     let given = args.dictionary.iter().map(|text| named_dictionary(text));
     let given_strength = match args.strength.as_str() {
         "auto" => None,
@@ -310,7 +321,7 @@ fn compare(
     lever: Option<&Lever>,
     out: &Out,
 ) -> Result<()> {
-    let Some(lever) = lever else { return Err(Error::argument("--compare needs --words or --plan")) };
+    let Some(lever) = lever else { return Err(Error::argument("--compare needs --steer, --words or --plan")) };
     let one = [prompt.to_vec()];
     let without = trial::write(engine, None, &one, generate)?.remove(0);
     let usual = Some(without.perplexity());

@@ -72,7 +72,7 @@ pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
     files.iter().try_for_each(|file| bench.estimator(file, &suite, lines))
 }
 
-fn suite(args: &Args) -> Result<Suite> {
+pub(super) fn suite(args: &Args) -> Result<Suite> {
     let mut suite = match &args.suite {
         Some(path) => {
             let text = tiller::file::read_text(path, MAX_SUITE_BYTES)?;
@@ -121,7 +121,17 @@ impl Bench<'_> {
             let (case, model) = (format!("{what}/{estimator}/median"), self.model.clone());
             let n = ratios.len();
             let (value, baseline) = (ratio, 1.0);
-            lines.push(Line { bench: "concepts", case, model, value, unit: "ratio", baseline, ratio, n })?;
+            lines.push(Line {
+                bench: "concepts",
+                case,
+                model,
+                value,
+                unit: "ratio",
+                baseline,
+                ratio,
+                n,
+                interval: None,
+            })?;
         }
         Ok(())
     }
@@ -142,7 +152,7 @@ impl Bench<'_> {
         for (what, value, baseline, unit) in all {
             let case = format!("{what}/{estimator}/{}", concept.name);
             let (model, ratio, n) = (self.model.clone(), value / baseline, gain.texts.len());
-            lines.push(Line { bench: "concepts", case, model, value, unit, baseline, ratio, n })?;
+            lines.push(Line { bench: "concepts", case, model, value, unit, baseline, ratio, n, interval: None })?;
         }
         self.keep(estimator, concept, gain)?;
         Ok(all.map(|(_, value, baseline, _)| value / baseline))

@@ -58,7 +58,17 @@ fn measure(path: &Path, args: &Args, lines: &mut Lines<'_>) -> Result<()> {
     let grown = (resident()? - before) / MIB;
     let ratio = grown / size;
     let case = "resident".to_owned();
-    lines.push(Line { bench: "map", case, model: name.into(), value: grown, unit: "MiB", baseline: size, ratio, n: 1 })
+    lines.push(Line {
+        bench: "map",
+        case,
+        model: name.into(),
+        value: grown,
+        unit: "MiB",
+        baseline: size,
+        ratio,
+        n: 1,
+        interval: None,
+    })
 }
 
 /// Opens the dictionary and edits 64 rows by eight of its features.

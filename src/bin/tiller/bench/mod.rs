@@ -9,6 +9,7 @@ mod explain;
 mod harvest;
 mod map;
 mod overhead;
+mod steering;
 mod temporal;
 mod train;
 
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     /// Concepts and prompts, for concepts, in place of the ones that are built in
     #[arg(long, value_name = "FILE")]
     suite: Option<PathBuf>,
-    /// Only the first N concepts, or the ones with these names
+    /// Only the first N concepts, or the ones with these names; behaviours by their names
     #[arg(long, value_name = "N|NAMES", value_delimiter = ',')]
     concepts: Vec<String>,
     /// Tokens a continuation, for concepts
@@ -71,6 +72,9 @@ pub(crate) struct Args {
     /// Also write the continuations to this file, a JSON object a line, for concepts
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
+    /// Keep finished cases with their texts in this file, and go on from what it has, for steering and behaviours
+    #[arg(long, value_name = "FILE.jsonl")]
+    keep: Option<PathBuf>,
     #[command(flatten)]
     machine: Machine,
 }
@@ -81,6 +85,10 @@ enum What {
     Overhead,
     /// Whether steering by words works, over a list of concepts
     Concepts,
+    /// Steering by what is learned from an instruction, beside asking, dictionaries and random directions
+    Steering,
+    /// The same for manners that no list of words names: formal, angry, in French, …
+    Behaviours,
     /// Tokens a second of the trainers
     Train,
     /// Encoding one row against reading the weights, and many rows against a matrix product
@@ -141,6 +149,13 @@ fn measure(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
     if wants(What::Harvest) && needs(What::Harvest, !args.model.is_empty(), "--model")? {
         harvest::run(args, lines)?;
     }
+    // These take an hour, so they are not among all.
+    for (what, suite) in [(What::Steering, steering::Suite::Concepts), (What::Behaviours, steering::Suite::Behaviours)]
+    {
+        if args.what == what && needs(what, !args.model.is_empty(), "--model")? {
+            steering::run(args, suite, lines)?;
+        }
+    }
     let given = !args.model.is_empty() && args.dictionary.is_some();
     if wants(What::Concepts) && needs(What::Concepts, given, "--model and --dictionary")? {
         concepts::run(args, lines)?;
@@ -165,6 +180,10 @@ struct Line {
     ratio: f64,
     /// Pairs, or texts.
     n: usize,
+    /// Where the ratio (of shares and scores the value) lies with a probability of 95 %: with other prompts, or of pairs their
+    /// median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<[f64; 2]>,
 }
 
 /// Results: JSON at once, a table at the end.
@@ -206,11 +225,12 @@ impl Lines<'_> {
             return drawn;
         }
         self.out.table(
-            &["bench", "case", "model", "value", "baseline", "unit", "ratio", "n"],
+            &["bench", "case", "model", "value", "baseline", "unit", "ratio", "95 %", "n"],
             self.held.into_iter().map(|l| {
                 let number = |v: f64| if v.abs() >= 1000.0 { format!("{v:.0}") } else { format!("{v:.3}") };
                 let (value, baseline, ratio) = (number(l.value), number(l.baseline), format!("{:.4}", l.ratio));
-                vec![l.bench.into(), l.case, l.model, value, baseline, l.unit.into(), ratio, l.n.to_string()]
+                let interval = l.interval.map_or_else(String::new, |[low, high]| format!("{low:.4} to {high:.4}"));
+                vec![l.bench.into(), l.case, l.model, value, baseline, l.unit.into(), ratio, interval, l.n.to_string()]
             }),
         )?;
         drawn
@@ -267,6 +287,7 @@ impl Pairs {
             baseline: median(&self.baselines),
             ratio: median(&ratios),
             n: ratios.len(),
+            interval: interval(&ratios),
         }
     }
 }
@@ -278,6 +299,15 @@ fn median(values: &[f64]) -> f64 {
         (Some(low), Some(high)) => (low + high) / 2.0,
         _ => f64::NAN,
     }
+}
+
+/// The order statistics between which the median lies with a probability of 95 %: n/2 ± 0.98 √n.
+fn interval(values: &[f64]) -> Option<[f64; 2]> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let reach = (0.98 * (sorted.len() as f64).sqrt()).ceil() as usize;
+    let (low, high) = ((sorted.len() / 2).checked_sub(reach)?, sorted.len().div_ceil(2) + reach);
+    Some([*sorted.get(low)?, *sorted.get(high.checked_sub(1)?)?])
 }
 
 /// Seconds that `work` takes.

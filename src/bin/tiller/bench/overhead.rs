@@ -2,6 +2,7 @@
 //!
 //! | case | what runs |
 //! |---|---|
+//! | `again` | no hook: an engine against its like, which is the noise |
 //! | `installed` | the hook, without a plan |
 //! | `empty` | the hook, with an empty plan |
 //! | `callback-1`, `-8`, `-64` | min-clamps of that many features at one layer, two thirds up |
@@ -24,6 +25,7 @@ use tiller::plan::{Compiled, Op, Plan, Route, Rule, Selector, Strength, Target};
 
 use super::{Args, Lines, Pairs, model_name};
 
+/// Tokens of a prefill.
 const PREFILL: usize = 256;
 
 pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
@@ -45,7 +47,7 @@ fn model(path: &Path, args: &Args, lines: &mut Lines<'_>) -> Result<()> {
     for (case, plan) in cases(hooked.n_layer(), hooked.d_model())? {
         // The control vector lives in the graph; it needs no hook and is measured without one.
         let mut bare = match case {
-            "compiled" => Some(Engine::open(path, &Options { hook: false, ..plain.options().clone() })?),
+            "compiled" | "again" => Some(Engine::open(path, &Options { hook: false, ..plain.options().clone() })?),
             _ => None,
         };
         let steered = bare.as_mut().unwrap_or(&mut hooked);
@@ -117,6 +119,7 @@ fn cases(n_layer: usize, d_model: usize) -> Result<Vec<(&'static str, Option<Com
     };
     let add = Rule::new(Op::Add, [3_u32], Strength::raw(0.01)).at_layer(layer);
     Ok(vec![
+        ("again", None),
         ("installed", None),
         ("empty", compile(Plan::new([]), Route::Auto)?),
         ("callback-1", compile(Plan::new([clamp(1, layer)]), Route::Callback)?),

@@ -37,6 +37,7 @@ pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
                     baseline,
                     ratio: value / baseline,
                     n: seeds,
+                    interval: None,
                 })
             };
             if !codes {

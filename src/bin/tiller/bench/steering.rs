@@ -1,0 +1,120 @@
+//! `tiller bench --what steering` and `--what behaviours`: what steers a model to an instruction, side by side.
+//!
+//! | method | what |
+//! |---|---|
+//! | `unsteered` | the model as it is |
+//! | `asked` | told in the prompt, where the learner found that it changes the answers most |
+//! | `words` | features of `--dictionary` by the concept's words |
+//! | `delta` | the mean difference that asking makes at one layer, added there |
+//! | `constant` | learned, the constant form: a control vector |
+//! | `gated` | learned, the gated form |
+//! | `random` | [`NULLS`] control vectors of random directions, as long as the constant form's at each layer |
+//!
+//! Concepts are scored by held-out words per 100 tokens over unsteered, in the chat template and in plain text; behaviours by
+//! the detectors of [`Behaviour`]. Prompts that score are seen by nothing else: the learner has messages of its own, and the
+//! strengths of `words` and `delta` are searched on others. Every case lies in `--keep FILE` as soon as it is done, with its
+//! texts, so that a run that was cut goes on where it was.
+//!
+//! Cases are `gain/<setting>/<method>/<concept>` and the same for `perplexity`, `distinct`, `loops` (shares) and `ms` (a token,
+//! all prompts side by side); behaviours have `score` and, of learned methods, `share` (of what asking does). Intervals hold
+//! 90 % of a bootstrap over prompts, of medians over concepts.
+
+mod figures;
+mod methods;
+mod records;
+mod tasks;
+
+use std::path::Path;
+
+use tiller::engine::Engine;
+use tiller::eval::trial::SEQUENCES;
+use tiller::model::Model;
+use tiller::{Error, Result};
+
+use super::{Args, Lines, model_name};
+use crate::open;
+use methods::{Method, Workbench};
+use records::Records;
+use tasks::{Setting, Task};
+
+/// Random control vectors that a concept stands beside.
+const NULLS: usize = 30;
+
+/// Which of the two suites.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Suite {
+    Concepts,
+    Behaviours,
+}
+
+pub(super) fn run(args: &Args, suite: Suite, lines: &mut Lines<'_>) -> Result<()> {
+    let tasks = match suite {
+        Suite::Concepts => tasks::concepts(&super::concepts::suite(args)?),
+        Suite::Behaviours => tasks::behaviours(&args.concepts)?,
+    };
+    for path in &args.model {
+        model(args, path, suite, &tasks, lines)?;
+    }
+    Ok(())
+}
+
+/// All tasks on one model.
+fn model(args: &Args, path: &Path, suite: Suite, tasks: &[Task], lines: &mut Lines<'_>) -> Result<()> {
+    let file = Model::open(path)?;
+    let dictionary = match (&args.dictionary, suite) {
+        (Some(dictionary), Suite::Concepts) => {
+            Some((dictionary.clone(), open::dictionary(dictionary, &file, lines.out)?))
+        }
+        _ => None,
+    };
+    let mut records = Records::open(args.keep.as_deref(), file.fingerprint(), args.max_tokens)?;
+    let engine: Engine = args.machine.engine(path, 4096, SEQUENCES)?;
+    let mut bench = Workbench::new(engine, file.fingerprint(), dictionary, args, lines.out)?;
+    let settings: &[Setting] = match (suite, bench.has_template()) {
+        (Suite::Concepts, true) => &[Setting::Chat, Setting::Plain],
+        (Suite::Concepts, false) => &[Setting::Plain],
+        (Suite::Behaviours, true) => &[Setting::Chat],
+        (Suite::Behaviours, false) => {
+            return Err(Error::unsupported(format!("{}: behaviours are asked for in a chat template", path.display())));
+        }
+    };
+    let name = model_name(path);
+    for task in tasks {
+        for &setting in settings {
+            for method in bench.methods(suite) {
+                if records.get(setting, method, &task.name).is_some() {
+                    continue;
+                }
+                // What cannot be done (an instruction that the model does not follow) is told and left out.
+                match bench.measure(task, setting, method) {
+                    Ok(Some(record)) => records.add(record)?,
+                    Ok(None) => {}
+                    Err(error) if error.kind() == tiller::Kind::Unsupported => {
+                        lines.out.note(format!("warning: {} {}: {}", task.name, method.name(), error.message()));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            figures::tell(&name, task, setting, &records, lines)?;
+        }
+    }
+    for &setting in settings {
+        figures::medians(&name, tasks, setting, &records, lines)?;
+    }
+    if !lines.out.json() {
+        figures::texts(tasks, settings, &records, lines.out)?;
+    }
+    Ok(())
+}
+
+impl Method {
+    /// The methods that a suite compares.
+    fn of(suite: Suite, dictionary: bool) -> Vec<Self> {
+        let all = [Self::Unsteered, Self::Asked, Self::Constant, Self::Gated, Self::Delta, Self::Words, Self::Random];
+        let wanted = |method: &Self| match suite {
+            Suite::Concepts => *method != Self::Words || dictionary,
+            Suite::Behaviours => matches!(method, Self::Unsteered | Self::Asked | Self::Constant | Self::Gated),
+        };
+        all.into_iter().filter(wanted).collect()
+    }
+}

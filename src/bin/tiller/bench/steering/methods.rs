@@ -1,0 +1,360 @@
+//! What each method does to the prompts of a task.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::Rng;
+use tiller::choose::learn::{self, Outcome, Request};
+use tiller::dictionary::{Dictionary, Form};
+use tiller::engine::{Document, Engine, Generate, Message};
+use tiller::eval::concepts::{Continuation, Effect, Search, Tally, search_strength};
+use tiller::eval::output::{self, Output};
+use tiller::explain::{Explanations, Match};
+use tiller::num::{norm, rng};
+use tiller::plan::{Compiled, Feature, Op, Plan, Route, Rule, Selector, Strength};
+use tiller::{Error, Kind, Result};
+
+use super::super::Args;
+use super::records::{Record, Text};
+use super::tasks::{Setting, Task};
+use super::{NULLS, Suite};
+use crate::output::Out;
+
+/// Prompts that each random direction is tried on.
+const NULL_PROMPTS: usize = 3;
+/// Random directions side by side: their sequences and rules stay within what an engine and a plan hold.
+const NULLS_AT_ONCE: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    Unsteered,
+    Asked,
+    Words,
+    Delta,
+    Constant,
+    Gated,
+    Random,
+}
+
+impl Method {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Unsteered => "unsteered",
+            Self::Asked => "asked",
+            Self::Words => "words",
+            Self::Delta => "delta",
+            Self::Constant => "constant",
+            Self::Gated => "gated",
+            Self::Random => "random",
+        }
+    }
+}
+
+/// A model, and what was learned last.
+pub(super) struct Workbench<'a> {
+    engine: Engine,
+    /// Its fingerprint.
+    model: String,
+    dictionary: Option<(Arc<Dictionary>, Explanations)>,
+    args: &'a Args,
+    out: &'a Out,
+    learned: Option<(String, std::result::Result<Arc<Outcome>, String>)>,
+}
+
+/// A strength that was searched, its plan, and the seconds that took.
+type Found = (Option<f32>, Arc<Compiled>, f64);
+
+impl<'a> Workbench<'a> {
+    pub(super) fn new(
+        engine: Engine,
+        model: &str,
+        dictionary: Option<(PathBuf, Arc<Dictionary>)>,
+        args: &'a Args,
+        out: &'a Out,
+    ) -> Result<Self> {
+        let explained = |(path, dictionary): (PathBuf, Arc<Dictionary>)| {
+            let file = args.explanations.first().cloned().unwrap_or_else(|| path.with_extension("jsonl"));
+            Ok((dictionary, Explanations::load(&file)?))
+        };
+        let dictionary = dictionary.map(explained).transpose()?;
+        Ok(Self { engine, model: model.to_owned(), dictionary, args, out, learned: None })
+    }
+
+    pub(super) fn has_template(&self) -> bool {
+        self.engine.chat(&[Message::user("Hi")], true).is_ok()
+    }
+
+    pub(super) fn methods(&self, suite: Suite) -> Vec<Method> {
+        Method::of(suite, self.dictionary.is_some())
+    }
+
+    /// What `method` does on the prompts of a task; `None` where it has nothing to do it with.
+    pub(super) fn measure(&mut self, task: &Task, setting: Setting, method: Method) -> Result<Option<Record>> {
+        let prompts = task.prompts(setting).to_vec();
+        let plain = self.prompts(&prompts, setting)?;
+        let found = match method {
+            Method::Unsteered => (None, None, 0.0),
+            Method::Asked => {
+                let asked = self.asked(task, setting)?;
+                let (texts, ms) = self.write(None, &prompts, &asked, &plain)?;
+                return Ok(Some(self.record(task, setting, method, (None, 0.0, ms), vec![texts])));
+            }
+            Method::Random => return self.random(task, setting, &prompts, &plain),
+            Method::Constant => self.constant(task)?.map_or((None, None, f64::NAN), some),
+            Method::Gated => self.gated(task)?.map_or((None, None, f64::NAN), some),
+            Method::Delta => self.delta(task, setting)?.map_or((None, None, f64::NAN), some),
+            Method::Words => self.words(task, setting)?.map_or((None, None, f64::NAN), some),
+        };
+        let (strength, plan, seconds) = found;
+        if plan.is_none() && method != Method::Unsteered {
+            return Ok(None);
+        }
+        let (texts, ms) = self.write(plan.as_ref(), &prompts, &plain, &plain)?;
+        Ok(Some(self.record(task, setting, method, (strength, seconds, ms), vec![texts])))
+    }
+
+    fn record(
+        &self,
+        task: &Task,
+        setting: Setting,
+        method: Method,
+        (strength, seconds, ms): (Option<f32>, f64, f64),
+        groups: Vec<Vec<Text>>,
+    ) -> Record {
+        Record {
+            model: self.model.clone(),
+            max_tokens: self.args.max_tokens,
+            setting: setting.name().to_owned(),
+            method: method.name().to_owned(),
+            task: task.name.clone(),
+            strength,
+            seconds,
+            ms,
+            groups,
+        }
+    }
+
+    fn prompts(&self, prompts: &[String], setting: Setting) -> Result<Vec<Vec<i32>>> {
+        let tokens = |prompt: &String| match setting {
+            Setting::Chat => self.engine.chat_tokens(&[Message::user(prompt)], true),
+            Setting::Plain => self.engine.prompt_tokens(&Document::Text(prompt.clone())),
+        };
+        prompts.iter().map(tokens).collect()
+    }
+
+    /// The prompts with the instruction, where the learner found that it does most.
+    fn asked(&mut self, task: &Task, setting: Setting) -> Result<Vec<Vec<i32>>> {
+        let place = self.learn(task)?.map_or_else(|_| "appended".to_owned(), |made| made.report.place.clone());
+        let told = &task.instruction;
+        let tokens = |prompt: &String| match (setting, place.as_str()) {
+            (Setting::Plain, _) => self.engine.prompt_tokens(&Document::Text(format!("{told}\n{prompt}"))),
+            (Setting::Chat, "system") => self.engine.chat_tokens(&[Message::system(told), Message::user(prompt)], true),
+            (Setting::Chat, _) => self.engine.chat_tokens(&[Message::user(format!("{prompt} {told}"))], true),
+        };
+        task.prompts(setting).iter().map(tokens).collect()
+    }
+
+    /// What the task's instruction does to the model; the reason if it does nothing.
+    fn learn(&mut self, task: &Task) -> Result<std::result::Result<Arc<Outcome>, String>> {
+        if let Some((_, made)) = self.learned.as_ref().filter(|(name, _)| *name == task.name) {
+            return Ok(made.clone());
+        }
+        let mut bar = self.out.bar(&format!("learn {}", task.name), "answers");
+        let request = Request { threads: self.args.machine.threads, ..Request::new(&task.instruction) };
+        let made = match learn::learn(&mut self.engine, &request, &mut |step| bar.step(step)) {
+            Ok(made) => Ok(Arc::new(made)),
+            Err(error) if error.kind() == Kind::Unsupported => {
+                self.out.note(format!("warning: {}: {}", task.name, error.message()));
+                Err(error.message().to_owned())
+            }
+            Err(error) => return Err(error),
+        };
+        self.learned = Some((task.name.clone(), made.clone()));
+        Ok(made)
+    }
+
+    fn compile(&self, plan: &Plan, dictionary: Option<&Arc<Dictionary>>) -> Result<Arc<Compiled>> {
+        let named: Vec<(&str, Arc<Dictionary>)> = dictionary.map(|d| ("", d.clone())).into_iter().collect();
+        Ok(Arc::new(plan.compile(&named, &self.engine.target(), Route::Auto)?))
+    }
+
+    /// The constant form at its own best strength.
+    fn constant(&mut self, task: &Task) -> Result<Option<Found>> {
+        let Ok(made) = self.learn(task)? else { return Ok(None) };
+        let Some(vector) = &made.control_vector else { return Ok(None) };
+        let rules =
+            vector.directions().iter().map(|(&layer, v)| Rule::vector(v.clone(), Strength::raw(1.0)).at_layer(layer));
+        let plan = self.compile(&Plan::new(rules), None)?;
+        Ok(Some((made.report.constant, plan, made.report.seconds)))
+    }
+
+    /// The gated form at the best strength that the learner tried: the strongest effect among the fluent ones, else the weakest
+    /// strength.
+    fn gated(&mut self, task: &Task) -> Result<Option<Found>> {
+        let Ok(made) = self.learn(task)? else { return Ok(None) };
+        let number = |dose: &serde_json::Value, key: &str| dose[key].as_f64().unwrap_or(f64::NAN);
+        let gated = || {
+            made.report.doses.iter().filter(|dose| dose["form"] == Form::Gated.name() && number(dose, "strength") > 0.0)
+        };
+        let good = gated().filter(|dose| dose["good"] == true);
+        let best = good.max_by(|a, b| number(a, "effect").total_cmp(&number(b, "effect")));
+        let best = best.or_else(|| gated().min_by(|a, b| number(a, "strength").total_cmp(&number(b, "strength"))));
+        let Some(strength) = best.map(|dose| number(dose, "strength") as f32) else { return Ok(None) };
+        let plan = Plan::new([Rule::all(Op::Amplify, Strength::raw(strength))]);
+        let plan = self.compile(&plan, Some(&made.shared()))?;
+        Ok(Some((Some(strength), plan, made.report.seconds)))
+    }
+
+    /// The difference that asking makes at two thirds of the depth: increments of the layers up to there add up to it.
+    fn delta(&mut self, task: &Task, setting: Setting) -> Result<Option<Found>> {
+        let Ok(made) = self.learn(task)? else { return Ok(None) };
+        let Some(vector) = &made.control_vector else { return Ok(None) };
+        let layer = (2 * self.engine.n_layer()) / 3;
+        let mut sum = vec![0f32; self.engine.d_model()];
+        for (_, direction) in vector.directions().range(..=layer) {
+            sum.iter_mut().zip(direction).for_each(|(s, v)| *s += v);
+        }
+        if norm(&sum) == 0.0 {
+            return Ok(None);
+        }
+        let strengths = vec![0.5, 1.0, 1.5, 2.5, 4.0];
+        let plan = |bench: &Self, strength: f32| {
+            let rule = Rule::vector(sum.clone(), Strength::raw(strength)).at_layer(layer);
+            bench.compile(&Plan::new([rule]), None)
+        };
+        self.search(task, setting, strengths, &plan).map(Some)
+    }
+
+    /// Features of the dictionary by the concept's words.
+    fn words(&mut self, task: &Task, setting: Setting) -> Result<Option<Found>> {
+        let start = Instant::now();
+        let Some((dictionary, explanations)) = &self.dictionary else { return Ok(None) };
+        let words: Vec<&str> = task.words.iter().map(String::as_str).collect();
+        let (n, options) = (self.args.features, Output::default());
+        let mut bar = self.out.bar(&task.name, "readings");
+        let matches =
+            output::choose(&mut self.engine, dictionary, explanations, &words, n, Some(&options), &mut |step| {
+                bar.step(step)
+            })?;
+        drop(bar);
+        if matches.is_empty() {
+            return Ok(None);
+        }
+        let dictionary = dictionary.clone();
+        let feature = |m: &Match| Feature::new(m.feature, m.weight);
+        let plan = |bench: &Self, strength: f32| {
+            let rule = Rule::new(Op::MinClamp, matches.iter().map(feature), Strength::activation(strength));
+            bench.compile(&Plan::new([rule]), Some(&dictionary))
+        };
+        let strengths = Search::default().strengths;
+        let (strength, plan, _) = self.search(task, setting, strengths, &plan)?;
+        Ok(Some((strength, plan, start.elapsed().as_secs_f64())))
+    }
+
+    /// The strength that says most of the words that choose, and stays fluent, on prompts of its own; the weakest if none is.
+    fn search(
+        &mut self,
+        task: &Task,
+        setting: Setting,
+        strengths: Vec<f32>,
+        plan: &dyn Fn(&Self, f32) -> Result<Arc<Compiled>>,
+    ) -> Result<Found> {
+        let start = Instant::now();
+        let prompts = task.search_prompts(setting).to_vec();
+        let tokens = self.prompts(&prompts, setting)?;
+        let tally = |texts: Vec<Text>| Tally::of(&texts.into_iter().map(continuation).collect::<Vec<_>>(), &task.words);
+        let unsteered = tally(self.write(None, &prompts, &tokens, &tokens)?.0);
+        let search = Search { strengths, ..Search::default() };
+        let found = search_strength(&search, &mut |strength| {
+            let plan = plan(self, strength)?;
+            let steered = tally(self.write(Some(&plan), &prompts, &tokens, &tokens)?.0);
+            Ok(Effect::between(&steered, &unsteered))
+        })?;
+        let best = found.best.or(found.trials.first().copied());
+        let strength = best.ok_or_else(|| Error::numeric("no strength could be tried"))?.strength;
+        Ok((Some(strength), plan(self, strength)?, start.elapsed().as_secs_f64()))
+    }
+
+    /// Random directions, each as long as the constant form's at every layer: each has sequences of its own.
+    fn random(
+        &mut self,
+        task: &Task,
+        setting: Setting,
+        prompts: &[String],
+        plain: &[Vec<i32>],
+    ) -> Result<Option<Record>> {
+        let Ok(made) = self.learn(task)? else { return Ok(None) };
+        let Some(vector) = &made.control_vector else { return Ok(None) };
+        let n = NULL_PROMPTS.min(prompts.len());
+        let (mut groups, mut all_ms) = (Vec::with_capacity(NULLS), Vec::new());
+        while groups.len() < NULLS {
+            let wave = NULLS_AT_ONCE.min(NULLS - groups.len());
+            let mut rules = Vec::new();
+            for i in 0..wave {
+                let mut rng = rng((groups.len() + i) as u64);
+                let own = || Selector::default().include_first(true).sequences((i * n..(i + 1) * n).map(|s| s as i32));
+                for (&layer, direction) in vector.directions() {
+                    let random: Vec<f32> = direction.iter().map(|_| gauss(&mut rng)).collect();
+                    let scale = norm(direction) / norm(&random).max(f32::MIN_POSITIVE);
+                    rules.push(Rule::vector(random, Strength::raw(scale)).at_layer(layer).select(own()));
+                }
+            }
+            let plan = self.compile(&Plan::new(rules), None)?;
+            let texts: Vec<String> = prompts.iter().take(n).cycle().take(wave * n).cloned().collect();
+            let tokens: Vec<Vec<i32>> = plain.iter().take(n).cycle().take(wave * n).cloned().collect();
+            let (written, ms) = self.write(Some(&plan), &texts, &tokens, &tokens)?;
+            groups.extend(written.chunks(n).map(<[Text]>::to_vec));
+            all_ms.push(ms);
+        }
+        let ms = all_ms.iter().sum::<f64>() / all_ms.len() as f64;
+        Ok(Some(self.record(task, setting, Method::Random, (None, 0.0, ms), groups)))
+    }
+
+    /// Goes on from `given` under a plan, side by side; the model without plan and instruction judges the texts behind `plain`.
+    fn write(
+        &mut self,
+        plan: Option<&Arc<Compiled>>,
+        prompts: &[String],
+        given: &[Vec<i32>],
+        plain: &[Vec<i32>],
+    ) -> Result<(Vec<Text>, f64)> {
+        let generate = Generate { max_tokens: self.args.max_tokens, ..Generate::default() };
+        self.engine.set_plan(plan.cloned())?;
+        let start = Instant::now();
+        let written = self.engine.generate_while(given, &generate, &mut || !crate::interrupt::asked());
+        let seconds = start.elapsed().as_secs_f64();
+        let hooked = self.engine.finish();
+        self.engine.set_plan(None)?;
+        let written = written?;
+        hooked.ok()?;
+        if crate::interrupt::asked() {
+            return Err(Error::cancelled());
+        }
+        let mut texts = Vec::with_capacity(written.len());
+        for ((made, plain), prompt) in written.iter().zip(plain).zip(prompts) {
+            let tokens = made.tokens();
+            let nll = match tokens {
+                [] => 0.0,
+                _ => self.engine.score(&[plain.as_slice(), tokens].concat(), plain.len())?.nll,
+            };
+            texts.push(Text { prompt: prompt.clone(), text: made.text().to_owned(), tokens: tokens.len(), nll });
+        }
+        let n: usize = texts.iter().map(|text| text.tokens).sum();
+        Ok((texts, 1e3 * seconds / n.max(1) as f64))
+    }
+}
+
+fn some((strength, plan, seconds): Found) -> (Option<f32>, Option<Arc<Compiled>>, f64) {
+    (strength, Some(plan), seconds)
+}
+
+pub(super) fn continuation(text: Text) -> Continuation {
+    Continuation { text: text.text, n_tokens: text.tokens, nll: text.nll }
+}
+
+/// A number of the standard normal distribution (Box and Muller 1958).
+fn gauss(rng: &mut impl Rng) -> f32 {
+    let (u, v): (f32, f32) = (rng.random_range(f32::EPSILON..1.0), rng.random());
+    (-2.0 * u.ln()).sqrt() * (std::f32::consts::TAU * v).cos()
+}
