@@ -234,13 +234,15 @@ pub struct Search {
     pub min_distinct: f64,
     /// Largest share of texts that may loop or be gibberish, beyond the unsteered share.
     pub max_broken: f64,
+    /// The concept is to be spoken of less: the smallest gain is the best one.
+    pub suppress: bool,
 }
 
 impl Default for Search {
     /// In multiples of a feature's mean activation.
     fn default() -> Self {
         let strengths = vec![0.6, 1.0, 1.5, 2.2, 3.3, 5.0];
-        Self { strengths, refine: 1, max_perplexity: 1.5, min_distinct: 0.8, max_broken: 0.1 }
+        Self { strengths, refine: 1, max_perplexity: 1.5, min_distinct: 0.8, max_broken: 0.1, suppress: false }
     }
 }
 
@@ -250,6 +252,11 @@ impl Search {
         effect.perplexity <= self.max_perplexity
             && effect.distinct >= self.min_distinct
             && effect.broken <= self.max_broken
+    }
+
+    /// Whether `effect` does more of what is wanted than `other`.
+    fn is_better(&self, effect: &Effect, other: &Effect) -> bool {
+        if self.suppress { effect.gain < other.gain } else { effect.gain > other.gain }
     }
 }
 
@@ -265,7 +272,8 @@ pub struct Trial {
 /// What a search found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// The fluent trial with the largest gain, the weaker one if two gain the same; `None` if no trial was fluent.
+    /// The fluent trial with the largest gain (the smallest, to suppress), the weaker one if two gain the same; `None` if no
+    /// trial was fluent.
     pub best: Option<Trial>,
     /// Every trial, in the order tried.
     pub trials: Vec<Trial>,
@@ -317,7 +325,7 @@ impl Found {
         let trial = Trial { strength, effect: effect(strength)? };
         self.trials.push(trial);
         let fluent = search.is_fluent(&trial.effect);
-        if fluent && self.best.is_none_or(|best| trial.effect.gain > best.effect.gain) {
+        if fluent && self.best.is_none_or(|best| search.is_better(&trial.effect, &best.effect)) {
             self.best = Some(trial);
         }
         Ok(fluent)
@@ -433,6 +441,18 @@ mod tests {
         let mut broken = |_| Ok(Effect { gain: 9.0, perplexity: 5.0, distinct: 1.0, broken: 0.0 });
         let found = search_strength(&Search::default(), &mut broken).unwrap();
         assert!(found.best.is_none() && found.trials.len() == 2);
+    }
+
+    #[test]
+    fn what_suppresses_is_searched_for_the_smallest_gain() {
+        let search = Search { suppress: true, refine: 0, strengths: vec![0.25, 0.5, 0.75, 1.0], ..Search::default() };
+        let mut less =
+            |s: f32| Ok(Effect { gain: 1.0 - 0.5 * f64::from(s), perplexity: 1.0, distinct: 1.0, broken: 0.0 });
+        assert_eq!(search_strength(&search, &mut less).unwrap().best.unwrap().strength, 1.0);
+        assert_eq!(
+            search_strength(&Search { suppress: false, ..search }, &mut less).unwrap().best.unwrap().strength,
+            0.25
+        );
     }
 
     #[test]

@@ -136,10 +136,13 @@ pub(super) fn words(text: &str) -> impl Iterator<Item = String> {
     text.split(move |c: char| !inside(c)).map(|w| w.trim_matches(['\'', '’']).to_lowercase()).filter(|w| !w.is_empty())
 }
 
+/// A longer word is none: its signs are taken one at a time, so that `10000000…` is a loop.
+const LONGEST_WORD: usize = 32;
+
 /// [`words`], where scripts without blanks between words (Chinese, Japanese, Thai) give a sign at a time.
 fn units(text: &str) -> impl Iterator<Item = String> {
     let alone = |c: char| matches!(c, '\u{0e00}'..='\u{0eff}' | '\u{2e80}'..='\u{9fff}' | '\u{20000}'..='\u{3ffff}');
-    words(text).flat_map(move |word| match word.contains(alone) {
+    words(text).flat_map(move |word| match word.contains(alone) || word.chars().count() > LONGEST_WORD {
         true => word.chars().map(String::from).collect(),
         false => vec![word],
     })
@@ -174,13 +177,15 @@ mod tests {
         "fn main() {\n    let total: i32 = (1..=10).filter(|n| n % 2 == 0).map(|n| n * n).sum();\n    println!(\"{total}\");\n}\n",
         "И дольше века длится день, и не кончается объятье; на столетье выпал снег, и сонным стрелкам лень ворочаться.",
     ];
-    const LOOPS: [&str; 5] = [
+    const LOOPS: [&str; 7] = [
         "I'm so glad you asked! I'm so glad you asked! I'm so glad you asked! I'm so glad you asked!",
         "The ship was a large, sturdy vessel, and it was a large, sturdy vessel. The ship was a large, sturdy vessel, and it was \
          a large, sturdy vessel. The ship was",
         "the sea, the sea, the sea, the sea, the sea, the sea, the sea, the sea",
         "She loved the sea. She loved the ship. She loved the harbor. She loved the sea. She loved the crew. She loved the ship.",
         "我喜欢海我喜欢海我喜欢海我喜欢海我喜欢海",
+        "The Lost City of Eldaroth by A.M.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.A.",
+        "1000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000",
     ];
 
     #[test]

@@ -148,7 +148,7 @@ impl Bench<'_> {
         let (case, model) = (format!("broken/{estimator}/{}", concept.name), self.model.clone());
         let (value, baseline, n) = (with.broken(), without.broken(), gain.texts.len());
         let (unit, ratio) = ("share of texts that loop or are gibberish", value - baseline);
-        lines.push(Line { bench: "concepts", case, model, value, unit, baseline, ratio, n })?;
+        lines.push(Line { bench: "concepts", case, model, value, unit, baseline, ratio, n, interval: None })?;
         for (what, value, baseline, unit) in all {
             let case = format!("{what}/{estimator}/{}", concept.name);
             let (model, ratio, n) = (self.model.clone(), value / baseline, gain.texts.len());
