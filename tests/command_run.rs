@@ -11,7 +11,9 @@ use support::tiny::Tiny;
 
 /// Runs the command in `dir`, where the model is `tiny.gguf`.
 fn tiller(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tiller")).args(args).current_dir(dir).output().expect("the command runs")
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tiller"));
+    // What is kept of one test is no other's.
+    command.args(args).current_dir(dir).env("XDG_CACHE_HOME", dir).output().expect("the command runs")
 }
 
 fn tiny(dir: &Path) {
@@ -182,6 +184,68 @@ fn ctrl_c_keeps_rows_and_says_so() {
     let made = &lines(&on)[0];
     assert!(made["rows"].as_u64().unwrap() >= before + 700, "{made}");
     assert_eq!(made["rows"].as_u64().unwrap() - made["tokens"].as_u64().unwrap(), before, "no row is computed twice");
+}
+
+#[test]
+fn words_that_a_dictionary_has_nothing_for_stop_find_and_run_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny(dir.path());
+    let words = [
+        "{\"feature\":3,\"mean\":1.0,\"words\":[[\"sea\",0.5],[\"ocean\",0.4],[\"the\",0.3]]}",
+        "{\"feature\":5,\"words\":[[\"war\",0.5]]}",
+    ];
+    std::fs::write(dir.path().join("s.jsonl"), words.join("\n")).unwrap();
+    std::fs::write(dir.path().join("book.txt"), "in the sea on a day ".repeat(400)).unwrap();
+    let train = ["train", "sae", "--model", "tiny.gguf", "--text", "book.txt", "--layer", "0", "--out", "s.gguf"];
+    let small = ["--features", "8", "--k", "2", "--epochs", "1", "--held-out", "0", "--batch", "64", "--threads", "1"];
+    let trained = tiller(dir.path(), &[&train[..], &small].concat());
+    assert!(trained.status.success(), "{}", text(&trained.stderr));
+
+    let steer = |words: &str, more: &[&str]| {
+        let args = ["--prompt", "the sea", "--max-tokens", "5", "--dictionary", "s.gguf", "--words", words];
+        run(dir.path(), &[&args, more].concat())
+    };
+    let line = |output: &Output| text(&output.stderr).lines().find(|l| l.starts_with("error: ")).map(str::to_owned);
+    let (found, ran) = (tiller(dir.path(), &["find", "s.jsonl", "dinosaurs"]), steer("dinosaurs", &[]));
+    assert!(!found.status.success() && !ran.status.success());
+    assert!(line(&found).is_some() && line(&found) == line(&ran), "{:?} {:?}", line(&found), line(&ran));
+    assert!(text(&found.stderr).contains("hint: learn it: tiller learn MODEL \"Talk about dinosaurs.\""), "{found:?}");
+    assert!(text(&ran.stderr).contains("learn it: tiller learn tiny.gguf \"Talk about dinosaurs.\""), "{ran:?}");
+
+    let near = tiller(dir.path(), &["find", "s.jsonl", "the", "occean", "war", "--json"]);
+    assert!(text(&near.stderr).contains("explained by occean; near it: ocean"), "{}", text(&near.stderr));
+    assert_eq!(
+        lines(&near).iter().map(|m| m["feature"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [5],
+        "no stop word counts"
+    );
+
+    // An operator without a strength needs no search; the plan that is written down does the same.
+    let ablated = steer("sea", &["--rank", "words", "--op", "ablate", "--save-plan", "p.json", "--json"]);
+    assert!(ablated.status.success(), "{}", text(&ablated.stderr));
+    let made = &lines(&ablated)[0];
+    assert_eq!(made["steering"]["plan"]["rules"][0]["op"], "ablate");
+    let again = ["--prompt", "the sea", "--max-tokens", "5", "--dictionary", "s.gguf", "--plan", "p.json", "--json"];
+    let again = &lines(&run(dir.path(), &again))[0];
+    assert_eq!(again["steering"]["fingerprint"], made["steering"]["fingerprint"]);
+}
+
+#[test]
+fn a_feature_is_shown_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let dictionary = support::shipped();
+    let (file, words) = (dictionary.to_str().unwrap(), dictionary.with_extension("jsonl"));
+    let shown =
+        tiller(dir.path(), &["find", words.to_str().unwrap(), "--feature", "4294", "--dictionary", file, "--json"]);
+    assert!(shown.status.success(), "{}", text(&shown.stderr));
+    let made = &lines(&shown)[0];
+    assert_eq!(made["explanation"]["feature"], 4294);
+    let near = made["neighbours"].as_array().unwrap();
+    let cosines: Vec<f64> = near.iter().map(|n| n["cosine"].as_f64().unwrap()).collect();
+    assert!(near.len() == 8 && cosines.is_sorted_by(|a, b| a >= b) && cosines[0] < 0.9999, "{cosines:?}");
+    assert!(near.iter().all(|n| n["feature"] != 4294));
+    let none = tiller(dir.path(), &["find", words.to_str().unwrap(), "--feature", "99999", "--dictionary", file]);
+    assert!(!none.status.success() && text(&none.stderr).contains("feature 99999 does not exist"), "{none:?}");
 }
 
 /// Whether a terminal would take a character of `bytes` as a command.

@@ -431,7 +431,7 @@ fn what_a_plan_is_expected_to_do_is_calculated() {
         let unit = if path.ends_with(support::GEMMA) { 0.1 } else { 1.0 };
         let [away, little, more] = [-0.2, 0.1, 0.3].map(|size| effect(&toward(unit * size).unwrap()));
         println!("{}: {away:?} {little:?} {more:?}", path.display());
-        assert!(same(&none, &Effect { gain: 1.0, perplexity: 1.0, distinct: 1.0 }), "{none:?}");
+        assert!(same(&none, &Effect { gain: 1.0, perplexity: 1.0, distinct: 1.0, broken: 0.0 }), "{none:?}");
         // By more than twice what `same` allows.
         let apart = |a: &Effect, b: &Effect| (a.gain / b.gain).ln() > 4.0 * agree::LIKELY;
         assert!(apart(&none, &away) && apart(&little, &none) && apart(&more, &little), "{away:?} {little:?} {more:?}");

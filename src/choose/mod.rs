@@ -2,6 +2,10 @@
 //!
 //! | module | chooses |
 //! |---|---|
+//! | [`portrait`] | nothing: it shows one feature whole |
+//! | [`prompted`] | features that the model itself turns when it is told |
 //! | [`learn`] | features that are distilled from an instruction, and how strongly they act |
 
 pub mod learn;
+pub mod portrait;
+pub mod prompted;

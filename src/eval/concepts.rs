@@ -4,7 +4,7 @@
 //! repeats what it was steered with gains nothing. Texts are compared as wholes: the held-out words per 100 tokens, with
 //! half a hit added to either side so that an unsteered count of zero gives no infinite gain, and the perplexity of the
 //! written tokens as the *unsteered* model judges them. A text that runs in circles has a low perplexity; so the share of
-//! distinct word pairs stands beside it.
+//! distinct word pairs stands beside it, and texts that loop or are gibberish are counted ([`Fluency`]).
 //!
 //! [`search_strength`] finds how hard to steer: the strength with the largest gain among those that stay fluent. Nothing here
 //! runs a model: the caller writes the texts, and tests do without.
@@ -13,6 +13,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::fluency::{Broken, Fluency, words};
 use crate::error::{Error, Kind, Result};
 
 /// A concept: words for choosing its features, and held-out words for scoring.
@@ -95,12 +96,6 @@ fn related(a: &str, b: &str) -> bool {
     long.starts_with(stem)
 }
 
-/// The words of `text` in lower case.
-fn words(text: &str) -> impl Iterator<Item = String> {
-    let inside = |c: char| c.is_alphanumeric() || c == '\'' || c == '’';
-    text.split(move |c: char| !inside(c)).map(|w| w.trim_matches(['\'', '’']).to_lowercase()).filter(|w| !w.is_empty())
-}
-
 /// How many words of `text` are among `wanted`: whole words, any case; a plural or possessive s may be added.
 pub fn hits(text: &str, wanted: &[String]) -> u64 {
     let wanted: HashSet<String> = wanted.iter().map(|word| word.to_lowercase()).collect();
@@ -124,6 +119,18 @@ pub struct Continuation {
     pub nll: f64,
 }
 
+impl Continuation {
+    /// The perplexity that the unsteered model gives it.
+    pub fn perplexity(&self) -> f64 {
+        (self.nll / self.n_tokens.max(1) as f64).exp()
+    }
+
+    /// Whether it is whole, where `usual` is the perplexity of unsteered texts of its kind, if that is known.
+    pub fn fluency(&self, usual: Option<f64>) -> Fluency {
+        Fluency::of(&self.text).judged(self.perplexity(), usual)
+    }
+}
+
 /// Sums over texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tally {
@@ -137,22 +144,40 @@ pub struct Tally {
     pub pairs: u64,
     /// Pairs that had not come before in the same text.
     pub distinct_pairs: u64,
+    /// Texts.
+    pub n_texts: u64,
+    /// Texts that loop.
+    pub loops: u64,
+    /// Texts that are gibberish.
+    pub gibberish: u64,
 }
 
 impl Tally {
-    /// Sums up `texts`, counting `wanted` words.
+    /// Sums up unsteered `texts`, counting `wanted` words.
     pub fn of(texts: &[Continuation], wanted: &[String]) -> Self {
+        Self::beside(texts, wanted, None)
+    }
+
+    /// Sums up `texts`, counting `wanted` words, where unsteered ones have this perplexity.
+    pub fn beside(texts: &[Continuation], wanted: &[String], usual: Option<f64>) -> Self {
         let mut sum = Self::default();
         for text in texts {
+            let fluency = text.fluency(usual);
             sum.hits += hits(&text.text, wanted);
             sum.n_tokens += text.n_tokens as u64;
             sum.nll += text.nll;
-            let all: Vec<String> = words(&text.text).collect();
-            let pairs: HashSet<_> = all.windows(2).collect();
-            sum.pairs += all.len().saturating_sub(1) as u64;
-            sum.distinct_pairs += pairs.len() as u64;
+            sum.pairs += fluency.pairs as u64;
+            sum.distinct_pairs += fluency.distinct_pairs as u64;
+            sum.n_texts += 1;
+            sum.loops += u64::from(fluency.broken() == Some(Broken::Loops));
+            sum.gibberish += u64::from(fluency.broken() == Some(Broken::Gibberish));
         }
         sum
+    }
+
+    /// Share of texts that loop or are gibberish.
+    pub fn broken(&self) -> f64 {
+        (self.loops + self.gibberish) as f64 / self.n_texts.max(1) as f64
     }
 
     /// 100 (hits + 0.5) / tokens.
@@ -180,6 +205,8 @@ pub struct Effect {
     pub perplexity: f64,
     /// Share of distinct word pairs.
     pub distinct: f64,
+    /// No ratio: the share of texts that loop or are gibberish, less the share of unsteered ones; 0 if they are no more.
+    pub broken: f64,
 }
 
 impl Effect {
@@ -189,6 +216,7 @@ impl Effect {
             gain: steered.per_100() / unsteered.per_100(),
             perplexity: steered.perplexity() / unsteered.perplexity(),
             distinct: steered.distinct() / unsteered.distinct().max(f64::MIN_POSITIVE),
+            broken: (steered.broken() - unsteered.broken()).max(0.0),
         }
     }
 }
@@ -204,19 +232,31 @@ pub struct Search {
     pub max_perplexity: f64,
     /// Smallest ratio of distinct word pairs that still counts as fluent.
     pub min_distinct: f64,
+    /// Largest share of texts that may loop or be gibberish, beyond the unsteered share.
+    pub max_broken: f64,
+    /// The concept is to be spoken of less: the smallest gain is the best one.
+    pub suppress: bool,
 }
 
 impl Default for Search {
     /// In multiples of a feature's mean activation.
     fn default() -> Self {
-        Self { strengths: vec![0.6, 1.0, 1.5, 2.2, 3.3, 5.0], refine: 1, max_perplexity: 1.5, min_distinct: 0.8 }
+        let strengths = vec![0.6, 1.0, 1.5, 2.2, 3.3, 5.0];
+        Self { strengths, refine: 1, max_perplexity: 1.5, min_distinct: 0.8, max_broken: 0.1, suppress: false }
     }
 }
 
 impl Search {
     /// Whether text with this effect counts as fluent.
     pub fn is_fluent(&self, effect: &Effect) -> bool {
-        effect.perplexity <= self.max_perplexity && effect.distinct >= self.min_distinct
+        effect.perplexity <= self.max_perplexity
+            && effect.distinct >= self.min_distinct
+            && effect.broken <= self.max_broken
+    }
+
+    /// Whether `effect` does more of what is wanted than `other`.
+    fn is_better(&self, effect: &Effect, other: &Effect) -> bool {
+        if self.suppress { effect.gain < other.gain } else { effect.gain > other.gain }
     }
 }
 
@@ -232,7 +272,8 @@ pub struct Trial {
 /// What a search found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// The fluent trial with the largest gain, the weaker one if two gain the same; `None` if no trial was fluent.
+    /// The fluent trial with the largest gain (the smallest, to suppress), the weaker one if two gain the same; `None` if no
+    /// trial was fluent.
     pub best: Option<Trial>,
     /// Every trial, in the order tried.
     pub trials: Vec<Trial>,
@@ -284,7 +325,7 @@ impl Found {
         let trial = Trial { strength, effect: effect(strength)? };
         self.trials.push(trial);
         let fluent = search.is_fluent(&trial.effect);
-        if fluent && self.best.is_none_or(|best| trial.effect.gain > best.effect.gain) {
+        if fluent && self.best.is_none_or(|best| search.is_better(&trial.effect, &best.effect)) {
             self.best = Some(trial);
         }
         Ok(fluent)
@@ -329,11 +370,29 @@ mod tests {
 
     #[test]
     fn an_effect_is_steered_over_unsteered() {
-        let unsteered = Tally { hits: 0, n_tokens: 100, nll: 100.0, pairs: 10, distinct_pairs: 10 };
-        let steered = Tally { hits: 5, n_tokens: 100, nll: 100.0 + 100.0 * 2_f64.ln(), pairs: 10, distinct_pairs: 5 };
+        let unsteered =
+            Tally { n_tokens: 100, nll: 100.0, pairs: 10, distinct_pairs: 10, n_texts: 4, ..Tally::default() };
+        let (hits, nll) = (5, 100.0 + 100.0 * 2_f64.ln());
+        let steered = Tally { hits, nll, distinct_pairs: 5, loops: 2, gibberish: 1, ..unsteered };
         let effect = Effect::between(&steered, &unsteered);
         assert!((effect.gain - 11.0).abs() < 1e-9 && (effect.perplexity - 2.0).abs() < 1e-9);
-        assert!((effect.distinct - 0.5).abs() < 1e-9);
+        assert!((effect.distinct - 0.5).abs() < 1e-9 && (effect.broken - 0.75).abs() < 1e-9);
+        let usual = Tally { loops: 4, ..unsteered };
+        assert_eq!(Effect::between(&steered, &usual).broken, 0.0, "the model loops by itself");
+    }
+
+    #[test]
+    fn likely_loops_are_no_success() {
+        let text = |text: &str, nll: f64| Continuation { text: text.into(), n_tokens: 20, nll };
+        let unsteered = [text("He went home, sat down by the window and read the letter again.", 30.0)];
+        let looped = [text("the sea, the sea, the sea, the sea, the sea, the sea, the sea", 5.0)];
+        let wanted = list(&["sea"]);
+        let usual = Tally::of(&unsteered, &wanted);
+        let steered = Tally::beside(&looped, &wanted, Some(usual.perplexity()));
+        assert_eq!((steered.loops, steered.gibberish, usual.broken()), (1, 0, 0.0));
+        let effect = Effect::between(&steered, &usual);
+        assert!(effect.gain > 10.0 && effect.perplexity < 1.0, "the old figures praise it: {effect:?}");
+        assert!(!Search { min_distinct: 0.0, ..Search::default() }.is_fluent(&effect));
     }
 
     #[test]
@@ -359,7 +418,7 @@ mod tests {
     fn model(limit: f64) -> impl FnMut(f32) -> Result<Effect> {
         move |s| {
             let s = f64::from(s);
-            Ok(Effect { gain: 1.0 + s, perplexity: 1.0 + 0.5 * s / limit, distinct: 1.0 })
+            Ok(Effect { gain: 1.0 + s, perplexity: 1.0 + 0.5 * s / limit, distinct: 1.0, broken: 0.0 })
         }
     }
 
@@ -375,12 +434,25 @@ mod tests {
 
     #[test]
     fn the_search_prefers_the_weaker_of_equal_gains_and_avoids_repetition() {
-        let mut flat = |s: f32| Ok(Effect { gain: 3.0, perplexity: 1.0, distinct: if s > 1.2 { 0.1 } else { 1.0 } });
+        let distinct = |s: f32| if s > 1.2 { 0.1 } else { 1.0 };
+        let mut flat = |s: f32| Ok(Effect { gain: 3.0, perplexity: 1.0, distinct: distinct(s), broken: 0.0 });
         let found = search_strength(&Search::default(), &mut flat).unwrap();
         assert_eq!(found.best.unwrap().strength, 0.6);
-        let mut broken = |_| Ok(Effect { gain: 9.0, perplexity: 5.0, distinct: 1.0 });
+        let mut broken = |_| Ok(Effect { gain: 9.0, perplexity: 5.0, distinct: 1.0, broken: 0.0 });
         let found = search_strength(&Search::default(), &mut broken).unwrap();
         assert!(found.best.is_none() && found.trials.len() == 2);
+    }
+
+    #[test]
+    fn what_suppresses_is_searched_for_the_smallest_gain() {
+        let search = Search { suppress: true, refine: 0, strengths: vec![0.25, 0.5, 0.75, 1.0], ..Search::default() };
+        let mut less =
+            |s: f32| Ok(Effect { gain: 1.0 - 0.5 * f64::from(s), perplexity: 1.0, distinct: 1.0, broken: 0.0 });
+        assert_eq!(search_strength(&search, &mut less).unwrap().best.unwrap().strength, 1.0);
+        assert_eq!(
+            search_strength(&Search { suppress: false, ..search }, &mut less).unwrap().best.unwrap().strength,
+            0.25
+        );
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Expectation {
         read?;
         hooked.ok()?;
         let perplexity = ((cross - self.entropy) / n.max(1) as f64).exp();
-        Ok(Effect { gain: with / without.max(f64::MIN_POSITIVE), perplexity, distinct: 1.0 })
+        Ok(Effect { gain: with / without.max(f64::MIN_POSITIVE), perplexity, distinct: 1.0, broken: 0.0 })
     }
 
     /// The strength whose expected ratio of perplexities is `cost`, and what it does to the share of `words`. `plan` makes the
@@ -178,7 +178,7 @@ mod tests {
     fn grows(scale: f64, power: f64) -> impl FnMut(f32) -> Result<Effect> {
         move |s| {
             let s = f64::from(s);
-            Ok(Effect { gain: (2.0 * s).exp(), perplexity: (scale * s.powf(power)).exp(), distinct: 1.0 })
+            Ok(Effect { gain: (2.0 * s).exp(), perplexity: (scale * s.powf(power)).exp(), distinct: 1.0, broken: 0.0 })
         }
     }
 
@@ -194,9 +194,11 @@ mod tests {
 
     #[test]
     fn what_costs_nothing_is_steered_hard_and_what_breaks_at_once_not_at_all() {
-        let free = at_cost(1.3, &mut |_| Ok(Effect { gain: 1.0, perplexity: 1.0, distinct: 1.0 })).unwrap();
+        let free =
+            at_cost(1.3, &mut |_| Ok(Effect { gain: 1.0, perplexity: 1.0, distinct: 1.0, broken: 0.0 })).unwrap();
         assert!(free.best.unwrap().strength > 5.0, "{free:?}");
-        let broken = at_cost(1.3, &mut |_| Ok(Effect { gain: 9.0, perplexity: f64::NAN, distinct: 1.0 })).unwrap();
+        let broken =
+            at_cost(1.3, &mut |_| Ok(Effect { gain: 9.0, perplexity: f64::NAN, distinct: 1.0, broken: 0.0 })).unwrap();
         assert!(broken.best.is_none() && broken.trials.len() == TRIALS, "{broken:?}");
         assert_eq!(at_cost(1.0, &mut grows(0.1, 1.5)).unwrap_err().kind(), Kind::Argument);
         assert_eq!(at_cost(1.3, &mut |_| Err(Error::cancelled())).unwrap_err().kind(), Kind::Cancelled);

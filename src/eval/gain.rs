@@ -158,8 +158,9 @@ impl Gauge {
             Some(best) => self.scoring.steered(engine, &plan(best.strength)?)?,
             None => self.scoring.unsteered().to_vec(),
         };
-        let steered = Tally::of(&texts, &concept.held_out);
-        Ok(Gain { matches, found: Some(found), texts, steered, ..self.unsteered(concept) })
+        let made = self.unsteered(concept);
+        let steered = Tally::beside(&texts, &concept.held_out, Some(made.unsteered.perplexity()));
+        Ok(Gain { matches, found: Some(found), texts, steered, ..made })
     }
 
     /// The same with features drawn at random, each raised by a vector as long as that of its counterpart in `gain`.
@@ -178,8 +179,9 @@ impl Gauge {
         let rule = random(dictionary, &gain.matches, strength)?;
         let plan = compile(dictionary, rule, &engine.target())?;
         let texts = self.scoring.steered(engine, &plan)?;
-        let steered = Tally::of(&texts, &concept.held_out);
-        Ok(Gain { texts, steered, ..self.unsteered(concept) })
+        let made = self.unsteered(concept);
+        let steered = Tally::beside(&texts, &concept.held_out, Some(made.unsteered.perplexity()));
+        Ok(Gain { texts, steered, ..made })
     }
 
     fn unsteered(&self, concept: &Concept) -> Gain {

@@ -10,6 +10,7 @@
 //! | [`drift`] | what does quantizing the model do to a dictionary? (feature `engine`) |
 //! | [`expected`] | what does a plan do to the next word, before any is drawn? (feature `engine`) |
 //! | [`firing`] | on which tokens of a text do features fire? (feature `engine`) |
+//! | [`fluency`] | is a text whole, or does it loop, or is it gibberish? |
 //! | [`gain`] | how much more does a model speak of a concept when steered by its words? (feature `engine`) |
 //! | [`mpc`] | do single features say what concepts' log-odds are? |
 //! | [`output`] | which features that read a concept also make the model write it? (feature `engine`) |
@@ -30,6 +31,7 @@ pub mod drift;
 pub mod expected;
 #[cfg(feature = "engine")]
 pub mod firing;
+pub mod fluency;
 #[cfg(feature = "engine")]
 pub mod gain;
 pub mod mpc;

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::concepts::{Continuation, Effect, Found, Search, Tally, search_strength};
-use crate::engine::{Engine, Generate};
+use crate::engine::{Engine, Generate, Generation};
 use crate::error::{Error, Result};
-use crate::explain::Match;
+use crate::explain::{Match, is_stop_word, query_words};
 use crate::plan::Compiled;
 use crate::progress::{Progress, Step};
 
@@ -60,12 +60,15 @@ pub fn find_strength(
     Comparison::new(engine, prompts, &[sampled])?.search(engine, search, wanted, plan, progress)
 }
 
-/// Words that tell whether text speaks of a concept: the ones that were asked for, and the first ten of each chosen
-/// feature. What a search may count, since it knows no others.
+/// Words that tell whether text speaks of a concept, as far as a search can know: the ones that were asked for, and of the
+/// first ten words of each chosen feature those that two of the features share. A word that one feature has alone may be
+/// what it means besides.
 pub fn wanted(words: &str, matches: &[Match]) -> Vec<String> {
-    let asked = words.split_whitespace().map(str::to_lowercase);
-    let explained = matches.iter().flat_map(|m| m.words.iter().take(10).map(|(word, _)| word.clone()));
-    asked.chain(explained.filter(|word| word.len() > 3)).collect::<BTreeSet<_>>().into_iter().collect()
+    let first = |m: &'_ Match| m.words.iter().take(10).map(|(word, _)| word.clone()).collect::<Vec<_>>();
+    let lists: Vec<Vec<String>> = matches.iter().map(first).collect();
+    let shared = |word: &&String| lists.iter().filter(|list| list.contains(word)).count() > 1;
+    let explained = lists.iter().flatten().filter(|word| word.len() > 3 && !is_stop_word(word)).filter(shared).cloned();
+    query_words(&[words]).into_iter().chain(explained).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Continues every prompt, given as tokens, under `plan`, then has the unsteered model judge what was written. No plan is in force
@@ -85,20 +88,24 @@ pub fn write(
     engine.set_plan(None)?;
     let written = written?;
     hooked.ok()?;
-    let mut texts = Vec::with_capacity(written.len());
-    for generation in &written {
-        let (prompt, tokens) = (generation.prompt(), generation.tokens());
-        let nll = if tokens.is_empty() { 0.0 } else { engine.score(&[prompt, tokens].concat(), prompt.len())?.nll };
-        texts.push(Continuation { text: generation.text().to_owned(), n_tokens: tokens.len(), nll });
-    }
-    Ok(texts)
+    written.iter().map(|made| judge(engine, made.prompt(), made)).collect()
+}
+
+/// What was written, as the model under the plan in force judges it after `prompt`: the generation's own, or the same without
+/// the instruction that it had.
+///
+/// # Errors
+/// What the engine returns.
+pub fn judge(engine: &mut Engine, prompt: &[i32], made: &Generation) -> Result<Continuation> {
+    let tokens = made.tokens();
+    let nll = if tokens.is_empty() { 0.0 } else { engine.score(&[prompt, tokens].concat(), prompt.len())?.nll };
+    Ok(Continuation { text: made.text().to_owned(), n_tokens: tokens.len(), nll })
 }
 
 /// A model compared with its unsteered self on the same prompts.
 pub struct Comparison {
-    /// Tokens of each.
-    prompts: Vec<Vec<i32>>,
-    drafts: Vec<Generate>,
+    /// Prompts as tokens, and how each of them is continued.
+    sets: Vec<(Vec<Vec<i32>>, Generate)>,
     unsteered: Vec<Continuation>,
 }
 
@@ -108,8 +115,16 @@ impl Comparison {
     /// # Errors
     /// See [`write`].
     pub fn new(engine: &mut Engine, prompts: Vec<String>, drafts: &[Generate]) -> Result<Self> {
-        let prompts = prompts.iter().map(|prompt| engine.tokenize(prompt, true)).collect::<Result<_>>()?;
-        let mut all = Self { prompts, drafts: drafts.to_vec(), unsteered: Vec::new() };
+        let prompts: Vec<_> = prompts.iter().map(|prompt| engine.tokenize(prompt, true)).collect::<Result<_>>()?;
+        Self::of(engine, drafts.iter().map(|draft| (prompts.clone(), draft.clone())).collect())
+    }
+
+    /// As [`new`](Self::new), of prompts given as tokens, each set with its own way to write.
+    ///
+    /// # Errors
+    /// See [`write`].
+    pub fn of(engine: &mut Engine, sets: Vec<(Vec<Vec<i32>>, Generate)>) -> Result<Self> {
+        let mut all = Self { sets, unsteered: Vec::new() };
         all.unsteered = all.texts(engine, None)?;
         Ok(all)
     }
@@ -128,9 +143,9 @@ impl Comparison {
     }
 
     fn texts(&self, engine: &mut Engine, plan: Option<&Arc<Compiled>>) -> Result<Vec<Continuation>> {
-        let mut texts = Vec::with_capacity(self.prompts.len() * self.drafts.len());
-        for draft in &self.drafts {
-            texts.extend(write(engine, plan, &self.prompts, draft)?);
+        let mut texts = Vec::new();
+        for (prompts, draft) in &self.sets {
+            texts.extend(write(engine, plan, prompts, draft)?);
         }
         Ok(texts)
     }
@@ -140,8 +155,9 @@ impl Comparison {
     /// # Errors
     /// See [`write`].
     pub fn effect(&self, engine: &mut Engine, plan: &Arc<Compiled>, wanted: &[String]) -> Result<Effect> {
-        let steered = Tally::of(&self.steered(engine, plan)?, wanted);
-        Ok(Effect::between(&steered, &Tally::of(&self.unsteered, wanted)))
+        let usual = Tally::of(&self.unsteered, wanted);
+        let steered = Tally::beside(&self.steered(engine, plan)?, wanted, Some(usual.perplexity()));
+        Ok(Effect::between(&steered, &usual))
     }
 
     /// The strength at which the model speaks most of `wanted` words and stays fluent. `plan` makes the plan of a strength;

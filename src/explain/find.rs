@@ -15,6 +15,10 @@
 //! A word of the query matches itself, lower-cased; where an explanation lacks it, words of the same stem stand in, when
 //! they differ in a plural or possessive ending only (`soldiers` ~ `soldier`, `armies` ~ `army`, `king's` ~ `king`).
 
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
 use super::explanations::{Explanation, Explanations};
 use super::vocabulary::scan;
 use crate::error::{Error, Result};
@@ -38,7 +42,7 @@ impl Default for Find {
 }
 
 /// A feature that was found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Match {
     /// Its number in the dictionary.
     pub feature: u32,
@@ -108,17 +112,34 @@ fn place(explanation: &Explanation, word: &str) -> Option<usize> {
     exact.or_else(|| explanation.words.iter().position(|(text, _)| same_stem(text, word)))
 }
 
-/// The words of a query in normal form, each once.
-fn query_words(words: &[&str]) -> Vec<String> {
+/// Words that say nothing of a topic: a query is searched without them.
+const STOP_WORDS: &str = "a about above after again all also am an and any are as at be because been before being below \
+    between both but by can could did do does doing down during each few for from further had has have having he her here \
+    hers him his how i if in into is it its just me more most my no nor not of off on once only or other our ours out over \
+    own same she should so some such than that the their theirs them then there these they this those through to too under \
+    until up very was we were what when where which while who whom why will with would you your yours";
+
+/// Whether a word in lower case says nothing of a topic.
+pub fn is_stop_word(word: &str) -> bool {
+    STOP_WORDS.split(' ').any(|stop| stop == word)
+}
+
+/// The words of a query in normal form, each once, without stop words.
+pub fn query_words(words: &[&str]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for text in words {
         scan(text, |_, word| {
-            if !all.iter().any(|known| known == word) {
+            if !is_stop_word(word) && !all.iter().any(|known| known == word) {
                 all.push(word.to_owned());
             }
         });
     }
     all
+}
+
+/// Letters by which a word of the vocabulary may differ from an unknown one to be suggested for it.
+fn near(word: &str) -> usize {
+    if word.chars().count() < 5 { 1 } else { 2 }
 }
 
 impl Explanations {
@@ -142,7 +163,8 @@ impl Explanations {
         }
         let query = query_words(words);
         if query.is_empty() {
-            return Err(Error::argument(format!("find: expected at least one word of two letters, found {words:?}")));
+            let what = format!("find: expected at least one word of two letters that names a topic, found {words:?}");
+            return Err(Error::argument(what));
         }
         let fit = |e: &&Explanation| e.density.is_none_or(|d| d <= options.max_density);
         let candidates: Vec<&Explanation> = self.list().iter().filter(fit).collect();
@@ -181,10 +203,21 @@ impl Explanations {
         Ok(matches)
     }
 
-    /// `feature` as a match that no word speaks for: score and weight 0.
-    pub fn match_of(&self, feature: u32) -> Match {
-        let unknown = Explanation { feature, ..Explanation::default() };
-        Match { weight: 0.0, ..Match::new(self.get(feature).unwrap_or(&unknown), 0.0) }
+    /// At most `n` words of the explanations that are spelled almost like `word`, the nearest first; of equally near ones the
+    /// one that more features hold.
+    pub fn suggestions(&self, word: &str, n: usize) -> Vec<String> {
+        let mut held: HashMap<&str, usize> = HashMap::new();
+        let words = self.list().iter().flat_map(|e| &e.words);
+        words.for_each(|(text, _)| *held.entry(text).or_default() += 1);
+        let word = word.to_lowercase();
+        let mut near: Vec<(usize, usize, &str)> = held
+            .into_iter()
+            .filter(|(text, _)| *text != word && text.len().abs_diff(word.len()) <= near(&word))
+            .map(|(text, n)| (strsim::osa_distance(text, &word), usize::MAX - n, text))
+            .filter(|(distance, ..)| *distance <= near(&word))
+            .collect();
+        near.sort_unstable();
+        near.into_iter().take(n).map(|(.., text)| text.to_owned()).collect()
     }
 
     /// The words of a query that no explanation holds.
@@ -247,6 +280,22 @@ mod tests {
         assert!(all.find(&["zebra"], 5).unwrap().is_empty());
         assert_eq!(all.find(&["", "!"], 5).unwrap_err().kind(), crate::Kind::Argument);
         assert!(all.find_with(&["war"], 5, &Find { floor: 0.0, ..Find::default() }).is_err());
+    }
+
+    #[test]
+    fn stop_words_are_dropped_and_near_spellings_suggested() {
+        let all = explanations(&[
+            (0.01, &[("of", 0.9), ("the", 0.8)]),
+            (0.01, &[("ocean", 0.9), ("of", 0.5), ("poem", 0.4)]),
+            (0.01, &[("poem", 0.9), ("poet", 0.4)]),
+        ]);
+        let found = all.find(&["The ocean of it"], 5).unwrap();
+        assert_eq!(found.iter().map(|m| (m.feature, m.score)).collect::<Vec<_>>(), [(1, 1.0)], "only the topic counts");
+        assert!(all.unknown_words(&["the", "ocean"]).is_empty());
+        assert_eq!(all.find(&["of", "the"], 5).unwrap_err().kind(), crate::Kind::Argument);
+        assert_eq!(all.suggestions("occean", 3), ["ocean"]);
+        assert_eq!(all.suggestions("poes", 3), ["poem", "poet"], "the one that more features hold comes first");
+        assert!(all.suggestions("dinosaur", 3).is_empty() && all.suggestions("ocean", 3).is_empty());
     }
 
     #[test]

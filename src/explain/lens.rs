@@ -16,9 +16,7 @@
 //! every column, a second one scores. 2 · 2 · n_features · n_words · d_model operations and one block of memory.
 
 use super::best::Best;
-use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
-use crate::model::Model;
 use crate::num::parallel::each;
 use crate::num::{Mat, gemm};
 use crate::progress::{Progress, report};
@@ -296,40 +294,4 @@ pub fn word_vectors<'w>(
         }
     }
     Ok(vectors)
-}
-/// How far each feature's decoder row points at `tokens` in the unembedding, best first: the cosine with the mean of their
-/// rows, less that of the whole vocabulary. One pass over some rows of the unembedding and one over the decoder.
-///
-/// # Errors
-/// [`Mismatch`](crate::Kind::Mismatch) if the dictionary is of another width; see
-/// [`Model::unembedding_row`](crate::model::Model::unembedding_row).
-pub fn pointing_at(model: &Model, dictionary: &Dictionary, tokens: &[usize]) -> Result<Vec<(u32, f32)>> {
-    /// Tokens that stand for the whole vocabulary.
-    const SAMPLE: usize = 2048;
-    let (d, n_vocab) = (model.d_model(), model.n_vocab());
-    if dictionary.d_out() != d {
-        return Err(Error::mismatch(format!("the dictionary is {} wide, the model {d}", dictionary.d_out())));
-    }
-    let mean = |tokens: &mut dyn ExactSizeIterator<Item = usize>| -> Result<Vec<f32>> {
-        let (mut sum, mut row, share) = (vec![0.0; d], vec![0.0; d], 1.0 / tokens.len().max(1) as f32);
-        for token in tokens {
-            model.unembedding_row(i32::try_from(token).unwrap_or(-1), &mut row)?;
-            crate::num::axpy(share, &row, &mut sum);
-        }
-        Ok(sum)
-    };
-    let all = mean(&mut (0..n_vocab).step_by((n_vocab / SAMPLE).max(1)))?;
-    let mut target = mean(&mut tokens.iter().copied())?;
-    for ((target, all), weight) in target.iter_mut().zip(&all).zip(model.output_norm()?) {
-        *target = (*target - all) * weight;
-    }
-    let (mut row, length) = (vec![0.0; d], crate::num::norm(&target).max(f32::MIN_POSITIVE));
-    let mut scored: Vec<(u32, f32)> = Vec::with_capacity(dictionary.n_features());
-    for feature in 0..dictionary.n_features() {
-        dictionary.decoder_row(feature, &mut row);
-        let own = crate::num::norm(&row).max(f32::MIN_POSITIVE);
-        scored.push((feature as u32, crate::num::dot(&row, &target) / (own * length)));
-    }
-    scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    Ok(scored)
 }

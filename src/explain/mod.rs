@@ -31,7 +31,7 @@ pub mod vocabulary;
 pub mod windows;
 
 pub use explanations::{Estimator, Explanation, Explanations, Header};
-pub use find::{Find, Match};
+pub use find::{Find, Match, is_stop_word, query_words};
 pub use vocabulary::Vocabulary;
 
 /// Words kept per feature.

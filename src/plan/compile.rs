@@ -354,7 +354,8 @@ fn feature_edit(
         };
         let s = strength.value * feature.weight;
         strengths.push(match rule.op {
-            Op::Scale => s - 1.0,
+            // A weight is a share of what a rule does: of a feature with less of it, less changes.
+            Op::Scale => feature.weight * (strength.value - 1.0),
             Op::Ablate => -1.0,
             _ => s * unit,
         });

@@ -50,7 +50,7 @@
 //! | `op` | effect | strength |
 //! |---|---|---|
 //! | `add` | `x + s d_i` | any unit |
-//! | `scale` | `f' = s f` | a plain factor |
+//! | `scale` | `f' = s f`, with a weight `f' = (1 + w (s − 1)) f` | a plain factor |
 //! | `clamp` | `f' = s` | any unit |
 //! | `min_clamp` | `f' = max(f, s)` | any unit, not negative |
 //! | `max_clamp` (`cap`) | `f' = min(f, s)` | any unit, not negative |

@@ -103,6 +103,8 @@ fn every_operator_unit_and_dictionary_matches_the_dense_reference() {
                     edits += counts.edited;
                     for (x, got) in x.chunks(D).zip(got.chunks(D)) {
                         let strength = |f: &Feature| match unit {
+                            // A weight is a share of the change.
+                            Unit::Raw if op == Op::Scale => 1.0 + f.weight * (value - 1.0),
                             Unit::Raw => value * f.weight,
                             Unit::Activation => value * f.weight * dictionary.stats(f.id as usize).unwrap().mean,
                             _ => value * f.weight * norm(x) / unit_length(&dictionary, x, f.id),
@@ -211,9 +213,6 @@ fn edits_that_change_nothing_leave_the_bits_and_count_as_skipped() {
         Rule::new(Op::CalibrateSpread, FEATURES, Strength::raw(0.0)),
     ];
     for mut rule in nothing {
-        if rule.op == Op::Scale {
-            rule.features.iter_mut().for_each(|f| f.weight = 1.0);
-        }
         rule.norm_preserve = true;
         let (got, counts) = steer([rule], &plain(), &x, &prompt(8));
         assert_eq!(got, x);

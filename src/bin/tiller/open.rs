@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tiller::dictionary::Dictionary;
 use tiller::engine::{Document, Engine, Options, each_document, requantize};
+use tiller::eval::concepts::Search;
 use tiller::eval::output::{self, Output};
+use tiller::eval::trial;
 use tiller::explain::{Explanations, Match};
 use tiller::model::Model;
 use tiller::plan::{Feature, Op, Plan, Rule, Strength, Unit};
@@ -257,15 +259,39 @@ impl Wish {
             Op::Scale | Op::Amplify => Some(Strength::raw(strength)),
             _ => Some(Strength::new(strength, self.unit)),
         };
+        // Of what is taken away, a feature that matters less does not lose more.
+        let feature = |m: &Match| if self.suppresses() { Feature::new(m.feature, 1.0) } else { feature(m) };
         let mut rule = Rule::new(self.op, matches.iter().map(feature), strength);
         rule.note.clone_from(&self.words);
         rule
+    }
+
+    /// Whether the operator makes the model speak less of the words.
+    pub(crate) fn suppresses(&self) -> bool {
+        matches!(self.op, Op::Ablate | Op::MaxClamp)
+    }
+
+    /// The strengths of a search, from one that hardly acts to the strongest; and what each is in the rule.
+    pub(crate) fn search(&self) -> (Search, fn(f32) -> f32) {
+        let quick = trial::quick();
+        match self.op {
+            // The cap falls from the usual activation to none.
+            Op::MaxClamp => (Search { strengths: vec![0.25, 0.5, 0.75, 1.0], suppress: true, ..quick }, |t| 1.0 - t),
+            // A factor of 1 does nothing.
+            Op::Scale => (quick, |t| 1.0 + t),
+            _ => (quick, |t| t),
+        }
     }
 
     /// The plan of that rule alone.
     pub(crate) fn plan(&self, matches: &[Match], strength: f32) -> Plan {
         Plan::new([self.rule(matches, strength)])
     }
+}
+
+/// What asks a model in its prompt for what `words` would steer it to.
+pub(crate) fn instruction(words: &str) -> String {
+    format!("Talk about {}.", words.trim())
 }
 
 /// A feature with its share of the strength.
@@ -276,25 +302,33 @@ fn feature(m: &Match) -> Feature {
 /// The `n` features that mean all of `words`, best first.
 pub(crate) fn choose(explanations: &Explanations, words: &str, n: usize, out: &Out) -> Result<Vec<Match>> {
     let words = known(explanations, words, out);
-    some_feature(explanations.find(&words, n)?, &words)
+    some_feature(explanations.find(&words, n)?, &words, None)
 }
 
 /// The words one by one, with a warning about those that no explanation holds.
 fn known<'w>(explanations: &Explanations, words: &'w str, out: &Out) -> Vec<&'w str> {
     let words: Vec<&str> = words.split_whitespace().collect();
-    let unknown = explanations.unknown_words(&words);
-    if !unknown.is_empty() {
-        out.note(format!("warning: no feature is explained by {}", unknown.join(", ")));
+    for word in explanations.unknown_words(&words) {
+        let near = explanations.suggestions(&word, 3);
+        let near = if near.is_empty() { String::new() } else { format!("; near it: {}", near.join(", ")) };
+        out.note(format!("warning: no feature is explained by {word}{near}"));
     }
     words
 }
 
-fn some_feature(found: Vec<Match>, words: &[&str]) -> Result<Vec<Match>> {
+fn some_feature(found: Vec<Match>, words: &[&str], model: Option<&Path>) -> Result<Vec<Match>> {
     if found.is_empty() {
         let words = words.join(" ");
-        return Err(Error::unsupported(format!("no feature means {words:?}: try other, more common words")));
+        let what = format!("no feature means {words:?}: the explanations hold none of these words");
+        return Err(Error::unsupported(what).hinted(learn_it(&words, model)));
     }
     Ok(found)
+}
+
+/// What helps where a dictionary has nothing for the words.
+pub(crate) fn learn_it(words: &str, model: Option<&Path>) -> String {
+    let model = model.map_or_else(|| "MODEL".into(), |path| path.display().to_string());
+    format!("learn it: tiller learn {model} {:?}", instruction(words))
 }
 
 /// The `n` features that mean all of `words` and make the model say them most, best first.
@@ -312,10 +346,16 @@ fn choose_by_output(
     let found =
         output::choose(engine, dictionary, explanations, &words, n, Some(&options), &mut |step| bar.step(step))?;
     drop(bar);
+    let found = some_feature(found, &words, Some(engine.path()))?;
     if found.iter().any(|m| m.lift.is_none()) {
-        out.note("warning: no feature that means the words makes the model say them; taking those that mean them best");
+        let what = format!("no feature that means {:?} makes the model say it", words.join(" "));
+        let hint = format!(
+            "{}; or take the features all the same: --rank words",
+            learn_it(&words.join(" "), Some(engine.path()))
+        );
+        return Err(Error::unsupported(what).hinted(hint));
     }
-    some_feature(found, &words)
+    Ok(found)
 }
 
 /// The chosen features as a table.

@@ -2,19 +2,24 @@
 
 use clap::Args as Clap;
 use serde_json::json;
-use std::path::PathBuf;
+use sha2::{Digest, Sha256};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tiller::dictionary::Dictionary;
 use tiller::engine::{Document, Engine, Generate, Generation, Message, Stop};
-use tiller::eval::trial;
+use tiller::eval::concepts::{Continuation, hits};
+use tiller::eval::fluency::Broken;
+use tiller::eval::trial::{self, Comparison};
 use tiller::explain::Match;
 use tiller::hook::Ledger;
 use tiller::model::Model;
-use tiller::plan::{Compiled, Plan, Route};
+use tiller::plan::{Compiled, Op, Plan, Route};
 use tiller::progress::Step;
 use tiller::{Error, Result};
 
-use crate::open::{self, Context, Machine, Strict, Texts, Wish, feature_json, features_table};
+use crate::fetch::cache_dir;
+use crate::open::{self, Context, Machine, Strict, Texts, Wish, feature_json, features_table, instruction};
 use crate::output::Out;
 use crate::plan::named_dictionary;
 
@@ -47,12 +52,18 @@ pub(crate) struct Args {
     /// How strongly, in the unit; auto searches the strength that speaks most of the words and stays fluent
     #[arg(long, default_value = "auto", value_name = "S|auto", allow_negative_numbers = true)]
     strength: String,
+    /// Write the plan down, with the features and the strength that were chosen: give it to --plan, and nothing is searched
+    #[arg(long, value_name = "FILE")]
+    save_plan: Option<PathBuf>,
     /// Write the prompt as a user's message in the model's chat template, where all of it is text
     #[arg(long)]
     chat: bool,
     /// Show the text without and with the plan, side by side
     #[arg(long)]
     compare: bool,
+    /// Beside them, what the model writes when it is simply asked in the prompt: "Talk about WORDS.", or this TEXT
+    #[arg(long, value_name = "TEXT", num_args = 0..=1, require_equals = true, requires = "compare")]
+    asked: Option<Option<String>>,
     /// Tokens to generate at most
     #[arg(long, default_value_t = 100, value_name = "N")]
     max_tokens: usize,
@@ -83,13 +94,7 @@ struct Lever {
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let mut engine = args.context.engine(&args.model, &args.machine, trial::SEQUENCES, out)?;
-    let generate = Generate {
-        max_tokens: args.max_tokens,
-        temperature: args.temperature,
-        top_p: args.top_p,
-        seed: args.seed,
-        ..Generate::default()
-    };
+    let generate = generate(args);
     // What cannot be read is told before features are chosen, which takes its time.
     let Some(prompt) = &args.prompt else {
         let documents = Texts::read(&args.prompts, args.strict, out)?.usable(&mut |document| {
@@ -99,10 +104,13 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         engine.set_plan(lever.map(|lever| lever.compiled))?;
         return many(&mut engine, &documents, &generate, out);
     };
-    let prompt =
-        if args.chat { engine.chat_tokens(&[Message::user(prompt)], true)? } else { engine.tokenize(prompt, true)? };
+    let prompt = prompt_tokens(args, &engine, prompt)?;
     engine.check_prompt(&prompt, generate.max_tokens).map_err(|e| e.context("--prompt"))?;
     let lever = lever(args, &mut engine, out)?;
+    if let (Some(path), Some(lever)) = (&args.save_plan, &lever) {
+        lever.plan.save(path)?;
+        out.note(format!("wrote {}", path.display()));
+    }
     if args.compare {
         return compare(args, &mut engine, &prompt, &generate, lever.as_ref(), out);
     }
@@ -260,25 +268,164 @@ fn lever(args: &Args, engine: &mut Engine, out: &Out) -> Result<Option<Lever>> {
         return Err(Error::argument("--words needs one --dictionary FILE"));
     };
     let dictionary = named.first().map(|(_, dictionary)| dictionary);
-    let matches = args.wish.choose(Some(path), dictionary, Some(&mut *engine), out)?;
-    let strength = if let Some(strength) = given_strength {
-        strength
-    } else {
-        let wanted = trial::wanted(args.wish.words.as_deref().unwrap_or_default(), &matches);
-        let mut bar = out.bar("strength", "trials");
-        let plan = |strength| compile(&args.wish.plan(&matches, strength));
-        let found = trial::find_strength(engine, &trial::quick(), &wanted, &plan, &mut |step| bar.step(step))?;
-        drop(bar);
-        if found.best.is_none() {
-            out.note("warning: every strength makes the text much less likely; taking the weakest");
+    let kept = Kept::of(args, &model, path)?;
+    let known = if given_strength.is_none() { kept.read() } else { None };
+    let (matches, strength) = match (known, given_strength) {
+        (Some(known), _) => known,
+        (None, Some(strength)) => (args.wish.choose(Some(path), dictionary, Some(&mut *engine), out)?, strength),
+        (None, None) => {
+            let matches = args.wish.choose(Some(path), dictionary, Some(&mut *engine), out)?;
+            let strength = match args.wish.op {
+                Op::Ablate => 0.0,
+                _ => search(args, engine, &matches, &compile, out)?,
+            };
+            if let Err(error) = kept.write(&matches, strength) {
+                out.note(format!("warning: {}; the search is not kept", error.message()));
+            }
+            (matches, strength)
         }
-        let best = found.best.or(found.trials.first().copied());
-        let best = best.ok_or_else(|| Error::numeric("no strength could be tried; give --strength by hand"))?;
-        best.strength
     };
     let plan = args.wish.plan(&matches, strength);
     let compiled = compile(&plan)?;
-    Ok(Some(Lever { plan, compiled, matches, strength: Some(strength) }))
+    let strength = (args.wish.op != Op::Ablate).then_some(strength);
+    Ok(Some(Lever { plan, compiled, matches, strength }))
+}
+
+/// Gains below this are chance: a word more in a few hundred.
+const LEAST_GAIN: f64 = 2.0;
+/// Sampled texts of the user's own prompt in a search, and the tokens of each; of the user's own kind of text, at most so many.
+const SAMPLED: usize = 3;
+const SAMPLED_TOKENS: usize = 40;
+const OWN_TOKENS: usize = 100;
+/// Other messages that are answered in the chat template.
+const MESSAGES: [&str; 4] = [
+    "Tell me about your day.",
+    "What should I do this weekend?",
+    "Describe a person you know.",
+    "Give me some advice.",
+];
+
+/// The strength at which the model speaks most (or least) of the words and writes whole texts: on the user's prompt, in the
+/// user's template and sampling; beside them the same prompt sampled, and neutral ones, so that one text is not all.
+fn search(
+    args: &Args,
+    engine: &mut Engine,
+    matches: &[Match],
+    compile: &dyn Fn(&Plan) -> Result<Arc<Compiled>>,
+    out: &Out,
+) -> Result<f32> {
+    let words = args.wish.words.as_deref().unwrap_or_default();
+    let (search, strength) = args.wish.search();
+    let wanted = trial::wanted(words, matches);
+    let own = Generate { max_tokens: args.max_tokens.min(OWN_TOKENS), ..generate(args) };
+    let [_, sampled] = trial::drafts(args.max_tokens.min(SAMPLED_TOKENS));
+    let neutral = if args.chat {
+        MESSAGES.iter().map(|text| prompt_tokens(args, engine, text)).collect::<Result<Vec<_>>>()?
+    } else {
+        trial::PROMPTS.iter().take(4).map(|text| engine.tokenize(text, true)).collect::<Result<Vec<_>>>()?
+    };
+    let mut sets = Vec::new();
+    let mut more = neutral;
+    if let Some(prompt) = &args.prompt {
+        let prompt = prompt_tokens(args, engine, prompt)?;
+        more.extend(vec![prompt.clone(); SAMPLED]);
+        sets.push((vec![prompt], own));
+    }
+    sets.push((more, sampled));
+    let mut bar = out.bar("strength", "trials");
+    let texts = Comparison::of(engine, sets)?;
+    let spoken = texts.unsteered().iter().any(|text| hits(&text.text, &wanted) > 0);
+    let plan = |t| compile(&args.wish.plan(matches, strength(t)));
+    let found = texts.search(engine, &search, &wanted, &plan, &mut |step| bar.step(step))?;
+    drop(bar);
+    if search.suppress && !spoken {
+        out.note(format!("warning: without steering no text speaks of {words:?}: the strength could not be measured"));
+        return Ok(strength(search.strengths.last().copied().unwrap_or(1.0)));
+    }
+    match found.best {
+        Some(best) if search.suppress || best.effect.gain >= LEAST_GAIN => Ok(strength(best.strength)),
+        _ => {
+            let what = format!(
+                "at no strength that leaves the texts whole do these features make the model speak of {words:?}"
+            );
+            let hint = format!("{}; or give a strength: --strength 1", open::learn_it(words, Some(&args.model)));
+            features_table(matches, out)?;
+            Err(Error::unsupported(what).hinted(hint))
+        }
+    }
+}
+
+/// How the user wants text written.
+fn generate(args: &Args) -> Generate {
+    Generate {
+        max_tokens: args.max_tokens,
+        temperature: args.temperature,
+        top_p: args.top_p,
+        seed: args.seed,
+        ..Generate::default()
+    }
+}
+
+/// What was chosen and searched before for the same model, files, words, operator, prompt and sampling.
+struct Kept {
+    /// None where there is no place for it.
+    path: Option<PathBuf>,
+}
+
+/// Changes with what a search does.
+const SEARCH_VERSION: u32 = 1;
+
+impl Kept {
+    fn of(args: &Args, model: &Model, dictionary: &Path) -> Result<Self> {
+        let mut hash = Sha256::new();
+        let explanations = args.wish.explanations.clone().unwrap_or_else(|| dictionary.with_extension("jsonl"));
+        for file in [dictionary, &explanations] {
+            hash.update(mark(file)?);
+        }
+        let (wish, how) = (&args.wish, generate(args));
+        let all = format!(
+            "{SEARCH_VERSION} {} {} {:?} {} {:?} {:?} {} {:?} {} {how:?}",
+            env!("CARGO_PKG_VERSION"),
+            model.fingerprint(),
+            wish.words,
+            wish.features,
+            wish.rank,
+            wish.unit,
+            wish.op.name(),
+            args.prompt,
+            args.chat
+        );
+        hash.update(all);
+        let name: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { path: cache_dir().ok().map(|cache| cache.join("chosen").join(format!("{name}.json"))) })
+    }
+
+    /// None if there is none, or it cannot be read: then it is made anew.
+    fn read(&self) -> Option<(Vec<Match>, f32)> {
+        serde_json::from_str(&std::fs::read_to_string(self.path.as_ref()?).ok()?).ok()
+    }
+
+    fn write(&self, matches: &[Match], strength: f32) -> Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(|e| Error::io("create", directory, e))?;
+        }
+        let text = serde_json::to_string(&(matches, strength)).unwrap_or_default();
+        tiller::file::write_atomic(path, |file| {
+            file.write_all(text.as_bytes()).map_err(|e| Error::io("write", path, e))
+        })
+    }
+}
+
+/// What tells a file from others: what it holds; of a large one, its size and when it was written.
+fn mark(path: &Path) -> Result<Vec<u8>> {
+    const LARGE: u64 = 64 << 20;
+    let wrong = |e| Error::io("read", path, e);
+    let about = std::fs::metadata(path).map_err(wrong)?;
+    if about.is_file() && about.len() <= LARGE {
+        return Ok(Sha256::digest(std::fs::read(path).map_err(wrong)?).to_vec());
+    }
+    Ok(format!("{} {} {:?}", path.display(), about.len(), about.modified().ok()).into_bytes())
 }
 
 impl Lever {
@@ -288,7 +435,27 @@ impl Lever {
     }
 }
 
-/// The same prompt without and with the plan.
+/// The tokens of a prompt, in the chat template if that is wanted.
+fn prompt_tokens(args: &Args, engine: &Engine, prompt: &str) -> Result<Vec<i32>> {
+    if args.chat { engine.chat_tokens(&[Message::user(prompt)], true) } else { engine.tokenize(prompt, true) }
+}
+
+/// The prompt with an instruction: behind a user's message, or as a line in front of a text.
+fn asked_tokens(args: &Args, engine: &Engine, text: Option<&str>) -> Result<Vec<i32>> {
+    let prompt = args.prompt.as_deref().unwrap_or_default();
+    let instruction = match (text, &args.wish.words) {
+        (Some(text), _) => text.to_owned(),
+        (None, Some(words)) => instruction(words),
+        (None, None) => return Err(Error::argument("--asked: a plan has no words to ask for: give --asked=TEXT")),
+    };
+    prompt_tokens(
+        args,
+        engine,
+        &if args.chat { format!("{prompt} {instruction}") } else { format!("{instruction}\n{prompt}") },
+    )
+}
+
+/// The same prompt without and with the plan, and asked for the same.
 fn compare(
     args: &Args,
     engine: &mut Engine,
@@ -300,17 +467,24 @@ fn compare(
     let Some(lever) = lever else { return Err(Error::argument("--compare needs --steer, --words or --plan")) };
     let one = [prompt.to_vec()];
     let without = trial::write(engine, None, &one, generate)?.remove(0);
+    let usual = Some(without.perplexity());
+    let mut columns = vec![("unsteered", "without steering", None, without)];
+    if let Some(text) = &args.asked {
+        let with = asked_tokens(args, engine, text.as_deref())?;
+        let made = engine.generate_tokens(&with, generate, &mut |_| !crate::interrupt::asked())?;
+        columns.push(("asked", "asked in the prompt", usual, trial::judge(engine, prompt, &made)?));
+    }
     let with = trial::write(engine, Some(&lever.compiled), &one, generate)?.remove(0);
-    if [&without, &with].iter().any(|made| prompt.len() + made.n_tokens > engine.options().context) {
+    columns.push(("steered", "with steering", usual, with));
+    if columns.iter().any(|(.., made)| prompt.len() + made.n_tokens > engine.options().context) {
         full(engine, "a text ends there", out);
     }
-    let perplexity = |c: &tiller::eval::concepts::Continuation| (c.nll / c.n_tokens.max(1) as f64).exp();
     if out.json() {
-        return out.object(&json!({
-            "prompt": args.prompt, "steering": lever.json(),
-            "unsteered": {"text": without.text, "tokens": without.n_tokens, "perplexity": perplexity(&without)},
-            "steered": {"text": with.text, "tokens": with.n_tokens, "perplexity": perplexity(&with)},
-        }));
+        let mut all = json!({"prompt": args.prompt, "steering": lever.json()});
+        for (name, _, usual, made) in &columns {
+            all[name] = text_json(made, *usual);
+        }
+        return out.object(&all);
     }
     if !lever.matches.is_empty() {
         features_table(&lever.matches, out)?;
@@ -319,10 +493,20 @@ fn compare(
     }
     out.line(format!("prompt: {}", args.prompt.as_deref().unwrap_or_default()))?;
     out.table(
-        &["without steering", "with steering"],
+        &columns.iter().map(|(_, title, ..)| *title).collect::<Vec<_>>(),
         [
-            vec![without.text.trim().to_owned(), with.text.trim().to_owned()],
-            vec![format!("perplexity {:.1}", perplexity(&without)), format!("perplexity {:.1}", perplexity(&with))],
+            columns.iter().map(|(.., made)| made.text.trim().to_owned()).collect(),
+            columns.iter().map(|(.., usual, made)| made.fluency(*usual).describe()).collect(),
         ],
     )
+}
+
+/// A text and whether it is whole, for `--json`.
+fn text_json(made: &Continuation, usual: Option<f64>) -> serde_json::Value {
+    let fluency = made.fluency(usual);
+    json!({
+        "text": made.text, "tokens": made.n_tokens, "perplexity": made.perplexity(),
+        "distinct_2": fluency.distinct_2(), "longest_repeat": fluency.longest_repeat,
+        "broken": fluency.broken().map(Broken::name),
+    })
 }

@@ -5,32 +5,32 @@ use crate::engine::{Document, Engine, Message};
 use crate::error::{Error, Result};
 
 /// How messages are put to the model.
-pub(super) struct Asking {
+pub(in crate::choose) struct Asking {
     instruction: String,
     place: Place,
     /// Tokens of the template behind a message: the last of them predicts the first token of the answer.
-    pub(super) tail: usize,
+    pub(in crate::choose) tail: usize,
 }
 
 /// A message in both forms.
 #[derive(Clone, Debug)]
-pub(super) struct Case {
-    pub(super) message: String,
+pub(in crate::choose) struct Case {
+    pub(in crate::choose) message: String,
     /// x
-    pub(super) plain: Vec<i32>,
+    pub(in crate::choose) plain: Vec<i32>,
     /// x'
-    pub(super) asked: Vec<i32>,
+    pub(in crate::choose) asked: Vec<i32>,
 }
 
 /// Whether the model has a chat template that llama.cpp knows.
-pub(super) fn has_template(engine: &Engine) -> bool {
+pub(in crate::choose) fn has_template(engine: &Engine) -> bool {
     engine.chat(&[Message::user("a")], true).is_ok()
 }
 
 impl Asking {
     /// # Errors
     /// [`Kind::Unsupported`](crate::Kind::Unsupported) for a place that needs a template which the model has not.
-    pub(super) fn new(engine: &Engine, instruction: &str, place: Place) -> Result<Self> {
+    pub(in crate::choose) fn new(engine: &Engine, instruction: &str, place: Place) -> Result<Self> {
         if place != Place::Front && !has_template(engine) {
             let (path, place) = (engine.path().display(), place.name());
             return Err(Error::unsupported(format!(
@@ -44,12 +44,12 @@ impl Asking {
         Ok(asking)
     }
 
-    pub(super) fn place(&self) -> Place {
+    pub(in crate::choose) fn place(&self) -> Place {
         self.place
     }
 
     /// A message without the instruction.
-    pub(super) fn plain(&self, engine: &Engine, message: &str) -> Result<Vec<i32>> {
+    pub(in crate::choose) fn plain(&self, engine: &Engine, message: &str) -> Result<Vec<i32>> {
         match self.place {
             Place::Front => engine.document_tokens(&Document::Text(format!("{message}\n"))),
             _ => engine.chat_tokens(&[Message::user(message)], true),
@@ -70,7 +70,7 @@ impl Asking {
     }
 
     /// Messages in both forms; `more` tokens must have room behind each.
-    pub(super) fn cases(&self, engine: &Engine, messages: &[String], more: usize) -> Result<Vec<Case>> {
+    pub(in crate::choose) fn cases(&self, engine: &Engine, messages: &[String], more: usize) -> Result<Vec<Case>> {
         let case = |message: &String| {
             let (plain, asked) = (self.plain(engine, message)?, self.asked(engine, message)?);
             let (n, longest) = (asked.len() + more, engine.longest());
@@ -99,7 +99,7 @@ fn sentence(instruction: &str) -> String {
 }
 
 /// Tokens that both end with.
-pub(super) fn common(a: &[i32], b: &[i32]) -> usize {
+pub(in crate::choose) fn common(a: &[i32], b: &[i32]) -> usize {
     a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count()
 }
 

@@ -16,7 +16,7 @@
 //! *Cost*: some hundred short answers, which are read about three times each; the rows of all layers are held once, in a
 //! gigabyte at most. Nothing is stored. What comes out depends on the seed and on the model's arithmetic, not on threads.
 
-mod asking;
+pub(in crate::choose) mod asking;
 mod broken;
 mod dose;
 mod layers;

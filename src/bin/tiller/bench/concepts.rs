@@ -6,6 +6,7 @@
 //! | `gain/<estimator>/<concept>` | held-out words per 100 tokens, steered and unsteered |
 //! | `perplexity/<estimator>/<concept>` | perplexity of what was written, judged by the unsteered model |
 //! | `distinct/<estimator>/<concept>` | share of distinct word pairs |
+//! | `broken/<estimator>/<concept>` | share of texts that loop or are gibberish; its ratio is the difference of the two |
 //! | `…/random/<concept>` | the same with random features that raise the row by vectors of the same length |
 //! | `…/<estimator>/median` | medians over the concepts |
 //!
@@ -20,6 +21,7 @@ use serde_json::json;
 use tiller::dictionary::Dictionary;
 use tiller::engine::Engine;
 use tiller::eval::concepts::{Concept, Search, Suite};
+use tiller::eval::fluency::Broken;
 use tiller::eval::gain::{Gain, Gauge, Options, SearchBy};
 use tiller::eval::output::Output;
 use tiller::eval::trial::{SEQUENCES, drafts};
@@ -142,6 +144,11 @@ impl Bench<'_> {
             ("perplexity", with.perplexity(), without.perplexity(), "perplexity"),
             ("distinct", with.distinct(), without.distinct(), "share of word pairs"),
         ];
+        // A share of texts, whose unsteered counterpart is 0 as a rule: no ratio.
+        let (case, model) = (format!("broken/{estimator}/{}", concept.name), self.model.clone());
+        let (value, baseline, n) = (with.broken(), without.broken(), gain.texts.len());
+        let (unit, ratio) = ("share of texts that loop or are gibberish", value - baseline);
+        lines.push(Line { bench: "concepts", case, model, value, unit, baseline, ratio, n, interval: None })?;
         for (what, value, baseline, unit) in all {
             let case = format!("{what}/{estimator}/{}", concept.name);
             let (model, ratio, n) = (self.model.clone(), value / baseline, gain.texts.len());
@@ -154,8 +161,12 @@ impl Bench<'_> {
     fn keep(&mut self, estimator: &str, concept: &Concept, gain: &Gain) -> Result<()> {
         let (Some(file), Some(path)) = (&mut self.texts, &self.args.texts) else { return Ok(()) };
         for text in &gain.texts {
-            let line =
-                json!({"estimator": estimator, "concept": concept.name, "text": text.text, "tokens": text.n_tokens});
+            let fluency = text.fluency(Some(gain.unsteered.perplexity()));
+            let line = json!({
+                "estimator": estimator, "concept": concept.name, "text": text.text, "tokens": text.n_tokens,
+                "perplexity": text.perplexity(), "distinct_2": fluency.distinct_2(),
+                "longest_repeat": fluency.longest_repeat, "broken": fluency.broken().map(Broken::name),
+            });
             writeln!(file, "{line}").map_err(|e| Error::io("write", Path::new(path), e))?;
         }
         Ok(())
