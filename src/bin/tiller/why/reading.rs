@@ -34,8 +34,8 @@ pub(super) struct Reading {
     feature: u32,
     layer: Option<usize>,
     own: Option<String>,
-    /// Features of another dictionary with their weights and words, and the share that they explain.
-    parts: Option<(Vec<(u32, f32, String)>, f32)>,
+    /// Features of another dictionary, and the share that they explain.
+    parts: Option<(Vec<Part>, f32)>,
     /// What the direction points at.
     words: Vec<(String, f32)>,
 }
@@ -100,9 +100,12 @@ fn named(label: Option<&str>, words: &str) -> String {
     label.map_or_else(|| words.to_owned(), |label| format!("[{label}] {words}"))
 }
 
+/// A feature, its weight and its words.
+type Part = (u32, f32, String);
+
 impl Reading {
     pub(super) fn json(&self) -> serde_json::Value {
-        let part = |(feature, weight, words): &(u32, f32, String)| json!({"feature": feature, "weight": weight, "words": words});
+        let part = |(feature, weight, words): &Part| json!({"feature": feature, "weight": weight, "words": words});
         json!({
             "feature": self.feature, "layer": self.layer, "explanation": self.own, "points_at": self.words,
             "read_as": self.parts.as_ref().map(|(parts, _)| parts.iter().map(part).collect::<Vec<_>>()),
