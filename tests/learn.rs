@@ -1,5 +1,6 @@
 //! Learning an instruction on a real model, SmolLM2: it makes the model speak of what it was told, by its features and by the
 //! control vector alone; it can be cancelled; a seed gives the same features on any number of threads.
+#![cfg(feature = "engine")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

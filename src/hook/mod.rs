@@ -121,6 +121,7 @@ impl Hook {
     }
 
     /// Counts the plans that were set, through whichever handle.
+    #[cfg(feature = "engine")]
     pub(crate) fn plan_version(&self) -> u64 {
         self.board.version()
     }
