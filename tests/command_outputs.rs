@@ -211,7 +211,7 @@ fn paths_that_are_not_utf8_are_written_and_said() {
 }
 
 /// What is called like a path elsewhere: the plan itself, and what the model wrote.
-const NO_PATHS: [&str; 4] = ["self.plan", "text.text", "with.text", "without.text"];
+const NO_PATHS: [&str; 5] = ["made.text", "self.plan", "text.text", "with.text", "without.text"];
 
 /// `json!` panics on a path that is not UTF-8, after the work: a path goes into it through `shown` only.
 #[test]
