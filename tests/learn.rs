@@ -2,6 +2,8 @@
 //! control vector alone; it can be cancelled; a seed gives the same features on any number of threads.
 #![cfg(feature = "engine")]
 
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,17 +16,12 @@ use tiller::plan::{ControlVector, Plan, Route, Rule, Strength, Vector};
 use tiller::progress::silent;
 use tiller::{Kind, Result};
 
-/// The model, or none where there are no models.
 fn model() -> Option<PathBuf> {
-    let Some(dir) = std::env::var_os("TILLER_TEST_MODELS") else {
-        eprintln!("SKIPPED: set TILLER_TEST_MODELS to the directory of the models");
-        return None;
-    };
-    Some(Path::new(&dir).join("SmolLM2-135M-Instruct.Q4_1.gguf"))
+    support::model(support::SMOLLM)
 }
 
-fn open(path: &Path, threads: usize) -> Engine {
-    let options = Options { threads, context: 4096, sequences: 16, ..Options::default() };
+fn open(path: &Path) -> Engine {
+    let options = Options { threads: support::THREADS, context: 4096, sequences: 16, ..Options::default() };
     Engine::open(path, &options).unwrap()
 }
 
@@ -80,8 +77,8 @@ fn per_100(engine: &mut Engine, plan: &Plan, dictionaries: &[(&str, Arc<Dictiona
 #[test]
 fn a_learned_instruction_makes_the_model_speak_of_it() {
     let Some(path) = model() else { return };
-    // One thread: tests run side by side, and threads of ggml that wait for each other spin.
-    let mut engine = open(&path, 1);
+    let _turn = support::turn();
+    let mut engine = open(&path);
     let request = Request {
         place: Place::Appended,
         answers: 20,
@@ -115,14 +112,16 @@ fn a_learned_instruction_makes_the_model_speak_of_it() {
     assert!(directions > 1 && added > 2.0 * plain, "{added:.2} words by the vector, {plain:.2} without");
 }
 
-fn attempt(request: &Request, threads: usize) -> Option<Result<Outcome>> {
-    model().map(|path| learn(&mut open(&path, threads), request, &mut silent))
+/// The model runs on one thread: tests run side by side, and threads of ggml that wait for each other spin.
+fn attempt(request: &Request) -> Option<Result<Outcome>> {
+    let _turn = support::turn();
+    model().map(|path| learn(&mut open(&path), request, &mut silent))
 }
 
 #[test]
 fn a_seed_gives_the_same_features_on_any_number_of_threads() {
-    let Some(one) = attempt(&short(), 1) else { return };
-    let Some(two) = attempt(&Request { threads: 2, ..short() }, 2) else { return };
+    let Some(one) = attempt(&short()) else { return };
+    let Some(two) = attempt(&Request { threads: 2, ..short() }) else { return };
     let (one, two) = (one.unwrap(), two.unwrap());
     // The model's arithmetic may differ in rounding between runs: features of one layer are compared where both have it.
     let row = |outcome: &Outcome, i: usize| {
@@ -146,7 +145,8 @@ fn a_seed_gives_the_same_features_on_any_number_of_threads() {
 #[test]
 fn cancelling_leaves_nothing() {
     let Some(path) = model() else { return };
-    let mut engine = open(&path, 1);
+    let _turn = support::turn();
+    let mut engine = open(&path);
     let mut left = 3;
     let mut stop = |_: tiller::progress::Step<'_>| {
         left -= 1;
@@ -163,7 +163,8 @@ fn cancelling_leaves_nothing() {
 #[test]
 fn what_cannot_be_learned_is_told() {
     let Some(path) = model() else { return };
-    let mut engine = open(&path, 1);
+    let _turn = support::turn();
+    let mut engine = open(&path);
     let mut kind = |request: &Request| learn(&mut engine, request, &mut silent).err().map(|e| e.kind());
     assert_eq!(kind(&Request::new(" ")), Some(Kind::Argument));
     let long = "word ".repeat(600);
@@ -177,7 +178,7 @@ fn what_cannot_be_learned_is_told() {
 
 #[test]
 fn features_of_several_layers_are_used_and_sliced() {
-    let Some(outcome) = attempt(&short(), 1) else { return };
+    let Some(outcome) = attempt(&short()) else { return };
     let dictionary = outcome.unwrap().dictionary;
     let layer = dictionary.layers()[0];
     let one = dictionary.at_layer(layer).unwrap();

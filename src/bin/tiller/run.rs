@@ -402,7 +402,7 @@ impl Kept {
 
     /// None if there is none, or it cannot be read: then it is made anew.
     fn read(&self) -> Option<(Vec<Match>, f32)> {
-        serde_json::from_str(&std::fs::read_to_string(self.path.as_ref()?).ok()?).ok()
+        serde_json::from_str(&tiller::file::read_text(self.path.as_ref()?, 1 << 20).ok()?).ok()
     }
 
     fn write(&self, matches: &[Match], strength: f32) -> Result<()> {
@@ -423,7 +423,7 @@ fn mark(path: &Path) -> Result<Vec<u8>> {
     let wrong = |e| Error::io("read", path, e);
     let about = std::fs::metadata(path).map_err(wrong)?;
     if about.is_file() && about.len() <= LARGE {
-        return Ok(Sha256::digest(std::fs::read(path).map_err(wrong)?).to_vec());
+        return Ok(Sha256::digest(tiller::file::read(path, LARGE)?).to_vec());
     }
     Ok(format!("{} {} {:?}", path.display(), about.len(), about.modified().ok()).into_bytes())
 }

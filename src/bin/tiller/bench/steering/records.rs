@@ -54,8 +54,8 @@ impl Records {
         let mut records = Self { model: model.to_owned(), max_tokens, file: None, all: Vec::new() };
         let Some(path) = path else { return Ok(records) };
         let io = |e| Error::io("open", path, e);
-        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
-        let text = tiller::file::read_text(path, MAX_BYTES)?;
+        let text = tiller::file::read_text_if_there(path, MAX_BYTES)?.unwrap_or_default();
+        let mut file = File::options().write(true).create(true).truncate(false).open(path).map_err(io)?;
         let mut good = 0;
         for (number, line) in (1..).zip(text.split_inclusive('\n')) {
             match serde_json::from_str(line) {
