@@ -1,18 +1,13 @@
-//! Learning an instruction on a real model, SmolLM2: it makes the model speak of what it was told, by its features and by the
-//! control vector alone; it can be cancelled; a seed gives the same features on any number of threads.
+//! Learning an instruction on a real model, SmolLM2: it can be cancelled; a seed gives the same features on any number of
+//! threads; what comes out is used and sliced.
 #![cfg(feature = "engine")]
 
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use tiller::choose::learn::{Outcome, Place, Request, learn};
-use tiller::dictionary::Dictionary;
-use tiller::engine::{Engine, Generate, Message, Options};
-use tiller::eval::concepts::{Suite, hits};
-use tiller::file::gguf::GgmlType;
-use tiller::plan::{ControlVector, Plan, Route, Rule, Strength, Vector};
+use tiller::engine::{Engine, Generate, Options};
 use tiller::progress::silent;
 use tiller::{Kind, Result};
 
@@ -36,80 +31,6 @@ fn short() -> Request {
         threads: 1,
         ..Request::new("Talk about the sea.")
     }
-}
-
-/// Messages that neither come with tiller nor hold a word of the concept.
-const UNSEEN: [&str; 16] = [
-    "Tell me about your day.",
-    "Write a short story about a long journey.",
-    "Give me some advice on being patient.",
-    "What do you think of a quiet evening?",
-    "Tell me about an old house.",
-    "Write a short story about a good morning.",
-    "What do you think of a walk in the city?",
-    "Give me some advice on learning something new.",
-    "Write a short story about keeping a promise.",
-    "Tell me about a good morning.",
-    "What do you think of making new friends?",
-    "Write a short story about a quiet evening.",
-    "Tell me about a long journey.",
-    "Write a short story about an old house.",
-    "Tell me about a walk in the city.",
-    "Write a short story about making new friends.",
-];
-
-/// Held-out words of the sea in answers to [`UNSEEN`] under a plan, half a word added, per 100 tokens.
-fn per_100(engine: &mut Engine, plan: &Plan, dictionaries: &[(&str, Arc<Dictionary>)]) -> f64 {
-    let suite = Suite::built_in().unwrap();
-    let sea = suite.concepts.iter().find(|concept| concept.name == "sea").unwrap();
-    let compiled = plan.compile(dictionaries, &engine.target(), Route::Auto).unwrap();
-    engine.set_plan(Some(Arc::new(compiled))).unwrap();
-    let prompts: Vec<_> = UNSEEN.iter().map(|m| engine.chat_tokens(&[Message::user(*m)], true).unwrap()).collect();
-    let greedy = Generate { max_tokens: 50, ..Generate::default() };
-    let made = engine.generate_many_tokens(&prompts, &greedy).unwrap();
-    engine.finish().ok().unwrap();
-    engine.set_plan(None).unwrap();
-    let tokens: usize = made.iter().map(|g| g.tokens().len()).sum();
-    let words: u64 = made.iter().map(|g| hits(g.text(), &sea.held_out)).sum();
-    100.0 * (words as f64 + 0.5) / tokens as f64
-}
-
-#[test]
-fn a_learned_instruction_makes_the_model_speak_of_it() {
-    let Some(path) = model() else { return };
-    let _turn = support::turn();
-    let mut engine = open(&path);
-    let request = Request {
-        place: Place::Appended,
-        answers: 20,
-        max_tokens: 32,
-        threads: 1,
-        ..Request::new("Talk about the sea, the ocean and ships.")
-    };
-    let Outcome { dictionary, control_vector, report, .. } = learn(&mut engine, &request, &mut silent).unwrap();
-    assert!(engine.plan().is_none(), "no plan is left");
-    assert!(report.fluent && report.strength > 0.0 && report.score.effect > 0.0, "{report:?}");
-    assert!(report.layers.iter().all(|l| (1..29).contains(l)) && dictionary.layers() == report.layers);
-    assert_eq!(report.samples.len(), report.score.messages);
-
-    let dir = tempfile::tempdir().unwrap();
-    let (features, vector) = (dir.path().join("sea.gguf"), dir.path().join("vector.gguf"));
-    dictionary.save_gguf(&features, GgmlType::F32).unwrap();
-    control_vector.unwrap().save(&vector, engine.architecture()).unwrap();
-    let opened = Arc::new(Dictionary::open(&features).unwrap());
-    let learned = opened.info().learned.clone().unwrap();
-    assert_eq!((learned.strength, learned.instruction.as_str()), (report.strength, request.instruction.as_str()));
-    assert_eq!(opened.info().recipe, dictionary.info().recipe);
-
-    let plain = per_100(&mut engine, &Plan::default(), &[]);
-    let steered = per_100(&mut engine, &report.plan, &[("", opened.clone())]);
-    // The file of the vector alone is all that another llama.cpp has.
-    let directions = ControlVector::open(&vector).unwrap().directions().len();
-    let added = Plan::new([Rule::vector(Vector::file(&vector, 0), Strength::raw(1.0))]);
-    let added = per_100(&mut engine, &added, &[]);
-    // Ten such runs of prototypes gave 5 to 30; rounding differs between machines, and 16 answers are few.
-    assert!(steered > 2.0 * plain, "{steered:.2} words a hundred tokens, {plain:.2} without steering");
-    assert!(directions > 1 && added > 2.0 * plain, "{added:.2} words by the vector, {plain:.2} without");
 }
 
 /// The model runs on one thread: tests run side by side, and threads of ggml that wait for each other spin.
