@@ -19,6 +19,12 @@ fn compared(case: &Case, answer: &[i32], tail: usize, most: usize) -> (usize, us
     (rows, rows.saturating_sub(most))
 }
 
+/// Cases with their answers, as they are read: behind the asked prompt, or behind the plain one.
+fn texts(answered: &[(&Case, &[i32])], asked: bool) -> Vec<Vec<i32>> {
+    let text = |(case, answer): &(&Case, &[i32])| [if asked { &case.asked } else { &case.plain }, *answer].concat();
+    answered.iter().map(text).collect()
+}
+
 /// Reads cases with their answers and adds the rows at `layers` to `rows`. `tail`: rows of the template behind a message.
 pub(super) fn add(
     engine: &mut Engine,
@@ -32,11 +38,6 @@ pub(super) fn add(
     let points: Vec<HookPoint> = layers.iter().map(|&layer| HookPoint::from(layer)).collect();
     // So many answers that a wave fills about one batch.
     for wave in answered.chunks(8) {
-        let text = |asked: bool| {
-            let one =
-                |(case, answer): &(&Case, &[i32])| [if asked { &case.asked } else { &case.plain }, *answer].concat();
-            wave.iter().map(one).collect::<Vec<Vec<i32>>>()
-        };
         let spans: Vec<(usize, usize)> = wave.iter().map(|(case, answer)| compared(case, answer, tail, most)).collect();
         let cut = |text: usize, found: &[f32]| {
             let (n, off) = spans[text];
@@ -44,11 +45,11 @@ pub(super) fn add(
             found[(end + off - n) * d..end * d].to_vec()
         };
         let mut asked = vec![Vec::new(); wave.len() * points.len()];
-        engine.read_rows(&text(true), &points, &mut |text, point, found| {
+        engine.read_rows(&texts(wave, true), &points, &mut |text, point, found| {
             asked[text * points.len() + point] = cut(text, found);
             Ok(())
         })?;
-        engine.read_rows(&text(false), &points, &mut |text, point, found| {
+        engine.read_rows(&texts(wave, false), &points, &mut |text, point, found| {
             rows.add(layers[point], &asked[text * points.len() + point], &cut(text, found))
         })?;
         work.step(wave.len(), "reading answers")?;
@@ -70,10 +71,7 @@ pub(super) fn add_silent(
     let points: Vec<HookPoint> = layers.iter().map(|&layer| HookPoint::from(layer)).collect();
     for wave in answered.chunks(8) {
         for asked in [false, true] {
-            let text =
-                |(case, answer): &(&Case, &[i32])| [if asked { &case.asked } else { &case.plain }, *answer].concat();
-            let texts: Vec<Vec<i32>> = wave.iter().map(text).collect();
-            engine.read_rows(&texts, &points, &mut |text, point, found| {
+            engine.read_rows(&texts(wave, asked), &points, &mut |text, point, found| {
                 let (case, answer) = &wave[text];
                 let n = found.len() / d;
                 let kept = if asked { compared(case, answer, tail, usize::MAX).0 } else { n - 1 };
