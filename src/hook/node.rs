@@ -146,8 +146,11 @@ impl<'g> Node<'g> {
         (0..3).filter_map(move |i| self.src(i))
     }
 
-    /// The node at another [`address`](Self::address) of the same graph.
-    pub(super) fn at(self, address: usize) -> Self {
+    /// The node at another [`address`](Self::address).
+    ///
+    /// # Safety
+    /// A node of the same graph lies there.
+    pub(super) unsafe fn at(self, address: usize) -> Self {
         Self { host: self.host, tensor: std::ptr::with_exposed_provenance(address) }
     }
 

@@ -64,7 +64,8 @@ impl Trail {
     pub(super) fn named<'g>(&self, name: &[u8], beside: Node<'g>) -> Option<Node<'g>> {
         let wanted = hash(name);
         let step = self.steps[..self.at].iter().rev().find(|step| step.name == wanted)?;
-        Some(beside.at(step.address)).filter(|node| node.name() == name)
+        // SAFETY: the steps up to `at` are nodes of the graph that runs, and ggml keeps those until it is computed.
+        Some(unsafe { beside.at(step.address) }).filter(|node| node.name() == name)
     }
 }
 
