@@ -17,6 +17,11 @@ use crate::error::{Error, Result};
 use crate::hook_point::HookPoint;
 use crate::progress::{Progress, report};
 
+/// Messages that are answered where nobody says how many.
+pub const ANSWERS: usize = 24;
+/// Tokens of an answer, at most, where nobody says.
+pub const MAX_TOKENS: usize = 48;
+
 /// One text read twice: with the instruction, and without it. Both end with the same tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {

@@ -55,8 +55,6 @@ pub(crate) struct Args {
     machine: Machine,
 }
 
-/// Messages that are answered for --prompted, and the tokens of each answer.
-const ANSWERS: (usize, usize) = (24, 48);
 /// Neighbours, tokens and pieces of text that are shown of a feature; how far it is pushed, relative to the row.
 const SHOWN: usize = 8;
 const PUSH: f32 = 0.3;
@@ -92,7 +90,8 @@ fn by_prompt(args: &Args, instruction: &str, out: &Out) -> Result<()> {
         return Err(Error::argument("--prompted needs --model and --dictionary"));
     };
     let mut bar = out.bar("answers", "steps");
-    let pairs = prompted::pairs(&mut engine, instruction, ANSWERS.0, ANSWERS.1, &mut |step| bar.step(step))?;
+    let (n, max_tokens) = (prompted::ANSWERS, prompted::MAX_TOKENS);
+    let pairs = prompted::pairs(&mut engine, instruction, n, max_tokens, &mut |step| bar.step(step))?;
     let density = Find::default().max_density;
     let turned = prompted::turned(&mut engine, &dictionaries, &pairs, density, &mut |step| bar.step(step))?;
     drop(bar);

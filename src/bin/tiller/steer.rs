@@ -118,10 +118,7 @@ impl Steering {
 
 /// The file of an instruction's features: from the cache, or learned now.
 fn learned(engine: &mut Engine, model: &Model, what: &str, avoid: bool, out: &Out) -> Result<PathBuf> {
-    // One word is a topic: "code", "sea".
-    let instruction =
-        if what.split_whitespace().nth(1).is_none() { format!("Talk about {what}.") } else { what.to_owned() };
-    let request = Request { avoid, ..Request::new(instruction) };
+    let request = Request { avoid, ..Request::new(learn::instruction(what)) };
     request.check()?;
     let directory = cache_dir()?.join("learned");
     let path = directory.join(format!("{}.gguf", key(model, &request)));

@@ -1,6 +1,7 @@
 //! The same message with and without the instruction, as the model's tokens.
 
 use super::request::Place;
+use super::wording::sentence;
 use crate::engine::{Document, Engine, Message};
 use crate::error::{Error, Result};
 
@@ -87,17 +88,6 @@ impl Asking {
     }
 }
 
-/// An instruction as a sentence: models follow "Write like a lawyer." better than the same without its signs.
-fn sentence(instruction: &str) -> String {
-    let text = instruction.trim();
-    let mut chars = text.chars();
-    let mut told: String = chars.next().map(char::to_uppercase).into_iter().flatten().chain(chars).collect();
-    if told.chars().last().is_some_and(char::is_alphanumeric) {
-        told.push('.');
-    }
-    told
-}
-
 /// Tokens that both end with.
 pub(in crate::choose) fn common(a: &[i32], b: &[i32]) -> usize {
     a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count()
@@ -106,14 +96,6 @@ pub(in crate::choose) fn common(a: &[i32], b: &[i32]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn instructions_become_sentences() {
-        assert_eq!(sentence(" write like a lawyer "), "Write like a lawyer.");
-        assert_eq!(sentence("Who are you?"), "Who are you?");
-        assert_eq!(sentence("écris en français!"), "Écris en français!");
-        assert_eq!(sentence(""), "");
-    }
 
     #[test]
     fn common_ends_are_counted() {

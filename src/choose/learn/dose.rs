@@ -1,4 +1,4 @@
-//! How strongly: short answers at rising strengths, until the text breaks.
+//! Which layers, which gate and how strongly: short answers, at rising strengths until the text breaks.
 
 use serde::Serialize;
 
@@ -8,24 +8,24 @@ use super::trials::{Effect, Frame, Sum};
 use super::work::Work;
 use crate::dictionary::Form;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Strengths that are tried, rising.
-const UP: [f32; 4] = [1.0, 1.5, 2.0, 3.0];
-/// Where the first is too strong.
-const DOWN: [f32; 3] = [0.75, 0.5, 0.25];
+const LADDER: [f32; 7] = [0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8];
+/// Where a form begins on it: a step below where most instructions stop being fluent.
+const BEGIN: fn(Form) -> usize = |form| if form == Form::Gated { 4 } else { 5 };
 /// Strengths against the instruction.
 const AVOID: [f32; 4] = [0.5, 1.0, 1.5, 2.0];
-/// A steered text may be so much less likely than what the asked model writes: two texts of one kind differ by that much.
-const MARGIN: f64 = 1.05;
 /// Where asking makes text likelier, steering may make it less likely by this much.
-const LEAST: f64 = 1.1;
-/// Short answers must stay this varied: what repeats itself a little in them runs in circles in long ones.
-const DISTINCT: f64 = 0.95;
+const LEAST: f64 = 1.15;
+/// Answers must stay this varied: what repeats itself a little in short ones runs in circles in long ones.
+const DISTINCT: f64 = 0.92;
+/// The share of texts that may be broken beyond that of unsteered ones: one of sixteen.
+const BROKEN: f64 = 1.0 / 16.0;
 /// A gate costs something, and its text breaks sooner: it must be this much better.
-const BETTER: f64 = 1.25;
+const BETTER: f64 = 1.15;
 /// Strengths that lie no further apart are not told apart by a third.
-const NEAR: f32 = 1.4;
+const NEAR: f32 = 1.25;
 /// The share of the effect that may spill over to messages for which the instruction is not meant.
 const SPILL: f64 = 0.15;
 
@@ -34,6 +34,10 @@ const SPILL: f64 = 0.15;
 pub(super) struct Dose {
     /// `constant` or `gated`.
     pub(super) form: &'static str,
+    /// The set of layers.
+    pub(super) layers: &'static str,
+    /// Of the gate; it changes nothing in the constant form.
+    pub(super) lambda: f64,
     pub(super) strength: f32,
     #[serde(flatten)]
     pub(super) did: Effect,
@@ -55,9 +59,9 @@ impl Bounds {
     fn of(frame: &Frame) -> Self {
         let (none, all) = (Sum::of(&frame.unsteered), Sum::of(&frame.asked));
         Self {
-            perplexity: (all.perplexity / none.perplexity).max(LEAST) * MARGIN,
-            broken: none.broken.max(all.broken),
-            distinct: DISTINCT * none.distinct.min(all.distinct),
+            perplexity: (all.perplexity / none.perplexity).max(LEAST),
+            broken: none.broken + BROKEN,
+            distinct: DISTINCT * none.distinct,
         }
     }
 
@@ -71,18 +75,87 @@ pub(super) fn bound(frame: &Frame) -> f64 {
     Bounds::of(frame).perplexity
 }
 
-/// Tries strengths of a candidate: up from 1 while the text holds, else down; then once between the best and the next.
-pub(super) fn search(
-    engine: &mut Engine,
-    candidate: &Candidate,
-    (frame, unless): (&Frame, Option<&Frame>),
-    work: &mut Work<'_>,
-) -> Result<Vec<Dose>> {
-    let bounds = Bounds::of(frame);
-    let mut attempt = |strength: f32, work: &mut Work<'_>| -> Result<Dose> {
+/// Tries candidates on messages that nothing was fitted on.
+pub(super) struct Search<'f> {
+    frame: &'f Frame,
+    unless: Option<&'f Frame>,
+    bounds: Bounds,
+    /// Every trial.
+    pub(super) doses: Vec<Dose>,
+}
+
+impl<'f> Search<'f> {
+    /// `unless`: messages for which the instruction is not meant.
+    pub(super) fn new(frame: &'f Frame, unless: Option<&'f Frame>) -> Self {
+        Self { frame, unless, bounds: Bounds::of(frame), doses: Vec::new() }
+    }
+
+    /// The best of some candidates of one form, each tried once at the form's usual strength.
+    pub(super) fn best_of(
+        &mut self,
+        engine: &mut Engine,
+        candidates: Vec<Candidate>,
+        work: &mut Work<'_>,
+    ) -> Result<Candidate> {
+        let mut tried = Vec::new();
+        for candidate in candidates {
+            if tried.is_empty() || !work.is_past(0.5) {
+                let dose = self.begin(engine, &candidate, work)?;
+                tried.push((candidate, dose));
+            }
+        }
+        let doses: Vec<Dose> = tried.iter().map(|(_, dose)| dose.clone()).collect();
+        let taken = strongest(&doses, |_| true).or_else(|| gentlest(&doses)).cloned();
+        let found = tried.into_iter().find(|(_, dose)| Some(dose) == taken.as_ref());
+        found.map(|(candidate, _)| candidate).ok_or_else(|| Error::numeric("no strength could be tried"))
+    }
+
+    /// Tries strengths of a candidate: up while the text holds, else down; then once between the strongest good one and the
+    /// next.
+    pub(super) fn strengths(&mut self, engine: &mut Engine, candidate: &Candidate, work: &mut Work<'_>) -> Result<()> {
+        let begin = BEGIN(candidate.form);
+        let good = self.begin(engine, candidate, work)?.good;
+        let rest: Vec<f32> =
+            if good { LADDER[begin + 1..].to_vec() } else { LADDER[..begin].iter().rev().copied().collect() };
+        for strength in rest {
+            if work.is_past(0.85) || self.attempt(engine, candidate, strength, work)?.good != good {
+                break;
+            }
+        }
+        let low = self.of(candidate).filter(|dose| dose.good).map(|dose| dose.strength).reduce(f32::max);
+        let high = self.of(candidate).filter(|dose| !dose.good).map(|dose| dose.strength).reduce(f32::min);
+        if let (Some(low), Some(high)) = (low, high)
+            && low * NEAR < high
+            && !work.is_past(0.85)
+        {
+            self.attempt(engine, candidate, (low + high) / 2.0, work)?;
+        }
+        Ok(())
+    }
+
+    /// What a candidate does at its form's usual strength.
+    fn begin(&mut self, engine: &mut Engine, candidate: &Candidate, work: &mut Work<'_>) -> Result<Dose> {
+        let tried = self.of(candidate).next().cloned();
+        tried.map_or_else(|| self.attempt(engine, candidate, LADDER[BEGIN(candidate.form)], work), Ok)
+    }
+
+    /// The trials of a candidate.
+    pub(super) fn of(&self, candidate: &Candidate) -> impl Iterator<Item = &Dose> {
+        let (form, layers, lambda) = (candidate.form.name(), candidate.layers, candidate.lambda);
+        self.doses.iter().filter(move |d| d.form == form && d.layers == layers && d.lambda == lambda)
+    }
+
+    fn attempt(
+        &mut self,
+        engine: &mut Engine,
+        candidate: &Candidate,
+        strength: f32,
+        work: &mut Work<'_>,
+    ) -> Result<Dose> {
+        let frame = self.frame;
         let plan = pack::compile(engine, &candidate.dictionary, candidate.form, strength)?;
         let did = frame.effect(&frame.answers(engine, Some(&plan), false, work)?);
-        let spill = match unless {
+        let spill = match self.unless {
             Some(other) => {
                 // In the units of the messages that it is meant for.
                 let answers = other.answers(engine, Some(&plan), false, work)?;
@@ -91,54 +164,34 @@ pub(super) fn search(
             }
             None => None,
         };
-        let good = bounds.allow(&did) && spill.is_none_or(|spill| spill <= SPILL);
-        Ok(Dose { form: candidate.form.name(), strength, did, spill, good })
-    };
-    let mut doses: Vec<Dose> = Vec::new();
-    for strength in UP {
-        if work.is_past(0.85) && !doses.is_empty() {
-            break;
-        }
-        doses.push(attempt(strength, work)?);
-        if doses.last().is_some_and(|dose| !dose.good) {
-            break;
-        }
+        let good = self.bounds.allow(&did) && spill.is_none_or(|spill| spill <= SPILL);
+        let (form, layers, lambda) = (candidate.form.name(), candidate.layers, candidate.lambda);
+        let dose = Dose { form, layers, lambda, strength, did, spill, good };
+        self.doses.push(dose.clone());
+        Ok(dose)
     }
-    if doses.iter().all(|dose| !dose.good) {
-        for strength in DOWN {
-            doses.push(attempt(strength, work)?);
-            if doses.last().is_some_and(|dose| dose.good) || work.is_past(0.9) {
-                break;
-            }
-        }
-    }
-    let low = doses.iter().filter(|dose| dose.good).map(|dose| dose.strength).reduce(f32::max);
-    let high = doses.iter().filter(|dose| !dose.good).map(|dose| dose.strength).reduce(f32::min);
-    if let (Some(low), Some(high)) = (low, high)
-        && low * NEAR < high
-        && !work.is_past(0.85)
-    {
-        doses.push(attempt((low + high) / 2.0, work)?);
-    }
-    Ok(doses)
+}
+
+/// The good dose with the strongest effect.
+fn strongest(doses: &[Dose], wanted: impl Fn(&Dose) -> bool) -> Option<&Dose> {
+    doses.iter().filter(|dose| dose.good && wanted(dose)).max_by(|a, b| a.did.effect.total_cmp(&b.did.effect))
+}
+
+/// The dose that costs least.
+fn gentlest(doses: &[Dose]) -> Option<&Dose> {
+    let cost = |dose: &Dose| (dose.did.broken, dose.did.perplexity);
+    doses.iter().min_by(|a, b| cost(a).partial_cmp(&cost(b)).unwrap_or(std::cmp::Ordering::Equal))
 }
 
 /// The dose to take of all that were tried: the strongest effect of the good ones, the constant form if it is as good, for it
 /// costs nothing. If none is good, the one that costs least.
 pub(super) fn best(doses: &[Dose]) -> Option<&Dose> {
-    let strongest = |form: Form| {
-        let good = doses.iter().filter(|dose| dose.good && dose.form == form.name());
-        good.max_by(|a, b| a.did.effect.total_cmp(&b.did.effect))
-    };
-    match (strongest(Form::Constant), strongest(Form::Gated)) {
+    let of = |form: Form| strongest(doses, move |dose| dose.form == form.name());
+    match (of(Form::Constant), of(Form::Gated)) {
         (Some(constant), Some(gated)) if gated.did.effect > BETTER * constant.did.effect => Some(gated),
         (Some(constant), _) => Some(constant),
         (None, Some(gated)) => Some(gated),
-        (None, None) => doses.iter().min_by(|a, b| {
-            (a.did.broken, a.did.perplexity)
-                .partial_cmp(&(b.did.broken, b.did.perplexity))
-                .unwrap_or(std::cmp::Ordering::Equal)
-        }),
+        (None, None) => gentlest(doses),
     }
 }
 
@@ -156,7 +209,8 @@ pub(super) fn against(
         let did = frame.effect(&frame.answers(engine, Some(&plan), true, work)?);
         let did = Effect { effect: 1.0 - did.effect, ..did };
         let good = bounds.allow(&did);
-        doses.push(Dose { form: candidate.form.name(), strength: -strength, did, spill: None, good });
+        let (form, layers, lambda) = (candidate.form.name(), candidate.layers, candidate.lambda);
+        doses.push(Dose { form, layers, lambda, strength: -strength, did, spill: None, good });
         if !good || work.is_past(0.9) {
             break;
         }
@@ -170,7 +224,7 @@ mod tests {
 
     fn dose(form: Form, strength: f32, effect: f64, perplexity: f64, good: bool) -> Dose {
         let did = Effect { effect, perplexity, distinct: 1.0, broken: 0.0 };
-        Dose { form: form.name(), strength, did, spill: None, good }
+        Dose { form: form.name(), layers: "upper half", lambda: 0.3, strength, did, spill: None, good }
     }
 
     #[test]

@@ -1,57 +1,34 @@
-//! Which layers, and how stiff a gate: ranked without writing a word.
-//!
-//! Held-out answers that the asked model wrote are read once more by the model that is steered and not asked. How much of
-//! what asking gave it gets back:
-//!
-//! ```text
-//! R = (CE_unsteered − CE_steered) / (CE_unsteered − CE_asked)
-//! ```
+//! Features for sets of layers, with gates of several λ.
 
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use super::pack;
-use super::trials::{Frame, nll};
 use super::work::Work;
 use crate::dictionary::{Dictionary, Form, Info};
-use crate::engine::Engine;
 use crate::error::Result;
 use crate::train::learn::{Contrast, Feature, fit};
 
-/// λ that are tried: the first on all sets; on the best of them also a gate that follows each row closely, and a stiff one.
-const LAMBDAS: [f64; 3] = [0.1, 0.02, 0.5];
-/// The strength at which all are tried.
-const STRENGTH: f32 = 1.25;
-/// Answers that are read again.
-const ANSWERS: usize = 6;
+/// λ of gates: the usual one, one that follows each row more closely, and a stiffer one.
+const LAMBDAS: [f64; 3] = [0.3, 0.1, 1.0];
 
-/// Sets of layers, by name. The first layer has no place in a control vector, and of the last one only rows of answers exist.
+/// The layers that can be edited: the first has no place in a control vector, and of the last only rows of answers exist.
+pub(super) fn all(n_layer: usize) -> Vec<usize> {
+    (1..n_layer.saturating_sub(1).max(2)).collect()
+}
+
+/// Sets of them, by name; the first is the best of most instructions.
 pub(super) fn sets(n_layer: usize) -> Vec<(&'static str, Vec<usize>)> {
-    let all: Vec<usize> = (1..n_layer.saturating_sub(1).max(2)).collect();
+    let all = all(n_layer);
     let every = |step: usize| all.iter().copied().filter(|layer| layer % step == step - 1).collect::<Vec<_>>();
     let upper = all.iter().copied().filter(|layer| 2 * layer >= n_layer).collect();
     let mut sets =
-        vec![("every layer", all.clone()), ("every 2nd", every(2)), ("every 4th", every(4)), ("upper half", upper)];
+        vec![("upper half", upper), ("every 2nd", every(2)), ("every 4th", every(4)), ("every layer", all.clone())];
     sets.retain(|(_, set)| !set.is_empty());
     sets
 }
 
-/// A way to use what was learned, and how much it gets back of what asking gave.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Ranked {
-    /// The set of layers.
-    pub(super) layers: &'static str,
-    /// `constant` or `gated`.
-    pub(super) form: &'static str,
-    /// Of the gate; it changes nothing in the constant form.
-    pub(super) lambda: f64,
-    pub(super) strength: f32,
-    /// R.
-    pub(super) recovered: f64,
-}
-
 /// Features to use in a form.
+#[derive(Clone)]
 pub(super) struct Candidate {
     pub(super) form: Form,
     pub(super) layers: &'static str,
@@ -60,69 +37,42 @@ pub(super) struct Candidate {
     pub(super) dictionary: Arc<Dictionary>,
 }
 
-/// Fits all sets, and ranks them: the best of each of `forms`, and all that was measured.
-pub(super) fn rank(
-    engine: &mut Engine,
-    rows: &Contrast,
-    frame: &Frame,
-    (forms, threads): (&[Form], usize),
-    work: &mut Work<'_>,
-) -> Result<(Vec<Candidate>, Vec<Ranked>)> {
-    let sets = sets(engine.n_layer());
-    let layers: Vec<Vec<usize>> = sets.iter().map(|(_, set)| set.clone()).collect();
-    let fitted = fit(rows, &layers, &LAMBDAS, threads, &mut |_| work.go_on("fitting"))?;
-    work.mark("fitting");
-    let (mut ranked, mut best) = (Vec::new(), Vec::new());
-    for &form in forms {
-        let mut leading: Option<(f64, usize, Candidate)> = None;
-        let mut attempt = |set: usize, lambda: usize, leading: &mut Option<(f64, usize, Candidate)>| -> Result<()> {
-            if leading.is_some() && work.is_past(0.6) {
-                return Ok(());
-            }
-            let (name, features) = (sets[set].0, fitted[set][lambda].clone());
-            let dictionary = Arc::new(pack::dictionary(&features, Info::default())?);
-            let recovered = recovered(engine, &dictionary, form, frame, work)?;
-            let lambda = LAMBDAS[lambda];
-            ranked.push(Ranked { layers: name, form: form.name(), lambda, strength: STRENGTH, recovered });
-            if leading.as_ref().is_none_or(|(before, ..)| recovered > *before) {
-                *leading = Some((recovered, set, Candidate { form, layers: name, lambda, features, dictionary }));
-            }
-            Ok(())
-        };
-        (0..sets.len()).try_for_each(|set| attempt(set, 0, &mut leading))?;
-        let set = leading.as_ref().map_or(0, |(_, set, _)| *set);
-        // λ is the gate's matter.
-        if form == Form::Gated {
-            (1..LAMBDAS.len()).try_for_each(|lambda| attempt(set, lambda, &mut leading))?;
-        }
-        best.extend(leading.map(|(.., candidate)| candidate));
+impl Candidate {
+    fn new(form: Form, layers: &'static str, lambda: f64, features: &[Feature]) -> Result<Self> {
+        let dictionary = Arc::new(pack::dictionary(features, Info::default())?);
+        Ok(Self { form, layers, lambda, features: features.to_vec(), dictionary })
     }
-    Ok((best, ranked))
 }
 
-/// R.
-fn recovered(
-    engine: &mut Engine,
-    dictionary: &Arc<Dictionary>,
-    form: Form,
-    frame: &Frame,
-    work: &mut Work<'_>,
-) -> Result<f64> {
-    let (mut plain, mut asked, mut steered) = (0.0, 0.0, 0.0);
-    engine.set_plan(Some(pack::compile(engine, dictionary, form, STRENGTH)?))?;
-    let mut read = || -> Result<()> {
-        for (case, answer) in frame.cases.iter().zip(&frame.asked).take(ANSWERS) {
-            steered += nll(engine, &case.plain, &answer.tokens)?;
-            plain += answer.plain;
-            asked += answer.asked;
-            work.step(1, "trying layers")?;
-        }
-        engine.finish().ok().map(drop)
-    };
-    let worked = read();
-    engine.set_plan(None)?;
-    worked?;
-    Ok((plain - steered) / (plain - asked).max(f64::MIN_POSITIVE))
+/// What was fitted for every set of layers and every λ.
+pub(super) struct Fitted {
+    sets: Vec<(&'static str, Vec<Vec<Feature>>)>,
+}
+
+impl Fitted {
+    pub(super) fn new(n_layer: usize, rows: &Contrast, threads: usize, work: &mut Work<'_>) -> Result<Self> {
+        let (names, layers): (Vec<_>, Vec<_>) = sets(n_layer).into_iter().unzip();
+        let fitted = fit(rows, &layers, &LAMBDAS, threads, &mut |_| work.go_on("fitting"))?;
+        Ok(Self { sets: names.into_iter().zip(fitted).collect() })
+    }
+
+    /// Every set in a form, with gates of the usual λ.
+    pub(super) fn candidates(&self, form: Form) -> Result<Vec<Candidate>> {
+        self.sets.iter().map(|(name, fitted)| Candidate::new(form, name, LAMBDAS[0], &fitted[0])).collect()
+    }
+
+    /// The same set of layers with gates of every other λ.
+    pub(super) fn other_gates(&self, candidate: &Candidate) -> Result<Vec<Candidate>> {
+        let fitted = self.sets.iter().find(|(name, _)| *name == candidate.layers);
+        let gates = LAMBDAS.into_iter().zip(fitted.map_or(&[][..], |(_, fitted)| fitted));
+        let others = gates.filter(|(lambda, _)| *lambda != candidate.lambda);
+        others.map(|(lambda, gates)| Candidate::new(candidate.form, candidate.layers, lambda, gates)).collect()
+    }
+
+    /// The same set of layers in the constant form.
+    pub(super) fn constant(&self, candidate: &Candidate) -> Result<Candidate> {
+        Candidate::new(Form::Constant, candidate.layers, candidate.lambda, &candidate.features)
+    }
 }
 
 #[cfg(test)]
@@ -132,7 +82,7 @@ mod tests {
     #[test]
     fn sets_leave_the_first_and_the_last_layer_out() {
         let of = |n| sets(n).into_iter().map(|(_, set)| set).collect::<Vec<_>>();
-        assert_eq!(of(8), [vec![1, 2, 3, 4, 5, 6], vec![1, 3, 5], vec![3], vec![4, 5, 6]]);
+        assert_eq!(of(8), [vec![4, 5, 6], vec![1, 3, 5], vec![3], vec![1, 2, 3, 4, 5, 6]]);
         assert!(of(2).iter().all(|set| set == &[1]));
         assert_eq!(sets(30)[2].1, [3, 7, 11, 15, 19, 23, 27]);
     }

@@ -5,8 +5,8 @@
 //! |---|---|---|
 //! | where the instruction stands: as system message or behind the user's, by which of them changes the answers more | fit | `asking.rs` |
 //! | the asked model answers; rows of all layers over the same answers, asked and not, in one pass each | fit | `rows.rs` |
-//! | closed-form features for sets of layers and gates ([`train::learn`](crate::train::learn)), ranked without writing | choose | `layers.rs` |
-//! | form and strength, by short answers that the asked and the unsteered model judge | choose | `trials.rs`, `dose.rs` |
+//! | closed-form features for sets of layers and gates ([`train::learn`](crate::train::learn)) | choose | `layers.rs` |
+//! | form, layers and strength, by answers that the asked and the unsteered model judge | choose | `trials.rs`, `dose.rs` |
 //! | what it does, once | score | `report.rs` |
 //!
 //! *What counts*: the strongest effect of the strengths at which the text is no less likely, to the unsteered model, than what
@@ -17,7 +17,6 @@
 //! gigabyte at most. Nothing is stored. What comes out depends on the seed and on the model's arithmetic, not on threads.
 
 pub(in crate::choose) mod asking;
-mod broken;
 mod dose;
 mod layers;
 mod pack;
@@ -25,6 +24,7 @@ mod report;
 mod request;
 mod rows;
 mod trials;
+mod wording;
 mod work;
 
 use std::sync::Arc;
@@ -33,6 +33,7 @@ use rand::seq::SliceRandom;
 
 pub use report::{Report, Sample, Score};
 pub use request::{Place, Request};
+pub use wording::instruction;
 
 use crate::dictionary::{Dictionary, Form, Info, Learned};
 use crate::engine::Engine;
@@ -42,17 +43,19 @@ use crate::plan::{ControlVector, Plan, Rule};
 use crate::progress::Progress;
 use crate::train::learn::Contrast;
 use asking::{Asking, Case};
-use layers::Candidate;
+use dose::{Dose, Search};
+use layers::{Candidate, Fitted};
 use trials::{Frame, Sum};
 use work::Work;
 
 /// Counts up whenever the same request would give other features.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Messages that choose, and that score, at most.
-const CHOOSE: usize = 12;
-/// Tokens of the answers that choose and score.
-const SHORT: usize = 32;
+const CHOOSE: usize = 16;
+const SCORE: usize = 12;
+/// Tokens of the answers that choose and score: loops show in the second half of them.
+const SHORT: usize = 60;
 /// Messages on which places of the instruction are compared, and the tokens of their answers.
 const PLACES: (usize, usize) = (4, 24);
 /// Share of the answers that features are fitted on.
@@ -91,7 +94,7 @@ impl Deal {
         let mut score = rest.split_off(rest.len() / 2);
         messages.truncate(request.answers);
         rest.truncate(CHOOSE);
-        score.truncate(CHOOSE);
+        score.truncate(SCORE);
         Self { fit: messages, choose: rest, score }
     }
 }
@@ -133,17 +136,22 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
     let rows = contrast(engine, request, (&fitting, &silent), asking.tail, &mut work)?;
     work.mark("rows");
     let (n_rows, row_bytes) = (rows.n_rows(), rows.bytes());
-    let forms: &[Form] = if unless.is_some() { &[Form::Gated] } else { &[Form::Constant, Form::Gated] };
-    let (candidates, ranked) = layers::rank(engine, &rows, &frame, (forms, request.threads), &mut work)?;
+    let fitted = Fitted::new(engine.n_layer(), &rows, request.threads, &mut work)?;
     drop(rows);
-    work.mark("layers");
-    let mut doses = Vec::new();
+    work.mark("fitting");
+    let mut search = Search::new(&frame, unless.as_ref());
+    let gated = search.best_of(engine, fitted.candidates(Form::Gated)?, &mut work)?;
+    let gates = [vec![gated.clone()], fitted.other_gates(&gated)?].concat();
+    let gated = search.best_of(engine, gates, &mut work)?;
+    let constant = unless.is_none().then(|| fitted.constant(&gated)).transpose()?;
+    let candidates: Vec<&Candidate> = [Some(&gated), constant.as_ref()].into_iter().flatten().collect();
     for candidate in &candidates {
-        doses.extend(dose::search(engine, candidate, (&frame, unless.as_ref()), &mut work)?);
+        search.strengths(engine, candidate, &mut work)?;
     }
+    let own: Vec<Dose> = candidates.iter().flat_map(|candidate| search.of(candidate)).cloned().collect();
     let nothing = || Error::numeric("no strength could be tried");
-    let chosen = dose::best(&doses).ok_or_else(nothing)?.clone();
-    let candidate = candidates.iter().find(|c| c.form.name() == chosen.form).ok_or_else(nothing)?;
+    let chosen = dose::best(&own).ok_or_else(nothing)?.clone();
+    let candidate = candidates.into_iter().find(|c| c.form.name() == chosen.form).ok_or_else(nothing)?;
     let against = if request.avoid { dose::against(engine, candidate, &frame, &mut work)? } else { Vec::new() };
     let good = against.iter().filter(|dose| dose.good);
     let avoid = good.max_by(|a, b| a.did.effect.total_cmp(&b.did.effect)).map(|dose| -dose.strength);
@@ -159,16 +167,17 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
         fluent: chosen.good,
         avoid,
         perplexity_bound: dose::bound(&frame),
-        ranked: report::json(&ranked),
-        doses: report::json(&[doses.as_slice(), &against].concat()),
+        doses: report::json(&[search.doses.as_slice(), &against].concat()),
         n_rows,
         row_bytes,
         ..Report::default()
     };
-    let constant = doses.iter().filter(|dose| dose.form == Form::Constant.name()).cloned().collect::<Vec<_>>();
-    let constant = dose::best(&constant).zip(candidates.iter().find(|c| c.form == Form::Constant));
-    report.constant = constant.filter(|(dose, _)| dose.good).map(|(dose, _)| dose.strength);
-    let control_vector = constant.map(|(dose, c)| pack::control_vector(&c.features, dose.strength)).transpose()?;
+    let good = constant.as_ref().and_then(|constant| {
+        let own: Vec<Dose> = search.of(constant).cloned().collect();
+        dose::best(&own).filter(|dose| dose.good).map(|dose| (dose.strength, constant))
+    });
+    report.constant = good.map(|(strength, _)| strength);
+    let control_vector = good.map(|(strength, c)| pack::control_vector(&c.features, strength)).transpose()?;
     let tested = (Frame::new(engine, scoring, SHORT, &mut work)?, scoring_other);
     score(engine, candidate, chosen.strength, tested, &mut report, &mut work)?;
     work.mark("scoring");
@@ -182,7 +191,7 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
 fn expected_work(request: &Request) -> u64 {
     let (frames, silent) = if request.unless.is_empty() { (2, 0) } else { (4, 1) };
     let per_trial = 2 * CHOOSE * if silent == 1 { 2 } else { 1 };
-    (request.answers * 2 * (1 + silent) + frames * 4 * CHOOSE + 6 * 10 + 6 * per_trial + PLACES.0 * 4) as u64
+    (request.answers * 2 * (1 + silent) + frames * 4 * CHOOSE + 6 * 8 + 7 * per_trial + PLACES.0 * 4) as u64
 }
 
 /// Where the instruction stands.
@@ -218,7 +227,7 @@ fn contrast(
     tail: usize,
     work: &mut Work<'_>,
 ) -> Result<Contrast> {
-    let layers = layers::sets(engine.n_layer()).into_iter().next().map_or_else(Vec::new, |(_, all)| all);
+    let layers = layers::all(engine.n_layer());
     let row = layers.len() * engine.d_model() * size_of::<f32>();
     // Two rows a pair; of other messages up to four for each token of an answer.
     let texts = 2 * fitting.len() + 4 * silent.len();
@@ -251,7 +260,7 @@ fn contrast(
 /// then teaches nothing.
 fn following(judged: &[trials::Answer]) -> Vec<usize> {
     let follows = |a: &trials::Answer| (a.plain - a.asked) / a.tokens.len().max(1) as f64;
-    let mut order: Vec<usize> = (0..judged.len()).filter(|&i| !broken::is_broken(&judged[i].tokens)).collect();
+    let mut order: Vec<usize> = (0..judged.len()).filter(|&i| !judged[i].is_broken()).collect();
     order.sort_by(|&a, &b| follows(&judged[b]).total_cmp(&follows(&judged[a])).then(a.cmp(&b)));
     order.truncate((judged.len() as f64 * KEPT).ceil() as usize);
     order.sort_unstable();
@@ -298,7 +307,7 @@ fn dictionary(engine: &Engine, request: &Request, candidate: &Candidate, report:
         "own_messages": !request.messages.is_empty(), "unless": request.unless.len(),
     });
     let doses = serde_json::json!({
-        "score": report.score, "perplexity_bound": report.perplexity_bound, "ranked": report.ranked, "doses": report.doses,
+        "score": report.score, "perplexity_bound": report.perplexity_bound, "doses": report.doses,
     });
     let learned = Learned {
         instruction: request.instruction.clone(),
@@ -337,10 +346,10 @@ mod tests {
         let request = Request::new("Rhyme.");
         let deal = Deal::of(all.clone(), &request);
         let mut dealt = [deal.fit.clone(), deal.choose.clone(), deal.score.clone()].concat();
-        assert_eq!((deal.fit.len(), deal.choose.len(), deal.score.len()), (32, 12, 12));
+        assert_eq!((deal.fit.len(), deal.choose.len(), deal.score.len()), (32, 16, 12));
         dealt.sort();
         dealt.dedup();
-        assert_eq!(dealt.len(), 56, "each message once");
+        assert_eq!(dealt.len(), 60, "each message once");
         assert_eq!(Deal::of(all.clone(), &request).fit, deal.fit, "a seed deals alike");
         assert_ne!(Deal::of(all, &Request { seed: 1, ..request.clone() }).fit, deal.fit);
         let few: Vec<String> = (0..12).map(|i| i.to_string()).collect();

@@ -34,8 +34,6 @@ pub struct Report {
     pub score: Score,
     /// By how much more than the unsteered text's perplexity a text may have to count as fluent.
     pub perplexity_bound: f64,
-    /// Ways that were ranked without writing, in the order tried.
-    pub ranked: Vec<serde_json::Value>,
     /// Strengths that were tried by writing, in the order tried.
     pub doses: Vec<serde_json::Value>,
     /// Answers of the first messages that score.
@@ -61,7 +59,7 @@ pub struct Score {
     pub perplexity: f64,
     /// The same of the asked answers.
     pub asked_perplexity: f64,
-    /// Share of distinct pairs of tokens.
+    /// Share of distinct pairs of words.
     pub distinct: f64,
     /// The same of unsteered answers.
     pub unsteered_distinct: f64,

@@ -48,7 +48,7 @@ impl Default for Request {
             place: Place::Auto,
             avoid: false,
             answers: 32,
-            max_tokens: 48,
+            max_tokens: 60,
             seed: 0,
             minutes: 0.0,
             threads: 0,

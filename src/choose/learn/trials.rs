@@ -13,10 +13,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::asking::Case;
-use super::broken::{distinct_pairs, is_broken};
 use super::work::Work;
 use crate::engine::{Engine, Generate, Generation, Stop};
 use crate::error::{Error, Result};
+use crate::eval::fluency::Fluency;
 use crate::plan::Compiled;
 
 /// An answer and its judges.
@@ -30,6 +30,13 @@ pub(super) struct Answer {
     pub(super) asked: f64,
 }
 
+impl Answer {
+    /// Whether it is none: nothing, or a loop.
+    pub(super) fn is_broken(&self) -> bool {
+        self.tokens.is_empty() || Fluency::of(&self.text).broken().is_some()
+    }
+}
+
 /// Answers taken together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Sum {
@@ -37,7 +44,7 @@ pub(super) struct Sum {
     pub(super) asked: f64,
     /// Perplexity under the unsteered model.
     pub(super) perplexity: f64,
-    /// Share of distinct pairs of tokens, the mean over texts.
+    /// Share of distinct pairs of words, the mean over texts.
     pub(super) distinct: f64,
     /// Share of texts that are broken.
     pub(super) broken: f64,
@@ -47,11 +54,11 @@ impl Sum {
     pub(super) fn of(answers: &[Answer]) -> Self {
         let n = answers.len().max(1) as f64;
         let n_tokens = answers.iter().map(|a| a.tokens.len()).sum::<usize>().max(1) as f64;
-        let whole = || answers.iter().filter(|a| !is_broken(&a.tokens));
+        let whole = || answers.iter().filter(|a| !a.is_broken());
         Self {
             asked: whole().map(|a| a.plain - a.asked).sum::<f64>() / n_tokens,
             perplexity: (answers.iter().map(|a| a.plain).sum::<f64>() / n_tokens).exp(),
-            distinct: answers.iter().map(|a| distinct_pairs(&a.tokens)).sum::<f64>() / n,
+            distinct: answers.iter().map(|a| Fluency::of(&a.text).distinct_2()).sum::<f64>() / n,
             broken: 1.0 - whole().count() as f64 / n,
         }
     }
@@ -72,7 +79,7 @@ pub(super) struct Effect {
     pub(super) effect: f64,
     /// Perplexity under the unsteered model, over that of its own answers.
     pub(super) perplexity: f64,
-    /// Share of distinct pairs of tokens.
+    /// Share of distinct pairs of words.
     pub(super) distinct: f64,
     /// Share of answers that are empty or run in circles.
     pub(super) broken: f64,
@@ -171,7 +178,8 @@ mod tests {
     use super::*;
 
     fn answer(tokens: Vec<i32>, plain: f64, asked: f64) -> Answer {
-        Answer { text: String::new(), tokens, plain, asked }
+        let text = tokens.iter().map(|token| format!("w{token} ")).collect();
+        Answer { text, tokens, plain, asked }
     }
 
     fn frame() -> Frame {

@@ -66,13 +66,14 @@ pub(crate) struct Args {
     /// Pairs to measure, or seeds for temporal; 0 takes what fits the case
     #[arg(long, default_value_t = 0, value_name = "N")]
     pairs: usize,
-    /// Only the cases whose name holds this, for overhead: decode, prefill/empty, callback, ...
+    /// Only the cases whose name holds this, for overhead: decode, prefill/empty, callback, ...; only these methods, for
+    /// steering: asked,constant,gated,...
     #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
     case: String,
     /// Also write the continuations to this file, a JSON object a line, for concepts
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// Keep finished cases with their texts in this file, and go on from what it has, for steering and behaviours
+    /// Keep finished cases with their texts in this file, and go on from what it has, for steering, behaviours and wishes
     #[arg(long, value_name = "FILE.jsonl")]
     keep: Option<PathBuf>,
     #[command(flatten)]
@@ -89,6 +90,8 @@ enum What {
     Steering,
     /// The same for manners that no list of words names: formal, angry, in French, …
     Behaviours,
+    /// Whether what users wished for comes, learned and used with all defaults
+    Wishes,
     /// Tokens a second of the trainers
     Train,
     /// Encoding one row against reading the weights, and many rows against a matrix product
@@ -150,8 +153,11 @@ fn measure(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
         harvest::run(args, lines)?;
     }
     // These take an hour, so they are not among all.
-    for (what, suite) in [(What::Steering, steering::Suite::Concepts), (What::Behaviours, steering::Suite::Behaviours)]
-    {
+    for (what, suite) in [
+        (What::Steering, steering::Suite::Concepts),
+        (What::Behaviours, steering::Suite::Behaviours),
+        (What::Wishes, steering::Suite::Wishes),
+    ] {
         if args.what == what && needs(what, !args.model.is_empty(), "--model")? {
             steering::run(args, suite, lines)?;
         }

@@ -1,23 +1,25 @@
-//! `tiller bench --what steering` and `--what behaviours`: what steers a model to an instruction, side by side.
+//! `tiller bench --what steering`, `--what behaviours` and `--what wishes`: what steers a model to an instruction, side by
+//! side; wishes are what users tried, learned and used with all defaults on one message.
 //!
 //! | method | what |
 //! |---|---|
 //! | `unsteered` | the model as it is |
 //! | `asked` | told in the prompt, where the learner found that it changes the answers most |
 //! | `words` | features of `--dictionary` by the concept's words |
+//! | `prompted` | features of `--dictionary` that asking turns up |
 //! | `delta` | the mean difference that asking makes at one layer, added there |
 //! | `constant` | learned, the constant form: a control vector |
 //! | `gated` | learned, the gated form |
-//! | `random` | [`NULLS`] control vectors of random directions, as long as the constant form's at each layer |
+//! | `random` | [`NULLS`] control vectors of random directions, as long as constant forms are at each layer |
 //!
 //! Concepts are scored by held-out words per 100 tokens over unsteered, in the chat template and in plain text; behaviours by
 //! the detectors of [`Behaviour`]. Prompts that score are seen by nothing else: the learner has messages of its own, and the
-//! strengths of `words` and `delta` are searched on others. Every case lies in `--keep FILE` as soon as it is done, with its
+//! strengths of `words`, `prompted` and `delta` are searched on others. Every case lies in `--keep FILE` as soon as it is done, with its
 //! texts, so that a run that was cut goes on where it was.
 //!
 //! Cases are `gain/<setting>/<method>/<concept>` and the same for `perplexity`, `distinct`, `loops` (shares) and `ms` (a token,
 //! all prompts side by side); behaviours have `score` and, of learned methods, `share` (of what asking does). Intervals hold
-//! 90 % of a bootstrap over prompts, of medians over concepts.
+//! 95 % of a bootstrap over prompts, of medians over concepts.
 
 mod figures;
 mod methods;
@@ -26,6 +28,7 @@ mod tasks;
 
 use std::path::Path;
 
+use tiller::choose::learn;
 use tiller::engine::Engine;
 use tiller::eval::trial::SEQUENCES;
 use tiller::model::Model;
@@ -37,7 +40,7 @@ use methods::{Method, Workbench};
 use records::Records;
 use tasks::{Setting, Task};
 
-/// Random control vectors that a concept stands beside.
+/// Random control vectors that every concept stands beside: each concept draws its share, as long as its own.
 const NULLS: usize = 30;
 
 /// Which of the two suites.
@@ -45,12 +48,14 @@ const NULLS: usize = 30;
 pub(super) enum Suite {
     Concepts,
     Behaviours,
+    Wishes,
 }
 
 pub(super) fn run(args: &Args, suite: Suite, lines: &mut Lines<'_>) -> Result<()> {
     let tasks = match suite {
         Suite::Concepts => tasks::concepts(&super::concepts::suite(args)?),
         Suite::Behaviours => tasks::behaviours(&args.concepts)?,
+        Suite::Wishes => tasks::wishes(),
     };
     for path in &args.model {
         model(args, path, suite, &tasks, lines)?;
@@ -67,22 +72,24 @@ fn model(args: &Args, path: &Path, suite: Suite, tasks: &[Task], lines: &mut Lin
         }
         _ => None,
     };
-    let mut records = Records::open(args.keep.as_deref(), file.fingerprint(), args.max_tokens)?;
+    // What another learner made is another case.
+    let version = format!("{}/{}", file.fingerprint(), learn::VERSION);
+    let mut records = Records::open(args.keep.as_deref(), &version, args.max_tokens)?;
     let engine: Engine = args.machine.engine(path, 4096, SEQUENCES)?;
-    let mut bench = Workbench::new(engine, file.fingerprint(), dictionary, args, lines.out)?;
+    let mut bench = Workbench::new(engine, &version, dictionary, args, (NULLS.div_ceil(tasks.len().max(1)), lines.out))?;
     let settings: &[Setting] = match (suite, bench.has_template()) {
         (Suite::Concepts, true) => &[Setting::Chat, Setting::Plain],
         (Suite::Concepts, false) => &[Setting::Plain],
-        (Suite::Behaviours, true) => &[Setting::Chat],
-        (Suite::Behaviours, false) => {
-            return Err(Error::unsupported(format!("{}: behaviours are asked for in a chat template", path.display())));
+        (Suite::Behaviours | Suite::Wishes, true) => &[Setting::Chat],
+        (Suite::Behaviours | Suite::Wishes, false) => {
+            return Err(Error::unsupported(format!("{}: this is asked for in a chat template", path.display())));
         }
     };
     let name = model_name(path);
     for task in tasks {
         for &setting in settings {
-            for method in bench.methods(suite) {
-                if records.get(setting, method, &task.name).is_some() {
+            for method in bench.methods(suite).into_iter().filter(|&method| is_wanted(args, method)) {
+                if records.get(setting, method, task.kept_as(method)).is_some() {
                     continue;
                 }
                 // What cannot be done (an instruction that the model does not follow) is told and left out.
@@ -95,10 +102,16 @@ fn model(args: &Args, path: &Path, suite: Suite, tasks: &[Task], lines: &mut Lin
                     Err(error) => return Err(error),
                 }
             }
-            figures::tell(&name, task, setting, &records, lines)?;
+            if suite != Suite::Wishes {
+                figures::tell(&name, task, setting, &records, lines)?;
+            }
         }
     }
+    if suite == Suite::Wishes {
+        return figures::wishes(&name, tasks, &records, lines);
+    }
     for &setting in settings {
+        figures::nulls(&name, tasks, setting, &records, lines)?;
         figures::medians(&name, tasks, setting, &records, lines)?;
     }
     if !lines.out.json() {
@@ -107,14 +120,24 @@ fn model(args: &Args, path: &Path, suite: Suite, tasks: &[Task], lines: &mut Lin
     Ok(())
 }
 
+/// Whether `--case` names a method, or none; all are held against the unsteered model.
+fn is_wanted(args: &Args, method: Method) -> bool {
+    args.case.is_empty() || method == Method::Unsteered || args.case.split(',').any(|name| name == method.name())
+}
+
 impl Method {
     /// The methods that a suite compares.
     fn of(suite: Suite, dictionary: bool) -> Vec<Self> {
-        let all = [Self::Unsteered, Self::Asked, Self::Constant, Self::Gated, Self::Delta, Self::Words, Self::Random];
+        let learned = [Self::Unsteered, Self::Asked, Self::Constant, Self::Gated, Self::Random];
+        let all = learned.into_iter().chain([Self::Delta, Self::Words, Self::Prompted, Self::Learned]);
         let wanted = |method: &Self| match suite {
-            Suite::Concepts => *method != Self::Words || dictionary,
+            Suite::Concepts => match method {
+                Self::Words | Self::Prompted => dictionary,
+                _ => *method != Self::Learned,
+            },
+            Suite::Wishes => matches!(method, Self::Unsteered | Self::Asked | Self::Learned),
             Suite::Behaviours => matches!(method, Self::Unsteered | Self::Asked | Self::Constant | Self::Gated),
         };
-        all.into_iter().filter(wanted).collect()
+        all.filter(wanted).collect()
     }
 }

@@ -2,20 +2,19 @@
 
 use tiller::Result;
 use tiller::eval::bootstrap::interval;
-use tiller::eval::concepts::Tally;
+use tiller::eval::fluency::{Broken, Fluency};
 
 use super::super::{Line, Lines, median};
-use super::methods::{Method, continuation};
+use super::methods::Method;
 use super::records::{Record, Records, Text};
 use super::tasks::{Setting, Task};
 use crate::output::Out;
 
 /// What an interval holds.
-const SHARE: f64 = 0.9;
-/// A text with fewer distinct pairs of words than this share goes in circles.
-const LOOPS: f64 = 0.6;
+const SHARE: f64 = 0.95;
+/// The methods that a task has lines of, in order.
 const METHODS: [Method; 7] =
-    [Method::Unsteered, Method::Asked, Method::Words, Method::Delta, Method::Constant, Method::Gated, Method::Random];
+    [Method::Unsteered, Method::Asked, Method::Words, Method::Prompted, Method::Delta, Method::Constant, Method::Gated];
 
 /// A text with the unsteered one on the same prompt, in numbers.
 struct Pair {
@@ -23,6 +22,8 @@ struct Pair {
     tokens: [f64; 2],
     nll: [f64; 2],
     distinct: [f64; 2],
+    /// 1 for a text that loops.
+    loops: [f64; 2],
 }
 
 impl Pair {
@@ -30,12 +31,13 @@ impl Pair {
         let pair = |text: &Text| {
             let other = unsteered.iter().find(|other| other.prompt == text.prompt)?;
             let both = [text, other];
-            let distinct = |text: &Text| Tally::of(&[continuation(text.clone())], &[]).distinct();
+            let fluency = both.map(|text| Fluency::of(&text.text));
             Some(Self {
                 score: both.map(|text| task.score(&text.text)),
                 tokens: both.map(|text| text.tokens as f64),
                 nll: both.map(|text| text.nll),
-                distinct: both.map(distinct),
+                distinct: fluency.map(|fluency| fluency.distinct_2()),
+                loops: fluency.map(|fluency| f64::from(u8::from(fluency.broken() == Some(Broken::Loops)))),
             })
         };
         texts.iter().filter_map(pair).collect()
@@ -69,7 +71,7 @@ fn distinct(pairs: &[&Pair]) -> [f64; 2] {
 }
 
 fn loops(pairs: &[&Pair]) -> [f64; 2] {
-    sum(pairs, |p| p.distinct.map(|d| f64::from(u8::from(d < LOOPS)))).map(|sum| sum / pairs.len().max(1) as f64)
+    sum(pairs, |p| p.loops).map(|sum| sum / pairs.len().max(1) as f64)
 }
 
 /// Steered over unsteered.
@@ -84,20 +86,16 @@ fn refs(pairs: &[Pair]) -> Vec<&Pair> {
 
 /// The pairs of a method on a task, group by group.
 fn groups(task: &Task, setting: Setting, method: Method, records: &Records) -> Option<Vec<Vec<Pair>>> {
-    let unsteered = records.get(setting, Method::Unsteered, &task.name)?.groups.concat();
-    let record = records.get(setting, method, &task.name)?;
+    let unsteered = records.get(setting, Method::Unsteered, task.kept_as(Method::Unsteered))?.groups.concat();
+    let record = records.get(setting, method, task.kept_as(method))?;
     Some(record.groups.iter().map(|texts| Pair::all(task, texts, &unsteered)).collect())
 }
 
 /// The lines of a task.
 pub(super) fn tell(model: &str, task: &Task, setting: Setting, records: &Records, lines: &mut Lines<'_>) -> Result<()> {
     for method in METHODS {
-        let Some(record) = records.get(setting, method, &task.name) else { continue };
+        let Some(record) = records.get(setting, method, task.kept_as(method)) else { continue };
         let Some(groups) = groups(task, setting, method, records) else { continue };
-        if method == Method::Random {
-            null(model, task, setting, &groups, lines)?;
-            continue;
-        }
         let pairs: Vec<Pair> = groups.into_iter().flatten().collect();
         let figures: [(&str, Figure, &'static str); 4] = [
             match task.is_concept() {
@@ -142,7 +140,7 @@ fn costs(
     records: &Records,
     lines: &mut Lines<'_>,
 ) -> Result<()> {
-    let unsteered = records.get(setting, Method::Unsteered, &task.name).map_or(f64::NAN, |record| record.ms);
+    let unsteered = records.get(setting, Method::Unsteered, task.kept_as(Method::Unsteered)).map_or(f64::NAN, |record| record.ms);
     let case = |what| [what, setting.name(), method.name(), task.name.as_str()];
     lines.push(line(model, case("ms"), (record.ms, unsteered, "ms a token, prompts included"), 1, None))?;
     if record.seconds > 0.0 {
@@ -165,22 +163,60 @@ fn share(task: &Task, setting: Setting, method: Method, records: &Records) -> Op
     (asked.abs() > 0.02).then(|| own / asked)
 }
 
-/// Mean and standard deviation of the gain over random directions, and how many of these the learned ones are above it, by
-/// the logarithm.
-fn null(model: &str, task: &Task, setting: Setting, groups: &[Vec<Pair>], lines: &mut Lines<'_>) -> Result<()> {
-    let logs: Vec<f64> = groups.iter().map(|pairs| ratio(per_100, &refs(pairs)).ln()).collect();
-    let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
-    let square = logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>();
-    let deviation = (square / logs.len().saturating_sub(1).max(1) as f64).sqrt();
-    let all: Vec<&Pair> = groups.iter().flatten().collect();
+/// The random directions that all tasks drew, beside each task: mean and standard deviation of the gain's logarithm, and by how
+/// many of these asking and learning lie above that mean.
+pub(super) fn nulls(
+    model: &str,
+    tasks: &[Task],
+    setting: Setting,
+    records: &Records,
+    lines: &mut Lines<'_>,
+) -> Result<()> {
+    let random = Method::Random;
+    let drawn = tasks.iter().filter_map(|task| records.get(setting, random, &task.name));
+    let directions: Vec<&Vec<Text>> = drawn.flat_map(|record| &record.groups).collect();
+    if directions.len() < 2 {
+        return Ok(());
+    }
+    let mut above: Vec<(Method, Vec<f64>)> =
+        [Method::Asked, Method::Constant, Method::Gated].map(|m| (m, Vec::new())).into();
+    let (mut pairs, mut gains) = (Vec::new(), Vec::new());
+    for task in tasks {
+        let Some(unsteered) = records.get(setting, Method::Unsteered, task.kept_as(Method::Unsteered)) else { continue };
+        let unsteered = unsteered.groups.concat();
+        let own: Vec<Vec<Pair>> = directions.iter().map(|texts| Pair::all(task, texts, &unsteered)).collect();
+        let logs: Vec<f64> = own.iter().map(|pairs| ratio(per_100, &refs(pairs)).ln()).collect();
+        let mean = logs.iter().sum::<f64>() / logs.len() as f64;
+        let square = logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>();
+        let deviation = (square / (logs.len() - 1) as f64).sqrt();
+        for (method, above) in &mut above {
+            let Some(groups) = groups(task, setting, *method, records) else { continue };
+            let log = ratio(per_100, &refs(&groups.into_iter().flatten().collect::<Vec<_>>())).ln();
+            above.push((log - mean) / deviation);
+            let case = ["sigma", setting.name(), method.name(), &task.name];
+            lines.push(line(
+                model,
+                case,
+                ((log - mean) / deviation, 1.0, "standard deviations above random"),
+                logs.len(),
+                None,
+            ))?;
+        }
+        gains.push(mean.exp());
+        pairs = own.into_iter().flatten().collect();
+    }
     for (what, value, unit) in [
-        ("gain", mean.exp(), "geometric mean over directions"),
-        ("sigma", deviation, "of the logarithm of the gain"),
-        ("perplexity", ratio(perplexity, &all), "ratio"),
-        ("loops", loops(&all)[0], "share of texts"),
+        ("gain", median(&gains), "geometric mean over directions, median over tasks"),
+        ("perplexity", ratio(perplexity, &refs(&pairs)), "ratio"),
+        ("loops", loops(&refs(&pairs))[0], "share of texts"),
     ] {
-        let case = [what, setting.name(), Method::Random.name(), &task.name];
-        lines.push(line(model, case, (value, 1.0, unit), groups.len(), None))?;
+        let case = [what, setting.name(), random.name(), "median"];
+        lines.push(line(model, case, (value, 1.0, unit), directions.len(), None))?;
+    }
+    for (method, above) in above.into_iter().filter(|(_, above)| !above.is_empty()) {
+        let case = ["sigma", setting.name(), method.name(), "median"];
+        let unit = "standard deviations above random";
+        lines.push(line(model, case, (median(&above), 1.0, unit), above.len(), None))?;
     }
     Ok(())
 }
@@ -193,7 +229,7 @@ pub(super) fn medians(
     records: &Records,
     lines: &mut Lines<'_>,
 ) -> Result<()> {
-    for method in METHODS.into_iter().filter(|&method| method != Method::Random) {
+    for method in METHODS {
         let of = |figure: Figure| -> Vec<f64> {
             let one = |task: &Task| {
                 let pairs: Vec<Pair> = groups(task, setting, method, records)?.into_iter().flatten().collect();
@@ -234,6 +270,45 @@ fn line(
     Line { bench: "steering", case, model, value, unit, baseline, ratio: value / baseline, n, interval }
 }
 
+/// How many wishes came, how many texts loop, and all texts.
+pub(super) fn wishes(model: &str, tasks: &[Task], records: &Records, lines: &mut Lines<'_>) -> Result<()> {
+    let methods = [Method::Unsteered, Method::Asked, Method::Learned];
+    let text = |task: &Task, method| {
+        let record = records.get(Setting::Chat, method, task.kept_as(method))?;
+        record.groups.first()?.first().map(|text| text.text.trim().to_owned())
+    };
+    let came = |task: &Task, method| {
+        text(task, method).zip(text(task, Method::Unsteered)).is_some_and(|(text, plain)| task.came(&text, &plain))
+    };
+    let n = tasks.len() as f64;
+    for method in methods {
+        let share = |n_true: usize| n_true as f64 / n;
+        let loops = |task: &&Task| {
+            text(task, method).is_some_and(|text| Fluency::of(&text).broken() == Some(Broken::Loops))
+        };
+        for (what, value) in [
+            ("came", share(tasks.iter().filter(|task| came(task, method)).count())),
+            ("loops", share(tasks.iter().filter(loops).count())),
+        ] {
+            let case = [what, "chat", method.name(), "all"];
+            lines.push(line(model, case, (value, 1.0, "share of wishes"), tasks.len(), None))?;
+        }
+        for task in tasks {
+            let case = ["came", "chat", method.name(), &task.name];
+            let value = f64::from(u8::from(came(task, method)));
+            lines.push(line(model, case, (value, 1.0, "1 if it came"), 1, None))?;
+        }
+    }
+    if !lines.out.json() {
+        for task in tasks {
+            lines.out.line(format!("\n{}: {}", task.name, task.instruction))?;
+            let row = methods.map(|method| text(task, method).unwrap_or_default());
+            lines.out.table(&methods.map(Method::name), [row.to_vec()])?;
+        }
+    }
+    Ok(())
+}
+
 /// What the learned forms write in the best, the median and the worst case, beside what was asked for in the prompt.
 pub(super) fn texts(tasks: &[Task], settings: &[Setting], records: &Records, out: &Out) -> Result<()> {
     for &setting in settings {
@@ -252,7 +327,7 @@ pub(super) fn texts(tasks: &[Task], settings: &[Setting], records: &Records, out
             for (which, (task, gain)) in places.iter().filter_map(|&(which, at)| Some((which, all.get(at)?))) {
                 out.line(format!("\n{} {} {which}: {} {gain:.1}×", setting.name(), method.name(), task.name))?;
                 let first = |method| {
-                    let record = records.get(setting, method, &task.name)?;
+                    let record = records.get(setting, method, task.kept_as(method))?;
                     record.groups.first()?.first().map(|text| text.text.trim().to_owned())
                 };
                 let row = [Method::Unsteered, Method::Asked, method].map(|m| first(m).unwrap_or_default());
@@ -268,7 +343,7 @@ mod tests {
     use super::*;
 
     fn pair(score: [f64; 2], tokens: f64, nll: [f64; 2]) -> Pair {
-        Pair { score, tokens: [tokens; 2], nll, distinct: [0.5, 1.0] }
+        Pair { score, tokens: [tokens; 2], nll, distinct: [0.5, 1.0], loops: [1.0, 0.0] }
     }
 
     #[test]

@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use rand::Rng;
 use tiller::choose::learn::{self, Outcome, Request};
+use tiller::choose::prompted;
 use tiller::dictionary::{Dictionary, Form};
 use tiller::engine::{Document, Engine, Generate, Message};
 use tiller::eval::concepts::{Continuation, Effect, Search, Tally, search_strength};
 use tiller::eval::output::{self, Output};
-use tiller::explain::{Explanations, Match};
+use tiller::explain::{Explanations, Find, Match};
 use tiller::num::{norm, rng};
 use tiller::plan::{Compiled, Feature, Op, Plan, Route, Rule, Selector, Strength};
 use tiller::{Error, Kind, Result};
@@ -18,22 +19,24 @@ use tiller::{Error, Kind, Result};
 use super::super::Args;
 use super::records::{Record, Text};
 use super::tasks::{Setting, Task};
-use super::{NULLS, Suite};
+use super::Suite;
 use crate::output::Out;
 
 /// Prompts that each random direction is tried on.
-const NULL_PROMPTS: usize = 3;
+const NULL_PROMPTS: usize = 4;
 /// Random directions side by side: their sequences and rules stay within what an engine and a plan hold.
-const NULLS_AT_ONCE: usize = 8;
+const NULLS_AT_ONCE: usize = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
     Unsteered,
     Asked,
     Words,
+    Prompted,
     Delta,
     Constant,
     Gated,
+    Learned,
     Random,
 }
 
@@ -43,9 +46,11 @@ impl Method {
             Self::Unsteered => "unsteered",
             Self::Asked => "asked",
             Self::Words => "words",
+            Self::Prompted => "prompted",
             Self::Delta => "delta",
             Self::Constant => "constant",
             Self::Gated => "gated",
+            Self::Learned => "learned",
             Self::Random => "random",
         }
     }
@@ -59,6 +64,8 @@ pub(super) struct Workbench<'a> {
     dictionary: Option<(Arc<Dictionary>, Explanations)>,
     args: &'a Args,
     out: &'a Out,
+    /// Random directions that each task draws.
+    nulls: usize,
     learned: Option<(String, std::result::Result<Arc<Outcome>, String>)>,
 }
 
@@ -71,14 +78,14 @@ impl<'a> Workbench<'a> {
         model: &str,
         dictionary: Option<(PathBuf, Arc<Dictionary>)>,
         args: &'a Args,
-        out: &'a Out,
+        (nulls, out): (usize, &'a Out),
     ) -> Result<Self> {
         let explained = |(path, dictionary): (PathBuf, Arc<Dictionary>)| {
             let file = args.explanations.first().cloned().unwrap_or_else(|| path.with_extension("jsonl"));
             Ok((dictionary, Explanations::load(&file)?))
         };
         let dictionary = dictionary.map(explained).transpose()?;
-        Ok(Self { engine, model: model.to_owned(), dictionary, args, out, learned: None })
+        Ok(Self { engine, model: model.to_owned(), dictionary, args, out, nulls, learned: None })
     }
 
     pub(super) fn has_template(&self) -> bool {
@@ -103,8 +110,10 @@ impl<'a> Workbench<'a> {
             Method::Random => return self.random(task, setting, &prompts, &plain),
             Method::Constant => self.constant(task)?.map_or((None, None, f64::NAN), some),
             Method::Gated => self.gated(task)?.map_or((None, None, f64::NAN), some),
+            Method::Learned => self.as_chosen(task)?.map_or((None, None, f64::NAN), some),
             Method::Delta => self.delta(task, setting)?.map_or((None, None, f64::NAN), some),
             Method::Words => self.words(task, setting)?.map_or((None, None, f64::NAN), some),
+            Method::Prompted => self.prompted(task, setting)?.map_or((None, None, f64::NAN), some),
         };
         let (strength, plan, seconds) = found;
         if plan.is_none() && method != Method::Unsteered {
@@ -127,7 +136,7 @@ impl<'a> Workbench<'a> {
             max_tokens: self.args.max_tokens,
             setting: setting.name().to_owned(),
             method: method.name().to_owned(),
-            task: task.name.clone(),
+            task: task.kept_as(method).to_owned(),
             strength,
             seconds,
             ms,
@@ -189,6 +198,13 @@ impl<'a> Workbench<'a> {
         Ok(Some((made.report.constant, plan, made.report.seconds)))
     }
 
+    /// The form and the strength that the learner chose.
+    fn as_chosen(&mut self, task: &Task) -> Result<Option<Found>> {
+        let Ok(made) = self.learn(task)? else { return Ok(None) };
+        let plan = self.compile(&made.report.plan, Some(&made.shared()))?;
+        Ok(Some((Some(made.report.strength), plan, made.report.seconds)))
+    }
+
     /// The gated form at the best strength that the learner tried: the strongest effect among the fluent ones, else the weakest
     /// strength.
     fn gated(&mut self, task: &Task) -> Result<Option<Found>> {
@@ -238,17 +254,39 @@ impl<'a> Workbench<'a> {
                 bar.step(step)
             })?;
         drop(bar);
-        if matches.is_empty() {
-            return Ok(None);
-        }
-        let dictionary = dictionary.clone();
-        let feature = |m: &Match| Feature::new(m.feature, m.weight);
+        let features = matches.iter().map(|m: &Match| Feature::new(m.feature, m.weight)).collect();
+        self.features(task, setting, features, start)
+    }
+
+    /// Features of the dictionary that asking turns up most.
+    fn prompted(&mut self, task: &Task, setting: Setting) -> Result<Option<Found>> {
+        let start = Instant::now();
+        let Some((dictionary, _)) = &self.dictionary else { return Ok(None) };
+        let (told, dictionaries) = (&task.instruction, [dictionary.clone()]);
+        let density = Find::default().max_density;
+        let mut bar = self.out.bar(&task.name, "answers");
+        let mut step = |step: tiller::progress::Step<'_>| bar.step(step);
+        let pairs = prompted::pairs(&mut self.engine, told, prompted::ANSWERS, prompted::MAX_TOKENS, &mut step)?;
+        let turned = prompted::turned(&mut self.engine, &dictionaries, &pairs, density, &mut step)?;
+        drop(bar);
+        let first = turned.into_iter().flatten().take(self.args.features);
+        self.features(task, setting, first.map(|turned| Feature::new(turned.feature, 1.0)).collect(), start)
+    }
+
+    /// Features of the dictionary at the strength that is best for them.
+    fn features(
+        &mut self,
+        task: &Task,
+        setting: Setting,
+        features: Vec<Feature>,
+        start: Instant,
+    ) -> Result<Option<Found>> {
+        let Some((dictionary, _)) = self.dictionary.clone().filter(|_| !features.is_empty()) else { return Ok(None) };
         let plan = |bench: &Self, strength: f32| {
-            let rule = Rule::new(Op::MinClamp, matches.iter().map(feature), Strength::activation(strength));
+            let rule = Rule::new(Op::MinClamp, features.iter().cloned(), Strength::activation(strength));
             bench.compile(&Plan::new([rule]), Some(&dictionary))
         };
-        let strengths = Search::default().strengths;
-        let (strength, plan, _) = self.search(task, setting, strengths, &plan)?;
+        let (strength, plan, _) = self.search(task, setting, Search::default().strengths, &plan)?;
         Ok(Some((strength, plan, start.elapsed().as_secs_f64())))
     }
 
@@ -263,12 +301,15 @@ impl<'a> Workbench<'a> {
         let start = Instant::now();
         let prompts = task.search_prompts(setting).to_vec();
         let tokens = self.prompts(&prompts, setting)?;
-        let tally = |texts: Vec<Text>| Tally::of(&texts.into_iter().map(continuation).collect::<Vec<_>>(), &task.words);
-        let unsteered = tally(self.write(None, &prompts, &tokens, &tokens)?.0);
+        let tally = |texts: Vec<Text>, usual| {
+            Tally::beside(&texts.into_iter().map(continuation).collect::<Vec<_>>(), &task.words, usual)
+        };
+        let unsteered = tally(self.write(None, &prompts, &tokens, &tokens)?.0, None);
         let search = Search { strengths, ..Search::default() };
         let found = search_strength(&search, &mut |strength| {
             let plan = plan(self, strength)?;
-            let steered = tally(self.write(Some(&plan), &prompts, &tokens, &tokens)?.0);
+            let texts = self.write(Some(&plan), &prompts, &tokens, &tokens)?.0;
+            let steered = tally(texts, Some(unsteered.perplexity()));
             Ok(Effect::between(&steered, &unsteered))
         })?;
         let best = found.best.or(found.trials.first().copied());
@@ -276,7 +317,8 @@ impl<'a> Workbench<'a> {
         Ok((Some(strength), plan(self, strength)?, start.elapsed().as_secs_f64()))
     }
 
-    /// Random directions, each as long as the constant form's at every layer: each has sequences of its own.
+    /// This task's share of the random directions, each as long as the constant form's at every layer: each has sequences of
+    /// its own.
     fn random(
         &mut self,
         task: &Task,
@@ -287,12 +329,14 @@ impl<'a> Workbench<'a> {
         let Ok(made) = self.learn(task)? else { return Ok(None) };
         let Some(vector) = &made.control_vector else { return Ok(None) };
         let n = NULL_PROMPTS.min(prompts.len());
-        let (mut groups, mut all_ms) = (Vec::with_capacity(NULLS), Vec::new());
-        while groups.len() < NULLS {
-            let wave = NULLS_AT_ONCE.min(NULLS - groups.len());
+        // Every task draws others.
+        let seed = task.name.bytes().fold(0, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(byte.into()) & 0xffff_ffff);
+        let (mut groups, mut all_ms) = (Vec::with_capacity(self.nulls), Vec::new());
+        while groups.len() < self.nulls {
+            let wave = NULLS_AT_ONCE.min(self.nulls - groups.len());
             let mut rules = Vec::new();
             for i in 0..wave {
-                let mut rng = rng((groups.len() + i) as u64);
+                let mut rng = rng(seed + (groups.len() + i) as u64);
                 let own = || Selector::default().include_first(true).sequences((i * n..(i + 1) * n).map(|s| s as i32));
                 for (&layer, direction) in vector.directions() {
                     let random: Vec<f32> = direction.iter().map(|_| gauss(&mut rng)).collect();

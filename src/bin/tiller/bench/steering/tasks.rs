@@ -4,6 +4,8 @@ use tiller::eval::behaviours::Behaviour;
 use tiller::eval::concepts::{self, hits};
 use tiller::{Error, Result};
 
+use super::methods::Method;
+
 /// How prompts are put to the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Setting {
@@ -27,6 +29,8 @@ pub(super) enum Measure {
     /// Words of a concept that nothing else knows.
     Words(Vec<String>),
     Behaviour(Behaviour),
+    /// Words or a behaviour that tell whether a wish came.
+    Wish(Option<Behaviour>, Vec<String>),
 }
 
 pub(super) struct Task {
@@ -77,17 +81,13 @@ fn list(texts: &[&str]) -> Vec<String> {
 
 /// The concepts of a suite.
 pub(super) fn concepts(suite: &concepts::Suite) -> Vec<Task> {
-    let task = |concept: &concepts::Concept| {
-        // "Talk about sea" is no English.
-        let the = if matches!(concept.name.as_str(), "sea" | "weather") { "the " } else { "" };
-        Task {
-            name: concept.name.clone(),
-            instruction: format!("Talk about {the}{}.", concept.name),
-            measure: Measure::Words(concept.held_out.clone()),
-            words: concept.words.clone(),
-            chat: [list(&CHAT), list(&CHAT_SEARCH)],
-            plain: [suite.prompts.iter().take(CHAT.len()).cloned().collect(), suite.search_prompts.clone()],
-        }
+    let task = |concept: &concepts::Concept| Task {
+        name: concept.name.clone(),
+        instruction: tiller::choose::learn::instruction(&concept.words.join(", ")),
+        measure: Measure::Words(concept.held_out.clone()),
+        words: concept.words.clone(),
+        chat: [list(&CHAT), list(&CHAT_SEARCH)],
+        plain: [suite.prompts.iter().take(CHAT.len()).cloned().collect(), suite.search_prompts.clone()],
     };
     suite.concepts.iter().map(task).collect()
 }
@@ -110,7 +110,64 @@ pub(super) fn behaviours(names: &[String]) -> Result<Vec<Task>> {
     Ok(Behaviour::ALL.into_iter().filter(wanted).map(task).collect())
 }
 
+/// What users wished for, in two words, when they tried; and words or a detector that tell whether it came. No wish holds a
+/// word of its own list.
+const WISHES: [(&str, &str); 13] = [
+    ("ocean ships", "sea sail sailed sailing sailor sailors captain crew wave waves harbor port shore island coast voyage fish \
+        water deck boat boats beach anchor"),
+    ("space rockets", "moon planet planets star stars astronaut astronauts orbit galaxy mars earth launch launched spaceship \
+        spacecraft nasa universe alien aliens satellite"),
+    ("cooking", "recipe recipes kitchen chef dish dishes meal meals food oven ingredient ingredients bake baked delicious flavor \
+        flavors soup bread dinner taste restaurant"),
+    ("weddings", "bride groom marriage married marry ceremony vows ring rings guests bouquet husband wife couple reception love \
+        church dress honeymoon"),
+    ("positive sentiment", "=cheerful"),
+    ("angry", "=angry"),
+    ("French language", "=french france paris"),
+    ("dinosaurs", "fossil fossils extinct extinction prehistoric rex jurassic cretaceous reptile reptiles species creature \
+        creatures million tyrannosaurus triceratops bones herbivore carnivore"),
+    ("poetry rhymes", "=rhyming poem poems poet poets verse verses rhyme stanza stanzas lines words"),
+    ("formal legal style", "=formal law laws court contract agreement party parties pursuant hereby rights clause statute"),
+    ("wedding bride groom marriage", "married marry ceremony vows ring rings guests bouquet husband wife couple reception love \
+        church dress honeymoon family"),
+    ("sea ocean ship sailors", "sail sailed sailing captain crew wave waves harbor port shore island coast voyage fish water deck \
+        boat boats beach anchor"),
+    ("food meal cooking kitchen", "recipe recipes chef dish dishes oven ingredient ingredients bake baked delicious flavor flavors \
+        soup bread dinner taste restaurant eat"),
+];
+
+/// The wishes, on the one message that they were tried with.
+pub(super) fn wishes() -> Vec<Task> {
+    let task = |(wish, signs): &(&str, &str)| {
+        let (detector, words) = match signs.strip_prefix('=') {
+            Some(rest) => rest.split_once(' ').unwrap_or((rest, "")),
+            None => ("", *signs),
+        };
+        let words = words.split_whitespace().map(str::to_owned).collect();
+        Task {
+            name: (*wish).to_owned(),
+            instruction: tiller::choose::learn::instruction(wish),
+            measure: Measure::Wish(Behaviour::from_name(detector), words),
+            words: Vec::new(),
+            chat: [list(&["Tell me a short story."]), Vec::new()],
+            plain: [Vec::new(), Vec::new()],
+        }
+    };
+    WISHES.iter().map(task).collect()
+}
+
+/// A wish came if so many of its words are in the text, and more than in the unsteered one; or so much of its behaviour.
+const CAME: (f64, f64) = (3.0, 0.4);
+
 impl Task {
+    /// Whether a wish came, in a text and not in the unsteered one.
+    pub(super) fn came(&self, text: &str, unsteered: &str) -> bool {
+        let Measure::Wish(behaviour, words) = &self.measure else { return false };
+        let said = [text, unsteered].map(|text| hits(text, words) as f64);
+        let shown = [text, unsteered].map(|text| behaviour.map_or(0.0, |behaviour| behaviour.score(text)));
+        (said[0] >= CAME.0 && said[0] > said[1]) || (shown[0] >= CAME.1 && shown[0] > shown[1])
+    }
+
     /// Prompts that score.
     pub(super) fn prompts(&self, setting: Setting) -> &[String] {
         match setting {
@@ -132,7 +189,13 @@ impl Task {
         match &self.measure {
             Measure::Words(words) => hits(text, words) as f64,
             Measure::Behaviour(behaviour) => behaviour.score(text),
+            Measure::Wish(behaviour, words) => hits(text, words) as f64 + behaviour.map_or(0.0, |b| b.score(text)),
         }
+    }
+
+    /// The name under which a method's record is kept: concepts have the same prompts, and so the same unsteered texts.
+    pub(super) fn kept_as(&self, method: Method) -> &str {
+        if method == Method::Unsteered && self.is_concept() { "every concept" } else { &self.name }
     }
 
     pub(super) fn is_concept(&self) -> bool {
@@ -160,6 +223,18 @@ mod tests {
         }
         let mut seen = std::collections::HashSet::new();
         assert!(all.iter().all(|prompt| seen.insert(*prompt) && !learned.contains(prompt)), "{all:?}");
+    }
+
+    #[test]
+    fn wishes_come_by_words_that_they_do_not_hold() {
+        let all = wishes();
+        for task in &all {
+            let Measure::Wish(behaviour, words) = &task.measure else { unreachable!() };
+            assert!(hits(&task.name, words) == 0 && (behaviour.is_some() || words.len() > 10), "{}", task.name);
+        }
+        let sea = "The captain told the crew to sail to an island.";
+        assert!(all[0].came(sea, "A story.") && !all[0].came("The captain slept.", "A story.") && !all[0].came(sea, sea));
+        assert!(all[6].came("Le chat est dans la maison avec les enfants.", "The cat is in the house."));
     }
 
     #[test]
