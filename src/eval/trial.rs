@@ -174,6 +174,9 @@ impl Comparison {
         progress: &mut Progress<'_>,
     ) -> Result<Found> {
         let total = search.strengths.len() + search.refine;
+        // One text more that is broken may be chance, however few there are.
+        let one = 1.0 / self.unsteered.len().max(1) as f64 + f64::EPSILON;
+        let search = &Search { max_broken: search.max_broken.max(one), ..search.clone() };
         search_strength(search, &mut telling(total, progress, |strength| self.effect(engine, &plan(strength)?, wanted)))
     }
 }

@@ -16,7 +16,7 @@ use tiller::engine::{Conversation, Engine, Generate, Reply, Stop};
 use tiller::eval::trial::SEQUENCES;
 use tiller::{Error, Result};
 
-use crate::open::{Context, Machine};
+use crate::open::{Context, Machine, Sampling};
 use crate::output::{self, Out};
 use crate::why;
 use input::Input;
@@ -46,21 +46,8 @@ pub(crate) struct Args {
     /// Tokens of an answer at most
     #[arg(long, default_value_t = 300, value_name = "N")]
     max_tokens: usize,
-    /// 0 takes the likeliest token each time
-    #[arg(long, default_value_t = 0.7, value_name = "T")]
-    temperature: f32,
-    /// Share of the probability that sampling keeps
-    #[arg(long, default_value_t = 0.95, value_name = "P")]
-    top_p: f32,
-    /// Keep tokens that are at least this times as likely as the likeliest
-    #[arg(long, default_value_t = 0.05, value_name = "P")]
-    min_p: f32,
-    /// Make tokens that the answer has had lately less likely; 1 does nothing
-    #[arg(long, default_value_t = 1.1, value_name = "R")]
-    repeat_penalty: f32,
-    /// Seed of the sampler; each turn takes the next one
-    #[arg(long, default_value_t = 0)]
-    seed: u32,
+    #[command(flatten)]
+    sampling: Sampling,
     #[command(flatten)]
     context: Context,
     #[command(flatten)]
@@ -80,15 +67,7 @@ struct Chat<'a> {
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let engine = args.context.engine(&args.model, &args.machine, SEQUENCES, out)?;
-    let generate = Generate {
-        max_tokens: args.max_tokens,
-        temperature: args.temperature,
-        top_p: args.top_p,
-        min_p: args.min_p,
-        repeat_penalty: args.repeat_penalty,
-        seed: args.seed,
-        ..Generate::default()
-    };
+    let generate = args.sampling.generate(true, args.max_tokens);
     let lever = Lever::open(&args.model, &args.dictionary, out)?;
     let mut chat = Chat { engine, lever, talk: Conversation::new(), generate, turns: 0, out };
     chat.talk.set_system(args.system.as_deref());

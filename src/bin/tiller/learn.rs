@@ -9,7 +9,7 @@ use tiller::eval::trial;
 use tiller::file::{gguf::GgmlType, read_text};
 use tiller::{Error, Result};
 
-use crate::open::{Context, Machine, requantized};
+use crate::open::{Context, Machine, learner};
 use crate::output::Out;
 use crate::paths::{check_outputs, shown};
 
@@ -53,8 +53,8 @@ pub(crate) struct Args {
     /// Tokens of each, at most
     #[arg(long, default_value_t = Request::default().max_tokens, value_name = "N")]
     max_tokens: usize,
-    /// Learn with a copy of the model requantized to this type, made once and kept, such as F16: the same weights, up to twice
-    /// as fast where the model's own type has no fast kernel
+    /// Learn with a copy of the model requantized to this type, made once and kept. By default that is F16, the same weights,
+    /// where the model is small and its own type has no fast kernel, and otherwise the model itself
     #[arg(long, value_name = "TYPE")]
     run_as: Option<String>,
     /// Deals the messages out
@@ -100,8 +100,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         ..Request::new(&args.instruction)
     };
     request.check()?;
-    let copy = args.run_as.as_ref().map(|kind| requantized(&args.model, kind, None, args.machine.n_threads(), out));
-    let copy = copy.transpose()?;
+    let copy = learner(&args.model, args.run_as.as_deref(), &args.machine, out)?;
     let request = Request { counts_as: copy.as_ref().map(|_| args.model.clone()), ..request };
     let path = copy.as_ref().unwrap_or(&args.model);
     let mut engine = args.context.engine(path, &args.machine, trial::SEQUENCES, out)?;

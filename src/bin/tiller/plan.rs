@@ -107,8 +107,8 @@ fn make(args: &Args, out: &Out) -> Result<()> {
 fn steered(args: &Args, out: &Out) -> Result<()> {
     let Some(model) = &args.model else { return Err(Error::argument("--steer needs --model FILE")) };
     check_outputs(&args.output, [model])?;
-    let mut engine = args.context.engine(model, &args.machine, trial::SEQUENCES, out)?;
-    let steering = crate::steer::resolve(&mut engine, &args.steer, &args.avoid, out)?;
+    let engine = args.context.engine(model, &args.machine, 1, out)?;
+    let steering = crate::steer::resolve(&engine, &args.steer, &args.avoid, out)?;
     steering.compile(&engine)?;
     let dictionary = |(name, _, path): &(String, Arc<Dictionary>, PathBuf)| {
         let mark = if name.is_empty() { "" } else { "=" };

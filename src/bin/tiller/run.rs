@@ -19,7 +19,7 @@ use tiller::progress::Step;
 use tiller::{Error, Result};
 
 use crate::fetch::cache_dir;
-use crate::open::{self, Context, Machine, Strict, Texts, Wish, feature_json, features_table, instruction};
+use crate::open::{self, Context, Machine, Sampling, Strict, Texts, Wish, feature_json, features_table, instruction};
 use crate::output::Out;
 use crate::plan::named_dictionary;
 
@@ -67,15 +67,8 @@ pub(crate) struct Args {
     /// Tokens to generate at most
     #[arg(long, default_value_t = 100, value_name = "N")]
     max_tokens: usize,
-    /// 0 takes the likeliest token each time
-    #[arg(long, default_value_t = 0.0, value_name = "T")]
-    temperature: f32,
-    /// Share of the probability that sampling keeps
-    #[arg(long, default_value_t = 1.0, value_name = "P")]
-    top_p: f32,
-    /// Seed of the sampler
-    #[arg(long, default_value_t = 0)]
-    seed: u32,
+    #[command(flatten)]
+    sampling: Sampling,
     #[command(flatten)]
     context: Context,
     #[command(flatten)]
@@ -357,13 +350,7 @@ fn search(
 
 /// How the user wants text written.
 fn generate(args: &Args) -> Generate {
-    Generate {
-        max_tokens: args.max_tokens,
-        temperature: args.temperature,
-        top_p: args.top_p,
-        seed: args.seed,
-        ..Generate::default()
-    }
+    args.sampling.generate(args.chat, args.max_tokens)
 }
 
 /// What was chosen and searched before for the same model, files, words, operator, prompt and sampling.

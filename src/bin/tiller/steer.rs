@@ -9,13 +9,14 @@ use std::sync::Arc;
 use tiller::choose::learn::{self, Request};
 use tiller::dictionary::Dictionary;
 use tiller::engine::Engine;
+use tiller::eval::trial;
 use tiller::file::gguf::{GgmlType, Gguf};
 use tiller::model::Model;
 use tiller::plan::{Compiled, Plan, Route, Rule, Strength, Vector};
 use tiller::{Error, Result};
 
 use crate::fetch::cache_dir;
-use crate::open;
+use crate::open::{self, Machine};
 use crate::output::Out;
 
 /// A plan, and the dictionaries that it names.
@@ -29,7 +30,7 @@ pub(crate) struct Steering {
 
 /// The plan that does what `steer` says and turns against what `avoid` says. A wish is the file of learned features or of a
 /// control vector, or an instruction; behind a colon stands a factor of its strength.
-pub(crate) fn resolve(engine: &mut Engine, steer: &[String], avoid: &[String], out: &Out) -> Result<Steering> {
+pub(crate) fn resolve(engine: &Engine, steer: &[String], avoid: &[String], out: &Out) -> Result<Steering> {
     let model = Model::open(engine.path())?;
     let mut all = Steering::default();
     for (text, sign) in steer.iter().map(|text| (text, 1.0)).chain(avoid.iter().map(|text| (text, -1.0))) {
@@ -59,7 +60,7 @@ pub(crate) fn split(text: &str) -> (&str, f32) {
 }
 
 impl Steering {
-    fn rule(&mut self, engine: &mut Engine, model: &Model, what: &str, factor: f32, out: &Out) -> Result<Rule> {
+    fn rule(&mut self, engine: &Engine, model: &Model, what: &str, factor: f32, out: &Out) -> Result<Rule> {
         let path = Path::new(what);
         let is_file = path.exists() || path.extension().is_some_and(|e| e == "gguf");
         if is_file && Gguf::open(path)?.str("general.architecture")? == "controlvector" {
@@ -117,7 +118,7 @@ impl Steering {
 }
 
 /// The file of an instruction's features: from the cache, or learned now.
-fn learned(engine: &mut Engine, model: &Model, what: &str, avoid: bool, out: &Out) -> Result<PathBuf> {
+fn learned(engine: &Engine, model: &Model, what: &str, avoid: bool, out: &Out) -> Result<PathBuf> {
     let request = Request { avoid, ..Request::new(learn::instruction(what)) };
     request.check()?;
     let directory = cache_dir()?.join("learned");
@@ -127,8 +128,13 @@ fn learned(engine: &mut Engine, model: &Model, what: &str, avoid: bool, out: &Ou
     }
     std::fs::create_dir_all(&directory).map_err(|e| Error::io("create", &directory, e))?;
     out.note(format!("learning {:?}; the next time it is there at once", request.instruction));
+    // With an engine of its own: many answers side by side, and the user's keeps what it has read.
+    let machine = Machine { threads: engine.options().threads, gpu_layers: engine.options().gpu_layers };
+    let copy = open::learner(engine.path(), None, &machine, out)?;
+    let request = Request { counts_as: copy.as_ref().map(|_| engine.path().to_owned()), ..request };
+    let mut own = machine.engine(copy.as_deref().unwrap_or(engine.path()), 0, trial::SEQUENCES)?;
     let mut bar = out.bar("learn", "answers");
-    let made = learn::learn(engine, &request, &mut |step| bar.step(step))?;
+    let made = learn::learn(&mut own, &request, &mut |step| bar.step(step))?;
     drop(bar);
     let report = &made.report;
     out.note(format!(

@@ -29,7 +29,7 @@ mod tasks;
 use std::path::Path;
 
 use tiller::choose::learn;
-use tiller::engine::Engine;
+use tiller::engine::{Engine, Generate};
 use tiller::eval::trial::SEQUENCES;
 use tiller::model::Model;
 use tiller::{Error, Result};
@@ -77,6 +77,9 @@ fn model(args: &Args, path: &Path, suite: Suite, tasks: &[Task], lines: &mut Lin
     let mut records = Records::open(args.keep.as_deref(), &version, args.max_tokens)?;
     let engine: Engine = args.machine.engine(path, 4096, SEQUENCES)?;
     let mut bench = Workbench::new(engine, &version, dictionary, args, (NULLS.div_ceil(tasks.len().max(1)), lines.out))?;
+    if suite == Suite::Wishes {
+        bench.sampling = Generate::chat();
+    }
     let settings: &[Setting] = match (suite, bench.has_template()) {
         (Suite::Concepts, true) => &[Setting::Chat, Setting::Plain],
         (Suite::Concepts, false) => &[Setting::Plain],

@@ -64,6 +64,8 @@ pub(super) struct Workbench<'a> {
     dictionary: Option<(Arc<Dictionary>, Explanations)>,
     args: &'a Args,
     out: &'a Out,
+    /// How texts are written: greedy, or as in a conversation.
+    pub(super) sampling: Generate,
     /// Random directions that each task draws.
     nulls: usize,
     learned: Option<(String, std::result::Result<Arc<Outcome>, String>)>,
@@ -85,7 +87,7 @@ impl<'a> Workbench<'a> {
             Ok((dictionary, Explanations::load(&file)?))
         };
         let dictionary = dictionary.map(explained).transpose()?;
-        Ok(Self { engine, model: model.to_owned(), dictionary, args, out, nulls, learned: None })
+        Ok(Self { engine, model: model.to_owned(), dictionary, args, out, sampling: Generate::default(), nulls, learned: None })
     }
 
     pub(super) fn has_template(&self) -> bool {
@@ -363,7 +365,7 @@ impl<'a> Workbench<'a> {
         given: &[Vec<i32>],
         plain: &[Vec<i32>],
     ) -> Result<(Vec<Text>, f64)> {
-        let generate = Generate { max_tokens: self.args.max_tokens, ..Generate::default() };
+        let generate = Generate { max_tokens: self.args.max_tokens, ..self.sampling.clone() };
         self.engine.set_plan(plan.cloned())?;
         let start = Instant::now();
         let written = self.engine.generate_while(given, &generate, &mut || !crate::interrupt::asked());
