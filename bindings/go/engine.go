@@ -174,6 +174,9 @@ type GenerateOptions struct {
 	Temperature, TopP float32
 	Seed              uint32
 	IgnoreEnd         bool
+	// MinP keeps the tokens that are at least this times as likely as the likeliest. RepeatPenalty makes tokens of the last
+	// 64 less likely.
+	MinP, RepeatPenalty float32
 }
 
 func (g GenerateOptions) c() C.tiller_generate {
@@ -181,6 +184,7 @@ func (g GenerateOptions) c() C.tiller_generate {
 	o.size = C.uint32_t(unsafe.Sizeof(o))
 	o.max_tokens, o.seed = C.uint32_t(g.MaxTokens), C.uint32_t(g.Seed)
 	o.temperature, o.top_p = C.float(g.Temperature), C.float(g.TopP)
+	o.min_p, o.repeat_penalty = C.float(g.MinP), C.float(g.RepeatPenalty)
 	if g.IgnoreEnd {
 		o.ignore_end = 1
 	}

@@ -277,6 +277,11 @@ pub struct tiller_generate {
     pub messages: *const tiller_message,
     /// How many messages; 0 for a prompt.
     pub n_messages: usize,
+    /// Keeps the tokens that are at least this times as likely as the likeliest; 0 keeps all. Only with a temperature.
+    pub min_p: f32,
+    /// Logits of the last 64 generated tokens are divided by it (multiplied, where negative); 0 and 1 leave them. For
+    /// conversations with small models 0.7, 0.95, 0.05 and 1.1 (temperature, top_p, min_p and this) do well.
+    pub repeat_penalty: f32,
 }
 
 // SAFETY: `repr(C)`, a `u32` first; the pointer is read under the header's contract only.
@@ -293,7 +298,8 @@ impl tiller_generate {
             top_p: if self.top_p == 0.0 { default.top_p } else { self.top_p },
             seed: self.seed,
             ignore_end: self.ignore_end != 0,
-            ..default
+            min_p: self.min_p,
+            repeat_penalty: if self.repeat_penalty == 0.0 { default.repeat_penalty } else { self.repeat_penalty },
         }
     }
 }

@@ -3,7 +3,7 @@
 use clap::{Args as Clap, ValueEnum};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use tiller::choose::learn::{self, Outcome, Place, Request};
+use tiller::choose::learn::{self, Example, Outcome, Place, Request};
 use tiller::engine::{Document, documents};
 use tiller::eval::trial;
 use tiller::file::{gguf::GgmlType, read_text};
@@ -31,6 +31,10 @@ pub(crate) struct Args {
     /// Also write their constant form as a control vector, which any llama.cpp takes
     #[arg(long, value_name = "FILE.gguf", conflicts_with = "unless")]
     constant: Option<PathBuf>,
+    /// Examples in place of the instruction, which then only names them: {"message": …, "do": …, "dont": …} a line, where
+    /// "dont" may be left out
+    #[arg(long, value_name = "FILE.jsonl")]
+    pairs: Option<PathBuf>,
     /// What users say, in place of tiller's own messages: a message a line, or documents (.jsonl), of which the last message of
     /// the user counts
     #[arg(long, value_name = "FILE")]
@@ -79,10 +83,11 @@ enum Where {
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
-    let inputs = [&args.model].into_iter().chain(&args.messages).chain(&args.unless);
+    let inputs = [&args.model].into_iter().chain(&args.pairs).chain(&args.messages).chain(&args.unless);
     check_outputs([&args.out].into_iter().chain(&args.constant), inputs)?;
     let read = |path: &Option<PathBuf>| path.as_deref().map_or_else(|| Ok(Vec::new()), messages);
     let request = Request {
+        examples: args.pairs.as_deref().map_or_else(|| Ok(Vec::new()), examples)?,
         messages: read(&args.messages)?,
         unless: read(&args.unless)?,
         place: match args.place {
@@ -112,6 +117,18 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         vector.save(path, engine.architecture())?;
     }
     show(args, &made, out)
+}
+
+/// The examples of a file.
+fn examples(path: &Path) -> Result<Vec<Example>> {
+    let example = |(number, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|e| {
+            Error::format(path, format!("line {number}: {e}"))
+                .hinted("a line is {\"message\": \"…\", \"do\": \"…\", \"dont\": \"…\"}")
+        })
+    };
+    let text = read_text(path, MAX_BYTES)?;
+    (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()).map(example).collect()
 }
 
 /// The messages of a file.

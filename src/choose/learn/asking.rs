@@ -1,6 +1,6 @@
 //! The same message with and without the instruction, as the model's tokens.
 
-use super::request::Place;
+use super::request::{Example, Place};
 use super::wording::sentence;
 use crate::engine::{Document, Engine, Message};
 use crate::error::{Error, Result};
@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 /// How messages are put to the model.
 pub(in crate::choose) struct Asking {
     instruction: String,
+    /// In place of the instruction.
+    examples: Vec<Example>,
     place: Place,
     /// Tokens of the template behind a message: the last of them predicts the first token of the answer.
     pub(in crate::choose) tail: usize,
@@ -21,7 +23,12 @@ pub(in crate::choose) struct Case {
     pub(in crate::choose) plain: Vec<i32>,
     /// x'
     pub(in crate::choose) asked: Vec<i32>,
+    /// What rows are held against in place of x: the same message behind examples of what not to do.
+    pub(in crate::choose) against: Option<Vec<i32>>,
 }
+
+/// Examples that stand before a message.
+const SHOWN: usize = 4;
 
 /// Whether the model has a chat template that llama.cpp knows.
 pub(in crate::choose) fn has_template(engine: &Engine) -> bool {
@@ -39,14 +46,38 @@ impl Asking {
             ))
             .hinted("put the instruction in front"));
         }
-        let mut asking = Self { instruction: sentence(instruction), place, tail: 0 };
+        Self::with(engine, Self { instruction: sentence(instruction), examples: Vec::new(), place, tail: 0 })
+    }
+
+    /// Asks by examples.
+    pub(super) fn by_examples(engine: &Engine, examples: &[Example]) -> Result<Self> {
+        let place = if has_template(engine) { Place::Appended } else { Place::Front };
+        Self::with(engine, Self { instruction: String::new(), examples: examples.to_vec(), place, tail: 0 })
+    }
+
+    fn with(engine: &Engine, mut asking: Self) -> Result<Self> {
         let (one, other) = (asking.plain(engine, "One.")?, asking.plain(engine, "Why not?")?);
         asking.tail = common(&one, &other).max(1);
         Ok(asking)
     }
 
-    pub(in crate::choose) fn place(&self) -> Place {
-        self.place
+    /// Where the instruction stands: `system`, `appended`, `front`, or `examples` in its place.
+    pub(super) fn name(&self) -> &'static str {
+        if self.examples.is_empty() { self.place.name() } else { "examples" }
+    }
+
+    /// A message behind examples of what to do, or of what not to do. Other messages have other ones.
+    fn shown(&self, engine: &Engine, message: &str, wanted: bool) -> Result<Vec<i32>> {
+        let start = message.bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let answer = |e: &'_ Example| if wanted { Some(e.wanted.clone()) } else { e.unwanted.clone() };
+        let shown = (0..self.examples.len()).map(|i| &self.examples[(start + i) % self.examples.len()]);
+        let shown = shown.filter_map(|e| Some((e.message.as_str(), answer(e)?))).take(SHOWN);
+        if self.place == Place::Front {
+            let before: String = shown.map(|(message, answer)| format!("{message}\n{answer}\n\n")).collect();
+            return engine.document_tokens(&Document::Text(format!("{before}{message}\n")));
+        }
+        let turns = shown.flat_map(|(message, answer)| [Message::user(message), Message::assistant(answer)]);
+        engine.chat_tokens(&turns.chain([Message::user(message)]).collect::<Vec<_>>(), true)
     }
 
     /// A message without the instruction.
@@ -60,6 +91,9 @@ impl Asking {
     /// A message with the instruction.
     fn asked(&self, engine: &Engine, message: &str) -> Result<Vec<i32>> {
         let told = &self.instruction;
+        if !self.examples.is_empty() {
+            return self.shown(engine, message, true);
+        }
         match self.place {
             Place::Front => engine.document_tokens(&Document::Text(format!("{told}\n{message}\n"))),
             Place::System => {
@@ -82,7 +116,9 @@ impl Asking {
                 ))
                 .hinted("shorten the message, or ask for shorter answers"));
             }
-            Ok(Case { message: message.clone(), plain, asked })
+            let unwanted = self.examples.iter().any(|example| example.unwanted.is_some());
+            let against = unwanted.then(|| self.shown(engine, message, false)).transpose()?;
+            Ok(Case { message: message.clone(), plain, asked, against })
         };
         messages.iter().map(case).collect()
     }

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use rand::seq::SliceRandom;
 
 pub use report::{Report, Sample, Score};
-pub use request::{Place, Request};
+pub use request::{Example, Place, Request};
 pub use wording::instruction;
 
 use crate::dictionary::{Dictionary, Form, Info, Learned};
@@ -159,7 +159,7 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
     work.mark("strengths");
     let mut report = Report {
         instruction: request.instruction.clone(),
-        place: asking.place().name().to_owned(),
+        place: asking.name().to_owned(),
         layers: candidate.features.iter().map(|f| f.layer).collect(),
         form: chosen.form.to_owned(),
         strength: chosen.strength,
@@ -197,6 +197,9 @@ fn expected_work(request: &Request) -> u64 {
 /// Where the instruction stands.
 fn place(engine: &mut Engine, request: &Request, messages: &[String], work: &mut Work<'_>) -> Result<Asking> {
     let instruction = &request.instruction;
+    if !request.examples.is_empty() {
+        return Asking::by_examples(engine, &request.examples);
+    }
     if request.place != Place::Auto {
         return Asking::new(engine, instruction, request.place);
     }
@@ -304,7 +307,7 @@ fn dictionary(engine: &Engine, request: &Request, candidate: &Candidate, report:
     let recipe = serde_json::json!({
         "learned": VERSION, "place": report.place, "layers": candidate.layers, "lambda": candidate.lambda,
         "answers": request.answers, "max_tokens": request.max_tokens, "seed": request.seed, "rows": report.n_rows,
-        "own_messages": !request.messages.is_empty(), "unless": request.unless.len(),
+        "own_messages": !request.messages.is_empty(), "unless": request.unless.len(), "examples": request.examples.len(),
     });
     let doses = serde_json::json!({
         "score": report.score, "perplexity_bound": report.perplexity_bound, "doses": report.doses,

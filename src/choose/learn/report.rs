@@ -12,7 +12,7 @@ use super::trials::{Effect, Frame, Sum};
 pub struct Report {
     /// What the model was told.
     pub instruction: String,
-    /// Where it stood: `system`, `appended` or `front`.
+    /// Where it stood: `system`, `appended` or `front`; `examples` if those showed it.
     pub place: String,
     /// The layers that are edited.
     pub layers: Vec<usize>,

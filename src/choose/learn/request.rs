@@ -8,13 +8,18 @@ use crate::error::{Error, Kind, Result};
 
 /// Fewest messages that can be split for fitting, choosing and scoring.
 const LEAST: usize = 12;
+/// Fewest examples that show what they have in common.
+const LEAST_EXAMPLES: usize = 4;
 
 /// What to learn, and how much may be spent on it. In JSON every key but `instruction` may be left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Request {
-    /// What the model is told: "Talk about the sea."
+    /// What the model is told: "Talk about the sea." Beside examples it only names what they show.
     pub instruction: String,
+    /// Examples in place of an instruction. Each message is asked behind some of them, as a conversation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<Example>,
     /// What users say; half is fitted on, the rest chooses and scores. Empty: 120 messages of all kinds that come with tiller.
     pub messages: Vec<String>,
     /// Messages for which the instruction is not meant: the features stay silent on them.
@@ -43,6 +48,7 @@ impl Default for Request {
     fn default() -> Self {
         Self {
             instruction: String::new(),
+            examples: Vec::new(),
             messages: Vec::new(),
             unless: Vec::new(),
             place: Place::Auto,
@@ -55,6 +61,20 @@ impl Default for Request {
             counts_as: None,
         }
     }
+}
+
+/// What to do and what not to do, shown on a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Example {
+    /// What the user says.
+    pub message: String,
+    /// An answer as it should be.
+    #[serde(rename = "do")]
+    pub wanted: String,
+    /// An answer as it should not be.
+    #[serde(rename = "dont", default, skip_serializing_if = "Option::is_none")]
+    pub unwanted: Option<String>,
 }
 
 /// Where an instruction stands.
@@ -95,7 +115,7 @@ impl Request {
     /// # Errors
     /// [`Kind::Argument`] for what is none, with line, column and key; as [`check`](Self::check).
     pub fn from_json(text: &str) -> Result<Self> {
-        let hint = "keys are instruction, messages, unless, place, avoid, answers, max_tokens, seed, minutes, threads, counts_as";
+        let hint = "keys are instruction, examples, messages, unless, place, avoid, answers, max_tokens, seed, minutes, threads, counts_as";
         let request: Self = serde_json::from_str(text).map_err(|e| {
             let error = crate::file::json::error(&e, text, "request", 1, hint);
             Error::new(Kind::Argument, error.message()).hinted(hint)
@@ -112,6 +132,13 @@ impl Request {
         if self.instruction.trim().is_empty() {
             return Err(Error::argument("instruction: expected what the model is to do, found nothing")
                 .hinted("for example \"Talk about the sea.\""));
+        }
+        if !self.examples.is_empty() && self.examples.len() < LEAST_EXAMPLES {
+            let n = self.examples.len();
+            return Err(Error::argument(format!("examples: expected {LEAST_EXAMPLES} or more, found {n}")));
+        }
+        if let Some(at) = self.examples.iter().position(|e| e.message.trim().is_empty() || e.wanted.trim().is_empty()) {
+            return Err(Error::argument(format!("examples[{at}]: expected a message and what to do, found nothing")));
         }
         for (key, list) in [("messages", &self.messages), ("unless", &self.unless)] {
             if !list.is_empty() && list.len() < LEAST {
@@ -161,6 +188,8 @@ mod tests {
             (Request { unless: many.clone(), messages: many, ..ok.clone() }, "is meant for, too"),
             (Request { minutes: f64::NAN, ..ok.clone() }, "minutes"),
             (Request { max_tokens: 1, ..ok.clone() }, "max_tokens"),
+            (Request { examples: vec![Example::default()], ..ok.clone() }, "examples: expected 4"),
+            (Request { examples: vec![Example::default(); 4], ..ok.clone() }, "examples[0]"),
             (Request { answers: 0, ..ok }, "answers"),
         ] {
             let error = request.check().unwrap_err();

@@ -21,7 +21,10 @@ fn compared(case: &Case, answer: &[i32], tail: usize, most: usize) -> (usize, us
 
 /// Cases with their answers, as they are read: behind the asked prompt, or behind the plain one.
 fn texts(answered: &[(&Case, &[i32])], asked: bool) -> Vec<Vec<i32>> {
-    let text = |(case, answer): &(&Case, &[i32])| [if asked { &case.asked } else { &case.plain }, *answer].concat();
+    let text = |(case, answer): &(&Case, &[i32])| {
+        let plain = case.against.as_ref().unwrap_or(&case.plain);
+        [if asked { &case.asked } else { plain }, *answer].concat()
+    };
     answered.iter().map(text).collect()
 }
 
@@ -92,8 +95,12 @@ mod tests {
 
     #[test]
     fn rows_behind_the_message_are_compared() {
-        let case =
-            |plain: &[i32], asked: &[i32]| Case { message: String::new(), plain: plain.into(), asked: asked.into() };
+        let case = |plain: &[i32], asked: &[i32]| Case {
+            message: String::new(),
+            plain: plain.into(),
+            asked: asked.into(),
+            against: None,
+        };
         // Template 1 … 8 9; message 5, instruction 6 7.
         let appended = case(&[1, 5, 8, 9], &[1, 5, 6, 7, 8, 9]);
         assert_eq!(compared(&appended, &[3, 4], 2, 100), (4, 0));

@@ -41,7 +41,9 @@ pub fn instruction(wish: &str) -> String {
         _ => match last {
             Some("language") => format!("Answer in the {wish}."),
             Some(last) if among(STYLES, last) => format!("Answer in {} {wish}.", article(first)),
-            Some("sentiment" | "feelings" | "emotion" | "emotions" | "humor" | "humour") => format!("Answer with {wish}."),
+            Some("sentiment" | "feelings" | "emotion" | "emotions" | "humor" | "humour") => {
+                format!("Answer with {wish}.")
+            }
             _ => format!("Talk about {wish} in your answer."),
         },
     }

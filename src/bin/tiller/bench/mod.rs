@@ -73,7 +73,7 @@ pub(crate) struct Args {
     /// Also write the continuations to this file, a JSON object a line, for concepts
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// Keep finished cases with their texts in this file, and go on from what it has, for steering, behaviours and wishes
+    /// Keep finished cases with their texts in this file, and go on from what it has, for steering, behaviours, wishes and talk
     #[arg(long, value_name = "FILE.jsonl")]
     keep: Option<PathBuf>,
     #[command(flatten)]
@@ -92,6 +92,8 @@ enum What {
     Behaviours,
     /// Whether what users wished for comes, learned and used with all defaults
     Wishes,
+    /// What is left of an instruction and of what is learned after 1,500 tokens of other talk, and of two at once
+    Talk,
     /// Tokens a second of the trainers
     Train,
     /// Encoding one row against reading the weights, and many rows against a matrix product
@@ -157,6 +159,7 @@ fn measure(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
         (What::Steering, steering::Suite::Concepts),
         (What::Behaviours, steering::Suite::Behaviours),
         (What::Wishes, steering::Suite::Wishes),
+        (What::Talk, steering::Suite::Talk),
     ] {
         if args.what == what && needs(what, !args.model.is_empty(), "--model")? {
             steering::run(args, suite, lines)?;

@@ -10,7 +10,11 @@
 //! | `delta` | the mean difference that asking makes at one layer, added there |
 //! | `constant` | learned, the constant form: a control vector |
 //! | `gated` | learned, the gated form |
+//! | `learned` | learned, in the form that the learner chose |
+//! | `both` | two of those at once |
 //! | `random` | [`NULLS`] control vectors of random directions, as long as constant forms are at each layer |
+//!
+//! `--what talk` asks how they last: settings are `chat` and `later`, 1,500 tokens of other talk after the instruction.
 //!
 //! Concepts are scored by held-out words per 100 tokens over unsteered, in the chat template and in plain text; behaviours by
 //! the detectors of [`Behaviour`]. Prompts that score are seen by nothing else: the learner has messages of its own, and the
@@ -49,6 +53,7 @@ pub(super) enum Suite {
     Concepts,
     Behaviours,
     Wishes,
+    Talk,
 }
 
 pub(super) fn run(args: &Args, suite: Suite, lines: &mut Lines<'_>) -> Result<()> {
@@ -56,6 +61,7 @@ pub(super) fn run(args: &Args, suite: Suite, lines: &mut Lines<'_>) -> Result<()
         Suite::Concepts => tasks::concepts(&super::concepts::suite(args)?),
         Suite::Behaviours => tasks::behaviours(&args.concepts)?,
         Suite::Wishes => tasks::wishes(),
+        Suite::Talk => tasks::pairs(&super::concepts::suite(args)?),
     };
     for path in &args.model {
         model(args, path, suite, &tasks, lines)?;
@@ -76,15 +82,17 @@ fn model(args: &Args, path: &Path, suite: Suite, tasks: &[Task], lines: &mut Lin
     let version = format!("{}/{}", file.fingerprint(), learn::VERSION);
     let mut records = Records::open(args.keep.as_deref(), &version, args.max_tokens)?;
     let engine: Engine = args.machine.engine(path, 4096, SEQUENCES)?;
-    let mut bench = Workbench::new(engine, &version, dictionary, args, (NULLS.div_ceil(tasks.len().max(1)), lines.out))?;
+    let mut bench =
+        Workbench::new(engine, &version, dictionary, args, (NULLS.div_ceil(tasks.len().max(1)), lines.out))?;
     if suite == Suite::Wishes {
         bench.sampling = Generate::chat();
     }
     let settings: &[Setting] = match (suite, bench.has_template()) {
         (Suite::Concepts, true) => &[Setting::Chat, Setting::Plain],
         (Suite::Concepts, false) => &[Setting::Plain],
+        (Suite::Talk, true) => &[Setting::Chat, Setting::Later],
         (Suite::Behaviours | Suite::Wishes, true) => &[Setting::Chat],
-        (Suite::Behaviours | Suite::Wishes, false) => {
+        (Suite::Behaviours | Suite::Wishes | Suite::Talk, false) => {
             return Err(Error::unsupported(format!("{}: this is asked for in a chat template", path.display())));
         }
     };
@@ -113,6 +121,9 @@ fn model(args: &Args, path: &Path, suite: Suite, tasks: &[Task], lines: &mut Lin
     if suite == Suite::Wishes {
         return figures::wishes(&name, tasks, &records, lines);
     }
+    if suite == Suite::Talk {
+        figures::kept(&name, tasks, &records, lines)?;
+    }
     for &setting in settings {
         figures::nulls(&name, tasks, setting, &records, lines)?;
         figures::medians(&name, tasks, setting, &records, lines)?;
@@ -132,12 +143,13 @@ impl Method {
     /// The methods that a suite compares.
     fn of(suite: Suite, dictionary: bool) -> Vec<Self> {
         let learned = [Self::Unsteered, Self::Asked, Self::Constant, Self::Gated, Self::Random];
-        let all = learned.into_iter().chain([Self::Delta, Self::Words, Self::Prompted, Self::Learned]);
+        let all = learned.into_iter().chain([Self::Delta, Self::Words, Self::Prompted, Self::Learned, Self::Both]);
         let wanted = |method: &Self| match suite {
             Suite::Concepts => match method {
                 Self::Words | Self::Prompted => dictionary,
-                _ => *method != Self::Learned,
+                _ => !matches!(method, Self::Learned | Self::Both),
             },
+            Suite::Talk => matches!(method, Self::Unsteered | Self::Asked | Self::Learned | Self::Both),
             Suite::Wishes => matches!(method, Self::Unsteered | Self::Asked | Self::Learned),
             Suite::Behaviours => matches!(method, Self::Unsteered | Self::Asked | Self::Constant | Self::Gated),
         };

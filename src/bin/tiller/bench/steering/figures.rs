@@ -13,8 +13,17 @@ use crate::output::Out;
 /// What an interval holds.
 const SHARE: f64 = 0.95;
 /// The methods that a task has lines of, in order.
-const METHODS: [Method; 7] =
-    [Method::Unsteered, Method::Asked, Method::Words, Method::Prompted, Method::Delta, Method::Constant, Method::Gated];
+const METHODS: [Method; 9] = [
+    Method::Unsteered,
+    Method::Asked,
+    Method::Words,
+    Method::Prompted,
+    Method::Delta,
+    Method::Constant,
+    Method::Gated,
+    Method::Learned,
+    Method::Both,
+];
 
 /// A text with the unsteered one on the same prompt, in numbers.
 struct Pair {
@@ -140,7 +149,8 @@ fn costs(
     records: &Records,
     lines: &mut Lines<'_>,
 ) -> Result<()> {
-    let unsteered = records.get(setting, Method::Unsteered, task.kept_as(Method::Unsteered)).map_or(f64::NAN, |record| record.ms);
+    let unsteered =
+        records.get(setting, Method::Unsteered, task.kept_as(Method::Unsteered)).map_or(f64::NAN, |record| record.ms);
     let case = |what| [what, setting.name(), method.name(), task.name.as_str()];
     lines.push(line(model, case("ms"), (record.ms, unsteered, "ms a token, prompts included"), 1, None))?;
     if record.seconds > 0.0 {
@@ -182,7 +192,9 @@ pub(super) fn nulls(
         [Method::Asked, Method::Constant, Method::Gated].map(|m| (m, Vec::new())).into();
     let (mut pairs, mut gains) = (Vec::new(), Vec::new());
     for task in tasks {
-        let Some(unsteered) = records.get(setting, Method::Unsteered, task.kept_as(Method::Unsteered)) else { continue };
+        let Some(unsteered) = records.get(setting, Method::Unsteered, task.kept_as(Method::Unsteered)) else {
+            continue;
+        };
         let unsteered = unsteered.groups.concat();
         let own: Vec<Vec<Pair>> = directions.iter().map(|texts| Pair::all(task, texts, &unsteered)).collect();
         let logs: Vec<f64> = own.iter().map(|pairs| ratio(per_100, &refs(pairs)).ln()).collect();
@@ -270,6 +282,27 @@ fn line(
     Line { bench: "steering", case, model, value, unit, baseline, ratio: value / baseline, n, interval }
 }
 
+/// How much of its effect, the logarithm of the gain, a method has after other talk.
+pub(super) fn kept(model: &str, tasks: &[Task], records: &Records, lines: &mut Lines<'_>) -> Result<()> {
+    for method in [Method::Asked, Method::Learned, Method::Both] {
+        let effect = |task: &Task, setting| {
+            let pairs: Vec<Pair> = groups(task, setting, method, records)?.into_iter().flatten().collect();
+            Some(ratio(per_100, &refs(&pairs)).ln())
+        };
+        let both = |task| Some([effect(task, Setting::Chat)?, effect(task, Setting::Later)?]);
+        let all: Vec<[f64; 2]> = tasks.iter().filter_map(both).collect();
+        let sums = |places: &[usize]| places.iter().fold([0.0; 2], |[a, b], &i| [a + all[i][0], b + all[i][1]]);
+        let share = |[chat, later]: [f64; 2]| later / chat;
+        if !all.is_empty() {
+            let own = sums(&(0..all.len()).collect::<Vec<_>>());
+            let interval = interval(all.len(), SHARE, 0, &mut |places: &[usize]| share(sums(places)));
+            let case = ["kept", "later", method.name(), "all"];
+            lines.push(line(model, case, (share(own), 1.0, "of the effect in chat"), all.len(), interval))?;
+        }
+    }
+    Ok(())
+}
+
 /// How many wishes came, how many texts loop, and all texts.
 pub(super) fn wishes(model: &str, tasks: &[Task], records: &Records, lines: &mut Lines<'_>) -> Result<()> {
     let methods = [Method::Unsteered, Method::Asked, Method::Learned];
@@ -283,9 +316,8 @@ pub(super) fn wishes(model: &str, tasks: &[Task], records: &Records, lines: &mut
     let n = tasks.len() as f64;
     for method in methods {
         let share = |n_true: usize| n_true as f64 / n;
-        let loops = |task: &&Task| {
-            text(task, method).is_some_and(|text| Fluency::of(&text).broken() == Some(Broken::Loops))
-        };
+        let loops =
+            |task: &&Task| text(task, method).is_some_and(|text| Fluency::of(&text).broken() == Some(Broken::Loops));
         for (what, value) in [
             ("came", share(tasks.iter().filter(|task| came(task, method)).count())),
             ("loops", share(tasks.iter().filter(loops).count())),

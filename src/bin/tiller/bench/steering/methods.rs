@@ -1,5 +1,6 @@
 //! What each method does to the prompts of a task.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,9 +18,9 @@ use tiller::plan::{Compiled, Feature, Op, Plan, Route, Rule, Selector, Strength}
 use tiller::{Error, Kind, Result};
 
 use super::super::Args;
+use super::Suite;
 use super::records::{Record, Text};
 use super::tasks::{Setting, Task};
-use super::Suite;
 use crate::output::Out;
 
 /// Prompts that each random direction is tried on.
@@ -37,6 +38,7 @@ pub(super) enum Method {
     Constant,
     Gated,
     Learned,
+    Both,
     Random,
 }
 
@@ -51,12 +53,13 @@ impl Method {
             Self::Constant => "constant",
             Self::Gated => "gated",
             Self::Learned => "learned",
+            Self::Both => "both",
             Self::Random => "random",
         }
     }
 }
 
-/// A model, and what was learned last.
+/// A model, and what was learned.
 pub(super) struct Workbench<'a> {
     engine: Engine,
     /// Its fingerprint.
@@ -68,8 +71,16 @@ pub(super) struct Workbench<'a> {
     pub(super) sampling: Generate,
     /// Random directions that each task draws.
     nulls: usize,
-    learned: Option<(String, std::result::Result<Arc<Outcome>, String>)>,
+    /// By task.
+    learned: BTreeMap<String, std::result::Result<Arc<Outcome>, String>>,
+    /// Other talk, for [`Setting::Later`].
+    talk: Vec<Message>,
 }
+
+/// Tokens of other talk that stand between an instruction at the start and the message.
+const TALK: usize = 1500;
+/// Tokens of an answer in it.
+const TURN: usize = 100;
 
 /// A strength that was searched, its plan, and the seconds that took.
 type Found = (Option<f32>, Arc<Compiled>, f64);
@@ -87,7 +98,17 @@ impl<'a> Workbench<'a> {
             Ok((dictionary, Explanations::load(&file)?))
         };
         let dictionary = dictionary.map(explained).transpose()?;
-        Ok(Self { engine, model: model.to_owned(), dictionary, args, out, sampling: Generate::default(), nulls, learned: None })
+        Ok(Self {
+            engine,
+            model: model.to_owned(),
+            dictionary,
+            args,
+            out,
+            sampling: Generate::default(),
+            nulls,
+            learned: BTreeMap::new(),
+            talk: Vec::new(),
+        })
     }
 
     pub(super) fn has_template(&self) -> bool {
@@ -113,6 +134,7 @@ impl<'a> Workbench<'a> {
             Method::Constant => self.constant(task)?.map_or((None, None, f64::NAN), some),
             Method::Gated => self.gated(task)?.map_or((None, None, f64::NAN), some),
             Method::Learned => self.as_chosen(task)?.map_or((None, None, f64::NAN), some),
+            Method::Both => self.both(task)?.map_or((None, None, f64::NAN), some),
             Method::Delta => self.delta(task, setting)?.map_or((None, None, f64::NAN), some),
             Method::Words => self.words(task, setting)?.map_or((None, None, f64::NAN), some),
             Method::Prompted => self.prompted(task, setting)?.map_or((None, None, f64::NAN), some),
@@ -146,8 +168,10 @@ impl<'a> Workbench<'a> {
         }
     }
 
-    fn prompts(&self, prompts: &[String], setting: Setting) -> Result<Vec<Vec<i32>>> {
+    fn prompts(&mut self, prompts: &[String], setting: Setting) -> Result<Vec<Vec<i32>>> {
+        let talk = self.talk(setting)?;
         let tokens = |prompt: &String| match setting {
+            Setting::Later => self.engine.chat_tokens(&[talk.clone(), vec![Message::user(prompt)]].concat(), true),
             Setting::Chat => self.engine.chat_tokens(&[Message::user(prompt)], true),
             Setting::Plain => self.engine.prompt_tokens(&Document::Text(prompt.clone())),
         };
@@ -157,8 +181,13 @@ impl<'a> Workbench<'a> {
     /// The prompts with the instruction, where the learner found that it does most.
     fn asked(&mut self, task: &Task, setting: Setting) -> Result<Vec<Vec<i32>>> {
         let place = self.learn(task)?.map_or_else(|_| "appended".to_owned(), |made| made.report.place.clone());
-        let told = &task.instruction;
+        let (told, mut talk) = (&task.instruction, self.talk(setting)?);
+        match talk.first_mut().filter(|_| place != "system") {
+            Some(first) => first.content = format!("{} {told}", first.content),
+            None => talk.insert(0, Message::system(told)),
+        }
         let tokens = |prompt: &String| match (setting, place.as_str()) {
+            (Setting::Later, _) => self.engine.chat_tokens(&[talk.clone(), vec![Message::user(prompt)]].concat(), true),
             (Setting::Plain, _) => self.engine.prompt_tokens(&Document::Text(format!("{told}\n{prompt}"))),
             (Setting::Chat, "system") => self.engine.chat_tokens(&[Message::system(told), Message::user(prompt)], true),
             (Setting::Chat, _) => self.engine.chat_tokens(&[Message::user(format!("{prompt} {told}"))], true),
@@ -166,9 +195,32 @@ impl<'a> Workbench<'a> {
         task.prompts(setting).iter().map(tokens).collect()
     }
 
+    /// What was talked of before: messages of the learner's, and what the model answers to each.
+    fn talk(&mut self, setting: Setting) -> Result<Vec<Message>> {
+        if setting != Setting::Later || !self.talk.is_empty() {
+            return Ok(if setting == Setting::Later { self.talk.clone() } else { Vec::new() });
+        }
+        let (mut n, mut talk) = (0, Vec::new());
+        for message in learn::messages() {
+            if n >= TALK {
+                break;
+            }
+            let prompt = self.engine.chat_tokens(&[Message::user(message)], true)?;
+            let made = self.engine.generate_tokens(
+                &prompt,
+                &Generate { max_tokens: TURN, ..Generate::chat() },
+                &mut |_| true,
+            )?;
+            n += prompt.len() + made.tokens().len();
+            talk.extend([Message::user(message), Message::assistant(made.text())]);
+        }
+        self.talk.clone_from(&talk);
+        Ok(talk)
+    }
+
     /// What the task's instruction does to the model; the reason if it does nothing.
     fn learn(&mut self, task: &Task) -> Result<std::result::Result<Arc<Outcome>, String>> {
-        if let Some((_, made)) = self.learned.as_ref().filter(|(name, _)| *name == task.name) {
+        if let Some(made) = self.learned.get(&task.name) {
             return Ok(made.clone());
         }
         let mut bar = self.out.bar(&format!("learn {}", task.name), "answers");
@@ -181,7 +233,7 @@ impl<'a> Workbench<'a> {
             }
             Err(error) => return Err(error),
         };
-        self.learned = Some((task.name.clone(), made.clone()));
+        self.learned.insert(task.name.clone(), made.clone());
         Ok(made)
     }
 
@@ -205,6 +257,19 @@ impl<'a> Workbench<'a> {
         let Ok(made) = self.learn(task)? else { return Ok(None) };
         let plan = self.compile(&made.report.plan, Some(&made.shared()))?;
         Ok(Some((Some(made.report.strength), plan, made.report.seconds)))
+    }
+
+    /// The task and its partner at once, each as the learner chose.
+    fn both(&mut self, task: &Task) -> Result<Option<Found>> {
+        let Some(partner) = &task.partner else { return Ok(None) };
+        let (Ok(own), Ok(other)) = (self.learn(task)?, self.learn(partner)?) else { return Ok(None) };
+        let dictionaries = [("own", own.shared()), ("other", other.shared())];
+        let rules = [(&own, "own"), (&other, "other")].map(|(made, name)| {
+            let rules = made.report.plan.rules.iter().cloned();
+            rules.map(|rule| rule.of(name)).collect::<Vec<_>>()
+        });
+        let plan = Plan::new(rules.concat()).compile(&dictionaries, &self.engine.target(), Route::Auto)?;
+        Ok(Some((None, Arc::new(plan), 0.0)))
     }
 
     /// The gated form at the best strength that the learner tried: the strongest effect among the fluent ones, else the weakest
@@ -332,7 +397,8 @@ impl<'a> Workbench<'a> {
         let Some(vector) = &made.control_vector else { return Ok(None) };
         let n = NULL_PROMPTS.min(prompts.len());
         // Every task draws others.
-        let seed = task.name.bytes().fold(0, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(byte.into()) & 0xffff_ffff);
+        let seed =
+            task.name.bytes().fold(0, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(byte.into()) & 0xffff_ffff);
         let (mut groups, mut all_ms) = (Vec::with_capacity(self.nulls), Vec::new());
         while groups.len() < self.nulls {
             let wave = NULLS_AT_ONCE.min(self.nulls - groups.len());

@@ -13,6 +13,8 @@ pub(super) enum Setting {
     Chat,
     /// Beginnings of texts.
     Plain,
+    /// Messages in the chat template, after other talk.
+    Later,
 }
 
 impl Setting {
@@ -20,6 +22,7 @@ impl Setting {
         match self {
             Self::Chat => "chat",
             Self::Plain => "plain",
+            Self::Later => "later",
         }
     }
 }
@@ -42,6 +45,8 @@ pub(super) struct Task {
     /// Prompts that score, and prompts to search on, for each setting.
     pub(super) chat: [Vec<String>; 2],
     pub(super) plain: [Vec<String>; 2],
+    /// What it is steered together with.
+    pub(super) partner: Option<Box<Task>>,
 }
 
 /// Messages that speak of nothing in particular: no word of a concept is in them, and the learner does not know them.
@@ -88,8 +93,21 @@ pub(super) fn concepts(suite: &concepts::Suite) -> Vec<Task> {
         words: concept.words.clone(),
         chat: [list(&CHAT), list(&CHAT_SEARCH)],
         plain: [suite.prompts.iter().take(CHAT.len()).cloned().collect(), suite.search_prompts.clone()],
+        partner: None,
     };
     suite.concepts.iter().map(task).collect()
+}
+
+/// Concepts two by two: each has the other as its partner.
+pub(super) fn pairs(suite: &concepts::Suite) -> Vec<Task> {
+    let partners = concepts(suite);
+    let mut tasks = concepts(suite);
+    for (i, partner) in partners.into_iter().enumerate() {
+        if let Some(task) = tasks.get_mut(i ^ 1) {
+            task.partner = Some(Box::new(partner));
+        }
+    }
+    tasks
 }
 
 /// All behaviours, or those with these names.
@@ -106,6 +124,7 @@ pub(super) fn behaviours(names: &[String]) -> Result<Vec<Task>> {
         words: Vec::new(),
         chat: [list(behaviour.messages()), Vec::new()],
         plain: [Vec::new(), Vec::new()],
+        partner: None,
     };
     Ok(Behaviour::ALL.into_iter().filter(wanted).map(task).collect())
 }
@@ -113,27 +132,54 @@ pub(super) fn behaviours(names: &[String]) -> Result<Vec<Task>> {
 /// What users wished for, in two words, when they tried; and words or a detector that tell whether it came. No wish holds a
 /// word of its own list.
 const WISHES: [(&str, &str); 13] = [
-    ("ocean ships", "sea sail sailed sailing sailor sailors captain crew wave waves harbor port shore island coast voyage fish \
-        water deck boat boats beach anchor"),
-    ("space rockets", "moon planet planets star stars astronaut astronauts orbit galaxy mars earth launch launched spaceship \
-        spacecraft nasa universe alien aliens satellite"),
-    ("cooking", "recipe recipes kitchen chef dish dishes meal meals food oven ingredient ingredients bake baked delicious flavor \
-        flavors soup bread dinner taste restaurant"),
-    ("weddings", "bride groom marriage married marry ceremony vows ring rings guests bouquet husband wife couple reception love \
-        church dress honeymoon"),
+    (
+        "ocean ships",
+        "sea sail sailed sailing sailor sailors captain crew wave waves harbor port shore island coast voyage fish \
+        water deck boat boats beach anchor",
+    ),
+    (
+        "space rockets",
+        "moon planet planets star stars astronaut astronauts orbit galaxy mars earth launch launched spaceship \
+        spacecraft nasa universe alien aliens satellite",
+    ),
+    (
+        "cooking",
+        "recipe recipes kitchen chef dish dishes meal meals food oven ingredient ingredients bake baked delicious flavor \
+        flavors soup bread dinner taste restaurant",
+    ),
+    (
+        "weddings",
+        "bride groom marriage married marry ceremony vows ring rings guests bouquet husband wife couple reception love \
+        church dress honeymoon",
+    ),
     ("positive sentiment", "=cheerful"),
     ("angry", "=angry"),
     ("French language", "=french france paris"),
-    ("dinosaurs", "fossil fossils extinct extinction prehistoric rex jurassic cretaceous reptile reptiles species creature \
-        creatures million tyrannosaurus triceratops bones herbivore carnivore"),
+    (
+        "dinosaurs",
+        "fossil fossils extinct extinction prehistoric rex jurassic cretaceous reptile reptiles species creature \
+        creatures million tyrannosaurus triceratops bones herbivore carnivore",
+    ),
     ("poetry rhymes", "=rhyming poem poems poet poets verse verses rhyme stanza stanzas lines words"),
-    ("formal legal style", "=formal law laws court contract agreement party parties pursuant hereby rights clause statute"),
-    ("wedding bride groom marriage", "married marry ceremony vows ring rings guests bouquet husband wife couple reception love \
-        church dress honeymoon family"),
-    ("sea ocean ship sailors", "sail sailed sailing captain crew wave waves harbor port shore island coast voyage fish water deck \
-        boat boats beach anchor"),
-    ("food meal cooking kitchen", "recipe recipes chef dish dishes oven ingredient ingredients bake baked delicious flavor flavors \
-        soup bread dinner taste restaurant eat"),
+    (
+        "formal legal style",
+        "=formal law laws court contract agreement party parties pursuant hereby rights clause statute",
+    ),
+    (
+        "wedding bride groom marriage",
+        "married marry ceremony vows ring rings guests bouquet husband wife couple reception love \
+        church dress honeymoon family",
+    ),
+    (
+        "sea ocean ship sailors",
+        "sail sailed sailing captain crew wave waves harbor port shore island coast voyage fish water deck \
+        boat boats beach anchor",
+    ),
+    (
+        "food meal cooking kitchen",
+        "recipe recipes chef dish dishes oven ingredient ingredients bake baked delicious flavor flavors \
+        soup bread dinner taste restaurant eat",
+    ),
 ];
 
 /// The wishes, on the one message that they were tried with.
@@ -151,6 +197,7 @@ pub(super) fn wishes() -> Vec<Task> {
             words: Vec::new(),
             chat: [list(&["Tell me a short story."]), Vec::new()],
             plain: [Vec::new(), Vec::new()],
+            partner: None,
         }
     };
     WISHES.iter().map(task).collect()
@@ -171,7 +218,7 @@ impl Task {
     /// Prompts that score.
     pub(super) fn prompts(&self, setting: Setting) -> &[String] {
         match setting {
-            Setting::Chat => &self.chat[0],
+            Setting::Chat | Setting::Later => &self.chat[0],
             Setting::Plain => &self.plain[0],
         }
     }
@@ -179,7 +226,7 @@ impl Task {
     /// Prompts to search a strength on.
     pub(super) fn search_prompts(&self, setting: Setting) -> &[String] {
         match setting {
-            Setting::Chat => &self.chat[1],
+            Setting::Chat | Setting::Later => &self.chat[1],
             Setting::Plain => &self.plain[1],
         }
     }
@@ -233,7 +280,9 @@ mod tests {
             assert!(hits(&task.name, words) == 0 && (behaviour.is_some() || words.len() > 10), "{}", task.name);
         }
         let sea = "The captain told the crew to sail to an island.";
-        assert!(all[0].came(sea, "A story.") && !all[0].came("The captain slept.", "A story.") && !all[0].came(sea, sea));
+        assert!(
+            all[0].came(sea, "A story.") && !all[0].came("The captain slept.", "A story.") && !all[0].came(sea, sea)
+        );
         assert!(all[6].came("Le chat est dans la maison avec les enfants.", "The cat is in the house."));
     }
 
