@@ -132,6 +132,12 @@ fn a_cancelled_adoption_goes_on_and_ends_in_time() {
     assert!(explained > 0);
     let report = std::fs::read_to_string(&made.report).unwrap();
     assert!(report.contains(&format!("Why block {}", made.layer)), "{report}");
+    // The report claims what was seen, and no more.
+    match made.tested.shown.first() {
+        Some(shown) => assert!(report.contains(&shown.words) && shown.hits[1] >= shown.hits[0] + 2, "{report}"),
+        None => assert!(report.contains("could not be steered") && report.contains("tiller learn"), "{report}"),
+    }
+    assert!(made.tested.explained > 0 && made.tested.explained <= made.tested.features.1);
 
     // What is finished is not begun again.
     let before = std::fs::read(&made.dictionary).unwrap();

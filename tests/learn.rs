@@ -1,14 +1,21 @@
-//! Learning an instruction on a real model, SmolLM2: it can be cancelled; a seed gives the same features on any number of
-//! threads; what comes out is used and sliced.
+//! Learning an instruction on a real model, SmolLM2: its features make the model do it; it can be cancelled; a seed gives the
+//! same features on any number of threads; what comes out is used and sliced.
 #![cfg(feature = "engine")]
 
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use tiller::choose::learn::{Outcome, Place, Request, learn};
-use tiller::engine::{Engine, Generate, Options};
+use tiller::choose::learn::{Example, Outcome, Place, Request, learn};
+use tiller::choose::prompted;
+use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
+use tiller::engine::{Engine, Generate, Message, Options};
+use tiller::eval::concepts::hits;
+use tiller::hook_point::HookPoint;
+use tiller::plan::{Op, Plan, Route, Rule, Strength};
 use tiller::progress::silent;
+use tiller::train::learn::{Contrast, Feature, fit};
 use tiller::{Kind, Result};
 
 fn model() -> Option<PathBuf> {
@@ -108,4 +115,84 @@ fn features_of_several_layers_are_used_and_sliced() {
     assert_eq!(dictionary.at_layer(0).unwrap_err().kind(), Kind::Mismatch);
     let error = dictionary.check_one_layer("encoding").unwrap_err();
     assert!(error.kind() == Kind::Unsupported && error.hint().unwrap().contains("--layer"), "{error}");
+}
+
+/// Features as a dictionary.
+fn dictionary(features: &[Feature]) -> Dictionary {
+    let d_model = features[0].decoder.len();
+    let parts = Parts {
+        d_model,
+        encoder: features.iter().flat_map(|f| f.encoder.clone()).collect(),
+        decoder: features.iter().flat_map(|f| f.decoder.clone()).collect(),
+        encoder_bias: features.iter().map(|f| f.bias).collect(),
+        decoder_bias: vec![0.0; d_model],
+        threshold: None,
+        gate: None,
+        stats: None,
+        settings: Settings { apply_b_dec_to_input: false, ..Settings::new(Activation::Relu) },
+        info: Info { layers: features.iter().map(|f| f.layer).collect(), ..Info::default() },
+    };
+    Dictionary::from_parts(parts).unwrap()
+}
+
+/// What was seen: 10 words of the subject without the instruction, none unsteered; a third of that is asked for.
+#[test]
+fn features_of_an_instruction_make_the_model_speak_of_its_subject() {
+    let Some(path) = model() else { return };
+    let _turn = support::turn();
+    let mut engine = open(&path);
+    let told = "Talk about money, price, tax, bank in your answer.";
+    let pairs = prompted::pairs(&mut engine, told, 12, 40, &mut silent).unwrap();
+    let layers: Vec<usize> = (15..29).collect();
+    let points: Vec<HookPoint> = layers.iter().map(|&layer| HookPoint::from(layer)).collect();
+    let (d, mut rows) = (engine.d_model(), Contrast::new(engine.d_model()));
+    for pair in &pairs {
+        let behind = |found: &[f32]| found[found.len() - pair.compared * d..].to_vec();
+        let mut asked = Vec::new();
+        engine.read_rows(&[pair.told.clone()], &points, &mut |_, _, found| Ok(asked.push(behind(found)))).unwrap();
+        let mut add = |_, point: usize, found: &[f32]| rows.add(layers[point], &asked[point], &behind(found));
+        engine.read_rows(&[pair.plain.clone()], &points, &mut add).unwrap();
+    }
+    let fitted = fit(&rows, &[layers], &[0.3], 1, &mut silent).unwrap();
+    let dictionary = Arc::new(dictionary(&fitted[0][0]));
+    let rule = Rule::all(Op::Amplify, Strength::raw(1.4));
+    let plan = Plan::new([rule]).compile(&[("", dictionary)], &engine.target(), Route::Auto).unwrap();
+    let asks =
+        ["Tell me a secret.", "Invent a short tale.", "Write a paragraph, please.", "Describe your favorite room."];
+    let prompts: Vec<Vec<i32>> =
+        asks.iter().map(|text| engine.chat_tokens(&[Message::user(*text)], true).unwrap()).collect();
+    let words =
+        ["cost", "costs", "pay", "paid", "sell", "buy", "dollar", "dollars", "cash", "wealth", "market", "trade"];
+    let words = words.map(String::from);
+    let mut said = |engine: &mut Engine| -> u64 {
+        let greedy = Generate { max_tokens: 48, ..Generate::default() };
+        let made = engine.generate_many_tokens(&prompts, &greedy).unwrap();
+        made.iter().map(|made| hits(made.text(), &words)).sum()
+    };
+    let unsteered = said(&mut engine);
+    engine.set_plan(Some(Arc::new(plan))).unwrap();
+    let steered = said(&mut engine);
+    engine.finish().ok().unwrap();
+    assert!(steered >= 3 && steered > 2 * unsteered, "{steered} words, unsteered {unsteered}");
+}
+
+#[test]
+fn examples_stand_in_for_an_instruction() {
+    let Some(path) = model() else { return };
+    let _turn = support::turn();
+    let example = |message: &str, wanted: &str| Example {
+        message: message.into(),
+        wanted: wanted.into(),
+        unwanted: Some("I do not know.".into()),
+    };
+    let examples = vec![
+        example("What is a friend?", "Arr, a friend be a mate who shares his rum, matey!"),
+        example("How are you?", "Arr, I be fine as a fair wind, matey!"),
+        example("What is a door?", "Arr, a door be a hatch in a wall, matey!"),
+        example("Tell me a story.", "Arr, once there be a captain with one eye, matey!"),
+    ];
+    let request = Request { instruction: String::new(), examples, ..short() };
+    let made = learn(&mut open(&path), &request, &mut silent).unwrap();
+    assert_eq!(made.report.place, "examples");
+    assert!(made.dictionary.n_features() > 0 && made.report.score.messages > 0);
 }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use super::Job;
 use super::layers;
-use super::state::Tested;
+use super::state::{Shown, Tested};
 use super::text::Text;
 use crate::activations::Activations;
 use crate::dictionary::Dictionary;
 use crate::engine::{Document, Engine};
 use crate::error::Result;
-use crate::eval::gain::Gauge;
+use crate::eval::concepts::{Concept, Continuation, Suite, hits};
+use crate::eval::fluency::Fluency;
+use crate::eval::gain::{Gain, Gauge};
 use crate::eval::self_test::{self, self_test};
 use crate::explain::Explanations;
 use crate::file::gguf::GgmlType;
@@ -28,6 +30,10 @@ const TEST: (usize, usize) = (20_000, 3_000);
 const TESTING: f64 = 0.022;
 /// Tokens that it scores at least.
 const SCORED: usize = 512;
+/// Texts that the report shows.
+const SHOWN: usize = 5;
+/// Words of a concept that steering has to bring to a text.
+const LEAST_HITS: u64 = 2;
 
 impl Job<'_> {
     pub(super) fn build(&mut self, text: &Text, progress: &mut Progress<'_>) -> Result<()> {
@@ -50,7 +56,8 @@ impl Job<'_> {
         explanations.save(&self.explanations())?;
         let epochs = self.state.shape.map_or(0, |shape| shape.1);
         let mut tested = self.test(&dictionary, &text.held_out, progress)?;
-        tested.gains = self.gains(&dictionary, &explanations, progress)?;
+        self.gains(&dictionary, &explanations, &mut tested, progress)?;
+        tested.explained = explanations.list().iter().filter(|explanation| !explanation.words.is_empty()).count();
         self.state.tested =
             Some(Tested { rows: n_rows, epochs, features: (trained, dictionary.n_features()), ..tested });
         self.save()
@@ -104,25 +111,45 @@ impl Job<'_> {
         })
     }
 
-    /// The gain of every concept that there is time for.
+    /// The gain of every concept that there is time for, and the texts that tell most.
     fn gains(
         &self,
         dictionary: &Arc<Dictionary>,
         explanations: &Explanations,
+        tested: &mut Tested,
         progress: &mut Progress<'_>,
-    ) -> Result<Vec<(String, f64, f64)>> {
+    ) -> Result<()> {
         let suite = &self.options.suite;
         let mut engine = self.steering_engine()?;
         let gauge = Gauge::new(&mut engine, suite, layers::gains())?;
-        let mut gains = Vec::new();
         for concept in &suite.concepts {
             let what = format!("steering by {}:", concept.name);
             let made = self.clock.in_time(LATEST, &what, progress, |progress| {
                 gauge.gain(&mut engine, dictionary, explanations, concept, progress)
             })?;
             let Some(made) = made else { break };
-            gains.push((concept.name.clone(), made.effect().gain, made.effect().perplexity));
+            tested.gains.push((concept.name.clone(), made.effect().gain, made.effect().perplexity));
+            tested.shown.extend(shown(suite, concept, &made, gauge.unsteered_texts()));
         }
-        Ok(gains)
+        tested.shown.sort_by_key(|text| text.hits[0] as i64 - text.hits[1] as i64);
+        tested.shown.truncate(SHOWN);
+        Ok(())
     }
+}
+
+/// The greedy text that steering brought furthest to a concept and left whole; none if none came to it.
+fn shown(suite: &Suite, concept: &Concept, made: &Gain, unsteered: &[Continuation]) -> Option<Shown> {
+    let words = [concept.words.as_slice(), &concept.held_out].concat();
+    let text = |(prompt, (before, after)): (&String, (&Continuation, &Continuation))| Shown {
+        words: concept.words.join(" "),
+        strength: made.strength().unwrap_or_default(),
+        prompt: prompt.clone(),
+        before: before.text.clone(),
+        after: after.text.clone(),
+        hits: [&before.text, &after.text].map(|text| hits(text, &words)),
+    };
+    // The first draft of every prompt is the greedy one.
+    let texts = suite.prompts.iter().zip(unsteered.iter().zip(&made.texts)).map(text);
+    let came = texts.filter(|t| t.hits[1] >= t.hits[0] + LEAST_HITS && Fluency::of(&t.after).broken().is_none());
+    came.max_by_key(|text| text.hits[1] - text.hits[0])
 }

@@ -35,7 +35,7 @@ use crate::model::Model;
 use crate::progress::Progress;
 use clock::Clock;
 use state::{Settings, State};
-pub use state::{Tested, Tried};
+pub use state::{Shown, Tested, Tried};
 
 /// How a model is adopted.
 #[derive(Clone, Debug)]

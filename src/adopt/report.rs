@@ -9,6 +9,9 @@ use super::state::Tested;
 use crate::error::{Error, Result};
 use crate::file::write_atomic;
 
+/// What to do where a dictionary does not steer.
+const LEARN: &str = "```sh\ntiller learn MODEL.gguf \"Talk about the sea.\" --out sea.gguf\ntiller run MODEL.gguf --chat --prompt \"Tell me a story.\" --steer sea.gguf\n```\n";
+
 impl Job<'_> {
     pub(super) fn report(&self, tested: &Tested) -> Result<PathBuf> {
         let path = self.directory.join("report.md");
@@ -21,17 +24,40 @@ impl Job<'_> {
         let (state, mut out) = (&self.state, String::new());
         let n_layer = self.model.n_layer();
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        writeln!(out, "# {name}, steerable\n")?;
+        let steerable = if tested.shown.is_empty() { "a dictionary" } else { "steerable" };
+        writeln!(out, "# {name}, {steerable}\n")?;
         writeln!(
             out,
             "`dictionary.gguf` has {} features of the residual stream after block {layer} of {n_layer} (counted from 0); \
-             `dictionary.jsonl` says what they mean.\n",
-            tested.features.1
+             `dictionary.jsonl` says of {} of them what they mean.\n",
+            tested.features.1, tested.explained
         )?;
-        writeln!(
-            out,
-            "```sh\ntiller run {name} --dictionary dictionary.gguf --words \"war army military\" --prompt \"The most important thing is\" --compare\n```\n"
-        )?;
+        match tested.shown.first() {
+            Some(shown) => writeln!(
+                out,
+                "This was seen to work ({} words of the concept, {} without steering):\n\n```sh\ntiller run {name} --dictionary \
+                 dictionary.gguf --words \"{}\" --strength {:.2} --prompt \"{}\" --max-tokens 50 --compare\n```\n",
+                shown.hits[1], shown.hits[0], shown.words, shown.strength, shown.prompt
+            )?,
+            None => writeln!(
+                out,
+                "**By this dictionary the model could not be steered**: {}. More minutes, or more text, may make a better one. \
+                 What works without one is to learn an instruction:\n\n{LEARN}",
+                match tested.gains.len() {
+                    0 => "there was no time to try".to_owned(),
+                    n => format!("of {n} concepts none came into a text that stayed whole"),
+                }
+            )?,
+        }
+        for (i, shown) in tested.shown.iter().enumerate() {
+            if i == 0 {
+                writeln!(out, "| words | beginning | without steering | with it |\n|---|---|---|---|")?;
+            }
+            let cell = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+            let (words, prompt) = (&shown.words, cell(&shown.prompt));
+            writeln!(out, "| {words} | {prompt} | {} | {} |", cell(&shown.before), cell(&shown.after))?;
+        }
+        writeln!(out)?;
         writeln!(out, "## Why block {layer}\n")?;
         let judged = if state.tried.iter().all(|tried| tried.gains.is_empty()) {
             "There was no time to steer by them, or nothing to compare: of several, the block nearest to two thirds of the \

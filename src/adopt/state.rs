@@ -63,6 +63,23 @@ impl Tried {
     }
 }
 
+/// What steering by a concept's words did to a greedy text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Shown {
+    /// The words.
+    pub words: String,
+    /// Multiples of the features' mean activations.
+    pub strength: f32,
+    /// The beginning.
+    pub prompt: String,
+    /// How the model goes on without steering.
+    pub before: String,
+    /// And with it.
+    pub after: String,
+    /// Words of the concept in both.
+    pub hits: [u64; 2],
+}
+
 /// How the finished dictionary did on text that it was not trained on.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tested {
@@ -86,6 +103,12 @@ pub struct Tested {
     pub fits: bool,
     /// Steered over unsteered, of each concept: how often other words of it come, and the perplexity.
     pub gains: Vec<(String, f64, f64)>,
+    /// Features whose explanation has words.
+    #[serde(default)]
+    pub explained: usize,
+    /// Texts that steering was seen to bring to a concept, the most telling first; none if it never was.
+    #[serde(default)]
+    pub shown: Vec<Shown>,
 }
 
 impl Tested {

@@ -184,6 +184,11 @@ impl Gauge {
         Ok(Gain { texts, steered, ..made })
     }
 
+    /// The unsteered texts beside which gains are measured: every prompt by the first draft, then by the next.
+    pub fn unsteered_texts(&self) -> &[Continuation] {
+        self.scoring.unsteered()
+    }
+
     fn unsteered(&self, concept: &Concept) -> Gain {
         let texts = self.scoring.unsteered().to_vec();
         let unsteered = Tally::of(&texts, &concept.held_out);

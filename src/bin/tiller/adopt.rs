@@ -94,6 +94,12 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         || "not measured, for want of time".to_owned(),
         |(gain, perplexity)| format!("{gain:.1}× at {perplexity:.2}× the perplexity"),
     );
+    let example = match tested.shown.first() {
+        Some(shown) => {
+            format!("--words \"{}\" --strength {:.2} --prompt \"{}\"", shown.words, shown.strength, shown.prompt)
+        }
+        None => "nothing: no concept came into a text that stayed whole; `tiller learn` needs no dictionary".to_owned(),
+    };
     out.facts(&[
         ("dictionary", made.dictionary.display().to_string()),
         ("explanations", made.explanations.display().to_string()),
@@ -104,6 +110,8 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         ("recovered", format!("{:.3}", tested.recovered)),
         ("self-test", tested.verdict.clone()),
         ("median gain", gain),
+        ("explained", format!("{} features have words", tested.explained)),
+        ("seen to work", example),
         ("minutes", format!("{:.1}", made.seconds / 60.0)),
     ])
 }

@@ -54,7 +54,7 @@ pub const VERSION: u32 = 2;
 /// Messages that choose, and that score, at most.
 const CHOOSE: usize = 16;
 const SCORE: usize = 12;
-/// Tokens of the answers that choose and score: loops show in the second half of them.
+/// Tokens of the answers that choose and score, at most: loops show in the second half of them.
 const SHORT: usize = 60;
 /// Messages on which places of the instruction are compared, and the tokens of their answers.
 const PLACES: (usize, usize) = (4, 24);
@@ -116,11 +116,12 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
     let asking = place(engine, request, &told.fit, &mut work)?;
     let cases = |messages: &[String], n| asking.cases(engine, messages, n);
     let (fitting, silent) = (cases(&told.fit, request.max_tokens)?, cases(&others.fit, request.max_tokens)?);
-    let (choosing, scoring) = (cases(&told.choose, SHORT)?, cases(&told.score, SHORT)?);
-    let (choosing_other, scoring_other) = (cases(&others.choose, SHORT)?, cases(&others.score, SHORT)?);
+    let short = request.max_tokens.min(SHORT);
+    let (choosing, scoring) = (cases(&told.choose, short)?, cases(&told.score, short)?);
+    let (choosing_other, scoring_other) = (cases(&others.choose, short)?, cases(&others.score, short)?);
 
     work.mark("placing");
-    let frame = Frame::new(engine, choosing, SHORT, &mut work)?;
+    let frame = Frame::new(engine, choosing, short, &mut work)?;
     if frame.gap().is_nan() || frame.gap() < LEAST_GAP {
         let (gap, instruction) = (frame.gap(), &request.instruction);
         return Err(Error::unsupported(format!(
@@ -130,7 +131,7 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
     }
     let unless = match choosing_other.is_empty() {
         true => None,
-        false => Some(Frame::new(engine, choosing_other, SHORT, &mut work)?),
+        false => Some(Frame::new(engine, choosing_other, short, &mut work)?),
     };
     work.mark("asking");
     let rows = contrast(engine, request, (&fitting, &silent), asking.tail, &mut work)?;
@@ -178,7 +179,7 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
     });
     report.constant = good.map(|(strength, _)| strength);
     let control_vector = good.map(|(strength, c)| pack::control_vector(&c.features, strength)).transpose()?;
-    let tested = (Frame::new(engine, scoring, SHORT, &mut work)?, scoring_other);
+    let tested = (Frame::new(engine, scoring, short, &mut work)?, scoring_other);
     score(engine, candidate, chosen.strength, tested, &mut report, &mut work)?;
     work.mark("scoring");
     let dictionary = dictionary(engine, request, candidate, &report)?;
@@ -283,7 +284,7 @@ fn score(
     let answers = frame.answers(engine, Some(&plan), false, work)?;
     let mut spill = None;
     if !others.is_empty() {
-        let others = Frame::new(engine, others, SHORT, work)?;
+        let others = Frame::new(engine, others, frame.max_tokens, work)?;
         let moved =
             Sum::of(&others.answers(engine, Some(&plan), false, work)?).asked - Sum::of(&others.unsteered).asked;
         spill = Some(moved / frame.gap());
@@ -312,16 +313,20 @@ fn dictionary(engine: &Engine, request: &Request, candidate: &Candidate, report:
     let doses = serde_json::json!({
         "score": report.score, "perplexity_bound": report.perplexity_bound, "doses": report.doses,
     });
+    let told = match request.instruction.trim() {
+        "" => format!("as in {} examples", request.examples.len()),
+        told => told.to_owned(),
+    };
     let learned = Learned {
-        instruction: request.instruction.clone(),
-        explanation: request.instruction.clone(),
+        instruction: told.clone(),
+        explanation: told.clone(),
         form: candidate.form,
         strength: report.strength,
         avoid: report.avoid,
         doses: doses.to_string(),
     };
     let info = Info {
-        name: request.instruction.clone(),
+        name: told,
         model_name: model.name().to_owned(),
         model_fingerprint: model.fingerprint().to_owned(),
         recipe: recipe.to_string(),

@@ -129,7 +129,7 @@ impl Request {
     /// # Errors
     /// [`Kind::Argument`], naming the key, what was expected and what was found.
     pub fn check(&self) -> Result<()> {
-        if self.instruction.trim().is_empty() {
+        if self.instruction.trim().is_empty() && self.examples.is_empty() {
             return Err(Error::argument("instruction: expected what the model is to do, found nothing")
                 .hinted("for example \"Talk about the sea.\""));
         }

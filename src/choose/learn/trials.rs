@@ -69,7 +69,7 @@ pub(super) struct Frame {
     pub(super) cases: Vec<Case>,
     pub(super) unsteered: Vec<Answer>,
     pub(super) asked: Vec<Answer>,
-    max_tokens: usize,
+    pub(super) max_tokens: usize,
 }
 
 /// What steering did, held against a frame.
