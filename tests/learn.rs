@@ -149,9 +149,13 @@ fn features_of_an_instruction_make_the_model_speak_of_its_subject() {
     for pair in &pairs {
         let behind = |found: &[f32]| found[found.len() - pair.compared * d..].to_vec();
         let mut asked = Vec::new();
-        engine.read_rows(&[pair.told.clone()], &points, &mut |_, _, found| Ok(asked.push(behind(found)))).unwrap();
+        let mut keep = |_, _, found: &[f32]| {
+            asked.push(behind(found));
+            Ok(())
+        };
+        engine.read_rows(std::slice::from_ref(&pair.told), &points, &mut keep).unwrap();
         let mut add = |_, point: usize, found: &[f32]| rows.add(layers[point], &asked[point], &behind(found));
-        engine.read_rows(&[pair.plain.clone()], &points, &mut add).unwrap();
+        engine.read_rows(std::slice::from_ref(&pair.plain), &points, &mut add).unwrap();
     }
     let fitted = fit(&rows, &[layers], &[0.3], 1, &mut silent).unwrap();
     let dictionary = Arc::new(dictionary(&fitted[0][0]));
@@ -164,7 +168,7 @@ fn features_of_an_instruction_make_the_model_speak_of_its_subject() {
     let words =
         ["cost", "costs", "pay", "paid", "sell", "buy", "dollar", "dollars", "cash", "wealth", "market", "trade"];
     let words = words.map(String::from);
-    let mut said = |engine: &mut Engine| -> u64 {
+    let said = |engine: &mut Engine| -> u64 {
         let greedy = Generate { max_tokens: 48, ..Generate::default() };
         let made = engine.generate_many_tokens(&prompts, &greedy).unwrap();
         made.iter().map(|made| hits(made.text(), &words)).sum()
