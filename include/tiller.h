@@ -2228,6 +2228,11 @@ typedef struct {
     const tiller_message *messages;
     // How many messages; 0 for a prompt.
     size_t n_messages;
+    // Keeps the tokens that are at least this times as likely as the likeliest; 0 keeps all. Only with a temperature.
+    float min_p;
+    // Logits of the last 64 generated tokens are divided by it (multiplied, where negative); 0 and 1 leave them. For
+    // conversations with small models 0.7, 0.95, 0.05 and 1.1 (temperature, top_p, min_p and this) do well.
+    float repeat_penalty;
 } tiller_generate;
 
 // Gets each piece of text as it comes; borrowed for this call. Return 0 to go on, anything else to end the generation.
