@@ -12,8 +12,6 @@ use crate::error::{Error, Result};
 
 /// Strengths that are tried, rising.
 const LADDER: [f32; 7] = [0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8];
-/// Where a form begins on it: a step below where most instructions stop being fluent.
-const BEGIN: fn(Form) -> usize = |form| if form == Form::Gated { 4 } else { 5 };
 /// Strengths against the instruction.
 const AVOID: [f32; 4] = [0.5, 1.0, 1.5, 2.0];
 /// Where asking makes text likelier, steering may make it less likely by this much.
@@ -28,6 +26,11 @@ const BETTER: f64 = 1.15;
 const NEAR: f32 = 1.25;
 /// The share of the effect that may spill over to messages for which the instruction is not meant.
 const SPILL: f64 = 0.15;
+
+/// Where a form begins on the ladder: a step below where most instructions stop being fluent.
+fn usual(form: Form) -> usize {
+    if form == Form::Gated { 4 } else { 5 }
+}
 
 /// What a strength did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -105,7 +108,7 @@ impl<'f> Search<'f> {
             }
         }
         let doses: Vec<Dose> = tried.iter().map(|(_, dose)| dose.clone()).collect();
-        let taken = strongest(&doses, |_| true).or_else(|| gentlest(&doses)).cloned();
+        let taken = best(&doses).cloned();
         let found = tried.into_iter().find(|(_, dose)| Some(dose) == taken.as_ref());
         found.map(|(candidate, _)| candidate).ok_or_else(|| Error::numeric("no strength could be tried"))
     }
@@ -113,7 +116,7 @@ impl<'f> Search<'f> {
     /// Tries strengths of a candidate: up while the text holds, else down; then once between the strongest good one and the
     /// next.
     pub(super) fn strengths(&mut self, engine: &mut Engine, candidate: &Candidate, work: &mut Work<'_>) -> Result<()> {
-        let begin = BEGIN(candidate.form);
+        let begin = usual(candidate.form);
         let good = self.begin(engine, candidate, work)?.good;
         let rest: Vec<f32> =
             if good { LADDER[begin + 1..].to_vec() } else { LADDER[..begin].iter().rev().copied().collect() };
@@ -136,7 +139,7 @@ impl<'f> Search<'f> {
     /// What a candidate does at its form's usual strength.
     fn begin(&mut self, engine: &mut Engine, candidate: &Candidate, work: &mut Work<'_>) -> Result<Dose> {
         let tried = self.of(candidate).next().cloned();
-        tried.map_or_else(|| self.attempt(engine, candidate, LADDER[BEGIN(candidate.form)], work), Ok)
+        tried.map_or_else(|| self.attempt(engine, candidate, LADDER[usual(candidate.form)], work), Ok)
     }
 
     /// The trials of a candidate.
@@ -173,8 +176,8 @@ impl<'f> Search<'f> {
 }
 
 /// The good dose with the strongest effect.
-fn strongest(doses: &[Dose], wanted: impl Fn(&Dose) -> bool) -> Option<&Dose> {
-    doses.iter().filter(|dose| dose.good && wanted(dose)).max_by(|a, b| a.did.effect.total_cmp(&b.did.effect))
+fn strongest(doses: &[Dose], form: Form) -> Option<&Dose> {
+    doses.iter().filter(|dose| dose.good && dose.form == form.name()).max_by(|a, b| a.did.effect.total_cmp(&b.did.effect))
 }
 
 /// The dose that costs least.
@@ -186,8 +189,7 @@ fn gentlest(doses: &[Dose]) -> Option<&Dose> {
 /// The dose to take of all that were tried: the strongest effect of the good ones, the constant form if it is as good, for it
 /// costs nothing. If none is good, the one that costs least.
 pub(super) fn best(doses: &[Dose]) -> Option<&Dose> {
-    let of = |form: Form| strongest(doses, move |dose| dose.form == form.name());
-    match (of(Form::Constant), of(Form::Gated)) {
+    match (strongest(doses, Form::Constant), strongest(doses, Form::Gated)) {
         (Some(constant), Some(gated)) if gated.did.effect > BETTER * constant.did.effect => Some(gated),
         (Some(constant), _) => Some(constant),
         (None, Some(gated)) => Some(gated),

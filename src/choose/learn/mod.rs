@@ -173,12 +173,13 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
         row_bytes,
         ..Report::default()
     };
-    let good = constant.as_ref().and_then(|constant| {
-        let own: Vec<Dose> = search.of(constant).cloned().collect();
-        dose::best(&own).filter(|dose| dose.good).map(|dose| (dose.strength, constant))
-    });
-    report.constant = good.map(|(strength, _)| strength);
-    let control_vector = good.map(|(strength, c)| pack::control_vector(&c.features, strength)).transpose()?;
+    let good = |candidate: &Candidate| {
+        let own: Vec<Dose> = search.of(candidate).cloned().collect();
+        dose::best(&own).filter(|dose| dose.good).map(|dose| dose.strength)
+    };
+    (report.gated, report.constant) = (good(&gated), constant.as_ref().and_then(good));
+    let vector = report.constant.zip(constant.as_ref());
+    let control_vector = vector.map(|(strength, c)| pack::control_vector(&c.features, strength)).transpose()?;
     let tested = (Frame::new(engine, scoring, short, &mut work)?, scoring_other);
     score(engine, candidate, chosen.strength, tested, &mut report, &mut work)?;
     work.mark("scoring");

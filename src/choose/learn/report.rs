@@ -28,6 +28,8 @@ pub struct Report {
     pub avoid: Option<f32>,
     /// The strength of the constant form alone, where that is fluent.
     pub constant: Option<f32>,
+    /// The strength of the gated form alone, where that is fluent.
+    pub gated: Option<f32>,
     /// The plan that uses the features so, with no other dictionary.
     pub plan: Plan,
     /// On messages that neither fitted nor chose.

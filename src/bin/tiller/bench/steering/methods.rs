@@ -8,7 +8,7 @@ use std::time::Instant;
 use rand::Rng;
 use tiller::choose::learn::{self, Outcome, Request};
 use tiller::choose::prompted;
-use tiller::dictionary::{Dictionary, Form};
+use tiller::dictionary::Dictionary;
 use tiller::engine::{Document, Engine, Generate, Message};
 use tiller::eval::concepts::{Continuation, Effect, Search, Tally, search_strength};
 use tiller::eval::output::{self, Output};
@@ -272,18 +272,10 @@ impl<'a> Workbench<'a> {
         Ok(Some((None, Arc::new(plan), 0.0)))
     }
 
-    /// The gated form at the best strength that the learner tried: the strongest effect among the fluent ones, else the weakest
-    /// strength.
+    /// The gated form at its own best strength.
     fn gated(&mut self, task: &Task) -> Result<Option<Found>> {
         let Ok(made) = self.learn(task)? else { return Ok(None) };
-        let number = |dose: &serde_json::Value, key: &str| dose[key].as_f64().unwrap_or(f64::NAN);
-        let gated = || {
-            made.report.doses.iter().filter(|dose| dose["form"] == Form::Gated.name() && number(dose, "strength") > 0.0)
-        };
-        let good = gated().filter(|dose| dose["good"] == true);
-        let best = good.max_by(|a, b| number(a, "effect").total_cmp(&number(b, "effect")));
-        let best = best.or_else(|| gated().min_by(|a, b| number(a, "strength").total_cmp(&number(b, "strength"))));
-        let Some(strength) = best.map(|dose| number(dose, "strength") as f32) else { return Ok(None) };
+        let Some(strength) = made.report.gated else { return Ok(None) };
         let plan = Plan::new([Rule::all(Op::Amplify, Strength::raw(strength))]);
         let plan = self.compile(&plan, Some(&made.shared()))?;
         Ok(Some((Some(strength), plan, made.report.seconds)))
