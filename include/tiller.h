@@ -2178,11 +2178,6 @@ TILLER_API void tiller_captured_free(tiller_captured *captured);
 // Thread safety: one thread at a time; it may move between threads.
 typedef struct tiller_engine tiller_engine;
 
-// A generated text.
-//
-// Thread safety: one thread at a time.
-typedef struct tiller_generation tiller_generation;
-
 // How a model is opened and run. Zero means the default.
 typedef struct {
     // sizeof(tiller_engine_options).
@@ -2209,35 +2204,6 @@ typedef struct {
     const char *content;
 } tiller_message;
 
-// How text is generated. Zero means the default.
-typedef struct {
-    // sizeof(tiller_generate).
-    uint32_t size;
-    // Tokens to generate at most; 0 means 128.
-    uint32_t max_tokens;
-    // 0 takes the likeliest token each time.
-    float temperature;
-    // Keeps the likeliest tokens that hold this much of the probability; 0 means 1, which keeps all.
-    float top_p;
-    // Seed of the sampler.
-    uint32_t seed;
-    // 1 goes on when the model wants to end.
-    uint32_t ignore_end;
-    // A conversation to answer, in place of the prompt, which is then NULL; borrowed for the call. Only the tags of the
-    // model's chat template are control tokens: their names in a message stay text.
-    const tiller_message *messages;
-    // How many messages; 0 for a prompt.
-    size_t n_messages;
-    // Keeps the tokens that are at least this times as likely as the likeliest; 0 keeps all. Only with a temperature.
-    float min_p;
-    // Logits of the last 64 generated tokens are divided by it (multiplied, where negative); 0 and 1 leave them. For
-    // conversations with small models 0.7, 0.95, 0.05 and 1.1 (temperature, top_p, min_p and this) do well.
-    float repeat_penalty;
-} tiller_generate;
-
-// Gets each piece of text as it comes; borrowed for this call. Return 0 to go on, anything else to end the generation.
-typedef int (*tiller_stream_fn)(void *user, const char *piece);
-
 // How likely a text was.
 typedef struct {
     // Set it to sizeof(tiller_score) before the call.
@@ -2251,32 +2217,6 @@ typedef struct {
     // exp(nll / n_tokens).
     double perplexity;
 } tiller_score;
-
-// What is harvested. Zero means the default.
-typedef struct {
-    // sizeof(tiller_harvest).
-    uint32_t size;
-    // How many layers.
-    uint32_t n_layers;
-    // Blocks whose rows are read. One layer goes to the directory itself, several to layer-L inside it.
-    const uint32_t *layers;
-    // Stop after this many tokens; 0 takes all the text.
-    uint64_t max_tokens;
-    // Longest window, in tokens; 0 means 512.
-    uint32_t window;
-    // How rows are stored: 0 as 16-bit floats, 1 as 32-bit floats.
-    uint32_t dtype;
-    // Rows a shard; 0 means 65,536.
-    uint32_t shard_rows;
-    // 1 runs every graph to its end. To measure what stopping after the last wanted layer saves.
-    uint32_t without_early_stop;
-    // The site of those blocks, as in tiller_point.
-    uint32_t site;
-    // Always 0.
-    uint32_t reserved;
-    // Another quantization of the running model, as whose rows these are marked; NULL marks them as what they are.
-    const char *counts_as;
-} tiller_harvest;
 
 // Opens a GGUF model; of a model in several files, the first.
 //
@@ -2361,6 +2301,74 @@ TILLER_API
 tiller_status tiller_engine_rest(tiller_engine *engine,
                                  tiller_error **err);
 
+// Perplexity of `string`, read in windows of at most `window` tokens (0: the whole context). The plan in force applies.
+TILLER_API
+tiller_status tiller_engine_perplexity(tiller_engine *engine,
+                                       const char *string,
+                                       size_t window,
+                                       tiller_score *out,
+                                       tiller_error **err);
+
+// Scores tokens[from..n_tokens], each given those in front of it; `from` is at least 1. The plan in force applies.
+TILLER_API
+tiller_status tiller_engine_score(tiller_engine *engine,
+                                  const int32_t *tokens,
+                                  size_t n_tokens,
+                                  size_t from,
+                                  tiller_score *out,
+                                  tiller_error **err);
+
+// Frees `engine`. NULL is a no-op.
+TILLER_API void tiller_engine_free(tiller_engine *engine);
+
+// Writes the model `from` to `to` with other weights; `kind` is llama.cpp's name, such as "Q8_0" or "Q4_K_M".
+TILLER_API
+tiller_status tiller_requantize(const char *from,
+                                const char *to,
+                                const char *kind,
+                                uint32_t threads,
+                                tiller_error **err);
+
+#endif /* TILLER_ENGINE */
+
+/* ---- Writing text with the engine ------------------------------------------------------------------------ */
+
+#ifdef TILLER_ENGINE
+
+// A generated text.
+//
+// Thread safety: one thread at a time.
+typedef struct tiller_generation tiller_generation;
+
+// How text is generated. Zero means the default.
+typedef struct {
+    // sizeof(tiller_generate).
+    uint32_t size;
+    // Tokens to generate at most; 0 means 128.
+    uint32_t max_tokens;
+    // 0 takes the likeliest token each time.
+    float temperature;
+    // Keeps the likeliest tokens that hold this much of the probability; 0 means 1, which keeps all.
+    float top_p;
+    // Seed of the sampler.
+    uint32_t seed;
+    // 1 goes on when the model wants to end.
+    uint32_t ignore_end;
+    // A conversation to answer, in place of the prompt, which is then NULL; borrowed for the call. Only the tags of the
+    // model's chat template are control tokens: their names in a message stay text.
+    const tiller_message *messages;
+    // How many messages; 0 for a prompt.
+    size_t n_messages;
+    // Keeps the tokens that are at least this times as likely as the likeliest; 0 keeps all. Only with a temperature.
+    float min_p;
+    // Logits of the last 64 generated tokens are divided by it (multiplied, where negative); 0 and 1 leave them. For
+    // conversations with small models 0.7, 0.95, 0.05 and 1.1 (temperature, top_p, min_p and this) do well.
+    float repeat_penalty;
+} tiller_generate;
+
+// Gets each piece of text as it comes; borrowed for this call. Return 0 to go on, anything else to end the generation.
+typedef int (*tiller_stream_fn)(void *user, const char *piece);
+
 // Generates a continuation of `prompt`, in which the names of control tokens are read as these; or, where `given` holds
 // messages, an answer to them. `stream` may be NULL.
 //
@@ -2424,22 +2432,37 @@ uint32_t tiller_generation_stop(const tiller_generation *generation);
 // Frees `generation`. NULL is a no-op.
 TILLER_API void tiller_generation_free(tiller_generation *generation);
 
-// Perplexity of `string`, read in windows of at most `window` tokens (0: the whole context). The plan in force applies.
-TILLER_API
-tiller_status tiller_engine_perplexity(tiller_engine *engine,
-                                       const char *string,
-                                       size_t window,
-                                       tiller_score *out,
-                                       tiller_error **err);
+#endif /* TILLER_ENGINE */
 
-// Scores tokens[from..n_tokens], each given those in front of it; `from` is at least 1. The plan in force applies.
-TILLER_API
-tiller_status tiller_engine_score(tiller_engine *engine,
-                                  const int32_t *tokens,
-                                  size_t n_tokens,
-                                  size_t from,
-                                  tiller_score *out,
-                                  tiller_error **err);
+/* ---- Reading rows with the engine ------------------------------------------------------------------------ */
+
+#ifdef TILLER_ENGINE
+
+// What is harvested. Zero means the default.
+typedef struct {
+    // sizeof(tiller_harvest).
+    uint32_t size;
+    // How many layers.
+    uint32_t n_layers;
+    // Blocks whose rows are read. One layer goes to the directory itself, several to layer-L inside it.
+    const uint32_t *layers;
+    // Stop after this many tokens; 0 takes all the text.
+    uint64_t max_tokens;
+    // Longest window, in tokens; 0 means 512.
+    uint32_t window;
+    // How rows are stored: 0 as 16-bit floats, 1 as 32-bit floats.
+    uint32_t dtype;
+    // Rows a shard; 0 means 65,536.
+    uint32_t shard_rows;
+    // 1 runs every graph to its end. To measure what stopping after the last wanted layer saves.
+    uint32_t without_early_stop;
+    // The site of those blocks, as in tiller_point.
+    uint32_t site;
+    // Always 0.
+    uint32_t reserved;
+    // Another quantization of the running model, as whose rows these are marked; NULL marks them as what they are.
+    const char *counts_as;
+} tiller_harvest;
 
 // Harvests text files into `directory`, for tiller_activations_open(). A .jsonl file holds one document a line, as
 // {"text": …} or {"messages": […]}; any other file is one document. What is there already, of the same text, model
@@ -2453,17 +2476,6 @@ tiller_status tiller_engine_harvest(tiller_engine *engine,
                                     const tiller_progress *progress,
                                     uint64_t *n_rows,
                                     tiller_error **err);
-
-// Frees `engine`. NULL is a no-op.
-TILLER_API void tiller_engine_free(tiller_engine *engine);
-
-// Writes the model `from` to `to` with other weights; `kind` is llama.cpp's name, such as "Q8_0" or "Q4_K_M".
-TILLER_API
-tiller_status tiller_requantize(const char *from,
-                                const char *to,
-                                const char *kind,
-                                uint32_t threads,
-                                tiller_error **err);
 
 #endif /* TILLER_ENGINE */
 

@@ -29,6 +29,8 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("What a hook did", "ledger", None),
     ("The hook in your llama.cpp", "hook", None),
     ("The engine", "engine", Some("TILLER_ENGINE")),
+    ("Writing text with the engine", "engine_generate", Some("TILLER_ENGINE")),
+    ("Reading rows with the engine", "engine_harvest", Some("TILLER_ENGINE")),
     ("Training with the engine", "engine_train", Some("TILLER_ENGINE")),
     ("Explaining and testing with the engine", "engine_measure", Some("TILLER_ENGINE")),
     ("Finding features and a strength with the engine", "engine_trial", Some("TILLER_ENGINE")),

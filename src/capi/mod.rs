@@ -19,6 +19,10 @@ mod encode;
 #[cfg(feature = "engine")]
 mod engine;
 #[cfg(feature = "engine")]
+mod engine_generate;
+#[cfg(feature = "engine")]
+mod engine_harvest;
+#[cfg(feature = "engine")]
 mod engine_learn;
 #[cfg(feature = "engine")]
 mod engine_measure;

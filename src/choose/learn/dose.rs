@@ -177,7 +177,10 @@ impl<'f> Search<'f> {
 
 /// The good dose with the strongest effect.
 fn strongest(doses: &[Dose], form: Form) -> Option<&Dose> {
-    doses.iter().filter(|dose| dose.good && dose.form == form.name()).max_by(|a, b| a.did.effect.total_cmp(&b.did.effect))
+    doses
+        .iter()
+        .filter(|dose| dose.good && dose.form == form.name())
+        .max_by(|a, b| a.did.effect.total_cmp(&b.did.effect))
 }
 
 /// The dose that costs least.

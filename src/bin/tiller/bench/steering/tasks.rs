@@ -160,7 +160,7 @@ const WISHES: [(&str, &str); 13] = [
         "fossil fossils extinct extinction prehistoric rex jurassic cretaceous reptile reptiles species creature \
         creatures million tyrannosaurus triceratops bones herbivore carnivore",
     ),
-    ("poetry rhymes", "=rhyming poem poems poet poets verse verses rhyme stanza stanzas lines words"),
+    ("poetry rhymes", "=rhyming poem poems poet poets verse verses stanza stanzas lines words"),
     (
         "formal legal style",
         "=formal law laws court contract agreement party parties pursuant hereby rights clause statute",
