@@ -10,9 +10,9 @@ const TELLING: &str = "act add address always answer apologise apologize argue a
     start state stay stop suggest summarise summarize support swear take talk tell think translate treat try turn use \
     warn whisper work write you your";
 /// The first words of a manner.
-const MANNER: &str = "as in like with without only no using more less fewer very from by under through";
+const MANNER: &str = "as in like with without only using from by under through";
 /// The last words of a manner.
-const STYLES: &str = "style tone voice manner mood register accent dialect language";
+const STYLES: &str = "style tone voice manner mood register accent dialect";
 
 /// An instruction for a wish: what reads as one is left as it is (but for its capital and its stop), a manner is answered in,
 /// and all else is a subject.

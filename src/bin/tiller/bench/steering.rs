@@ -97,9 +97,14 @@ fn model(args: &Args, path: &Path, suite: Suite, tasks: &[Task], lines: &mut Lin
         }
     };
     let name = model_name(path);
+    let methods = bench.methods(suite);
+    if let Some(other) = args.case.split(',').find(|c| !c.is_empty() && !methods.iter().any(|m| m.name() == *c)) {
+        let known: Vec<&str> = methods.iter().map(|m| m.name()).collect();
+        return Err(Error::argument(format!("--case: expected some of {}, found {other:?}", known.join(", "))));
+    }
     for task in tasks {
         for &setting in settings {
-            for method in bench.methods(suite).into_iter().filter(|&method| is_wanted(args, method)) {
+            for method in methods.iter().copied().filter(|&method| is_wanted(args, method)) {
                 if records.get(setting, method, task.kept_as(method)).is_some() {
                     continue;
                 }
