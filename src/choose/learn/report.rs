@@ -1,13 +1,13 @@
 //! What learning found out, for people and for JSON.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
 
 use super::trials::{Effect, Frame, Sum};
 
 /// What was learned, how it was chosen, and what it does to messages that neither fitted nor chose. In JSON as it stands here.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Report {
     /// What the model was told.
@@ -51,7 +51,7 @@ pub struct Report {
 }
 
 /// What asking and what the features do, both over unsteered answers to the same messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// Messages.
     pub messages: usize,
@@ -76,7 +76,7 @@ pub struct Score {
 }
 
 /// Three answers to a message.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// What was said.
     pub message: String,

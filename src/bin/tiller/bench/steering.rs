@@ -19,14 +19,16 @@
 //! Concepts are scored by held-out words per 100 tokens over unsteered, in the chat template and in plain text; behaviours by
 //! the detectors of [`Behaviour`]. Prompts that score are seen by nothing else: the learner has messages of its own, and the
 //! strengths of `words`, `prompted` and `delta` are searched on others. Every case lies in `--keep FILE` as soon as it is done, with its
-//! texts, so that a run that was cut goes on where it was.
+//! texts, so that a run that was cut goes on where it was; what was learned lies beside it.
 //!
 //! Cases are `gain/<setting>/<method>/<concept>` and the same for `perplexity`, `distinct`, `loops` (shares) and `ms` (a token,
 //! all prompts side by side); behaviours have `score` and, of learned methods, `share` (of what asking does). Intervals hold
 //! 95 % of a bootstrap over prompts, of medians over concepts.
 
 mod figures;
+mod learned;
 mod methods;
+mod prompts;
 mod records;
 mod tasks;
 

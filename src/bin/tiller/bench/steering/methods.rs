@@ -1,24 +1,24 @@
 //! What each method does to the prompts of a task.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rand::Rng;
-use tiller::choose::learn::{self, Outcome, Request};
 use tiller::choose::prompted;
 use tiller::dictionary::Dictionary;
-use tiller::engine::{Document, Engine, Generate, Message};
+use tiller::engine::{Engine, Generate, Message};
 use tiller::eval::concepts::{Continuation, Effect, Search, Tally, search_strength};
 use tiller::eval::output::{self, Output};
 use tiller::explain::{Explanations, Find, Match};
 use tiller::num::{norm, rng};
 use tiller::plan::{Compiled, Feature, Op, Plan, Route, Rule, Selector, Strength};
-use tiller::{Error, Kind, Result};
+use tiller::{Error, Result};
 
 use super::super::Args;
 use super::Suite;
+use super::learned::{Found, Shelf};
+use super::prompts::{ask, other_talk, put};
 use super::records::{Record, Text};
 use super::tasks::{Setting, Task};
 use crate::output::Out;
@@ -71,19 +71,13 @@ pub(super) struct Workbench<'a> {
     pub(super) sampling: Generate,
     /// Random directions that each task draws.
     nulls: usize,
-    /// By task.
-    learned: BTreeMap<String, std::result::Result<Arc<Outcome>, String>>,
+    shelf: Shelf<'a>,
     /// Other talk, for [`Setting::Later`].
     talk: Vec<Message>,
 }
 
-/// Tokens of other talk that stand between an instruction at the start and the message.
-const TALK: usize = 1500;
-/// Tokens of an answer in it.
-const TURN: usize = 100;
-
 /// A strength that was searched, its plan, and the seconds that took.
-type Found = (Option<f32>, Arc<Compiled>, f64);
+type Dose = (Option<f32>, Arc<Compiled>, f64);
 
 impl<'a> Workbench<'a> {
     pub(super) fn new(
@@ -106,7 +100,7 @@ impl<'a> Workbench<'a> {
             out,
             sampling: Generate::default(),
             nulls,
-            learned: BTreeMap::new(),
+            shelf: Shelf::new(model, args.keep.as_deref(), args.machine.threads, out),
             talk: Vec::new(),
         })
     }
@@ -168,73 +162,32 @@ impl<'a> Workbench<'a> {
         }
     }
 
+    /// What the task's instruction does to the model; the reason if it does nothing.
+    fn learn(&mut self, task: &Task) -> Result<Found> {
+        self.shelf.get(&mut self.engine, &task.instruction)
+    }
+
     fn prompts(&mut self, prompts: &[String], setting: Setting) -> Result<Vec<Vec<i32>>> {
         let talk = self.talk(setting)?;
-        let tokens = |prompt: &String| match setting {
-            Setting::Later => self.engine.chat_tokens(&[talk.clone(), vec![Message::user(prompt)]].concat(), true),
-            Setting::Chat => self.engine.chat_tokens(&[Message::user(prompt)], true),
-            Setting::Plain => self.engine.prompt_tokens(&Document::Text(prompt.clone())),
-        };
-        prompts.iter().map(tokens).collect()
+        prompts.iter().map(|prompt| put(&self.engine, setting, &talk, prompt)).collect()
     }
 
     /// The prompts with the instruction, where the learner found that it does most.
     fn asked(&mut self, task: &Task, setting: Setting) -> Result<Vec<Vec<i32>>> {
         let place = self.learn(task)?.map_or_else(|_| "appended".to_owned(), |made| made.report.place.clone());
-        let (told, mut talk) = (&task.instruction, self.talk(setting)?);
-        match talk.first_mut().filter(|_| place != "system") {
-            Some(first) => first.content = format!("{} {told}", first.content),
-            None => talk.insert(0, Message::system(told)),
-        }
-        let tokens = |prompt: &String| match (setting, place.as_str()) {
-            (Setting::Later, _) => self.engine.chat_tokens(&[talk.clone(), vec![Message::user(prompt)]].concat(), true),
-            (Setting::Plain, _) => self.engine.prompt_tokens(&Document::Text(format!("{told}\n{prompt}"))),
-            (Setting::Chat, "system") => self.engine.chat_tokens(&[Message::system(told), Message::user(prompt)], true),
-            (Setting::Chat, _) => self.engine.chat_tokens(&[Message::user(format!("{prompt} {told}"))], true),
-        };
-        task.prompts(setting).iter().map(tokens).collect()
+        let (told, talk) = (&task.instruction, self.talk(setting)?);
+        task.prompts(setting).iter().map(|prompt| ask(&self.engine, setting, &talk, prompt, (told, &place))).collect()
     }
 
-    /// What was talked of before: messages of the learner's, and what the model answers to each.
+    /// What was talked of before the message; nothing but in [`Setting::Later`].
     fn talk(&mut self, setting: Setting) -> Result<Vec<Message>> {
-        if setting != Setting::Later || !self.talk.is_empty() {
-            return Ok(if setting == Setting::Later { self.talk.clone() } else { Vec::new() });
+        if setting != Setting::Later {
+            return Ok(Vec::new());
         }
-        let (mut n, mut talk) = (0, Vec::new());
-        for message in learn::messages() {
-            if n >= TALK {
-                break;
-            }
-            let prompt = self.engine.chat_tokens(&[Message::user(message)], true)?;
-            let made = self.engine.generate_tokens(
-                &prompt,
-                &Generate { max_tokens: TURN, ..Generate::chat() },
-                &mut |_| true,
-            )?;
-            n += prompt.len() + made.tokens().len();
-            talk.extend([Message::user(message), Message::assistant(made.text())]);
+        if self.talk.is_empty() {
+            self.talk = other_talk(&mut self.engine)?;
         }
-        self.talk.clone_from(&talk);
-        Ok(talk)
-    }
-
-    /// What the task's instruction does to the model; the reason if it does nothing.
-    fn learn(&mut self, task: &Task) -> Result<std::result::Result<Arc<Outcome>, String>> {
-        if let Some(made) = self.learned.get(&task.name) {
-            return Ok(made.clone());
-        }
-        let mut bar = self.out.bar(&format!("learn {}", task.name), "answers");
-        let request = Request { threads: self.args.machine.threads, ..Request::new(&task.instruction) };
-        let made = match learn::learn(&mut self.engine, &request, &mut |step| bar.step(step)) {
-            Ok(made) => Ok(Arc::new(made)),
-            Err(error) if error.kind() == Kind::Unsupported => {
-                self.out.note(format!("warning: {}: {}", task.name, error.message()));
-                Err(error.message().to_owned())
-            }
-            Err(error) => return Err(error),
-        };
-        self.learned.insert(task.name.clone(), made.clone());
-        Ok(made)
+        Ok(self.talk.clone())
     }
 
     fn compile(&self, plan: &Plan, dictionary: Option<&Arc<Dictionary>>) -> Result<Arc<Compiled>> {
@@ -243,9 +196,9 @@ impl<'a> Workbench<'a> {
     }
 
     /// The constant form at its own best strength.
-    fn constant(&mut self, task: &Task) -> Result<Option<Found>> {
+    fn constant(&mut self, task: &Task) -> Result<Option<Dose>> {
         let Ok(made) = self.learn(task)? else { return Ok(None) };
-        let Some(vector) = &made.control_vector else { return Ok(None) };
+        let Some(vector) = &made.vector else { return Ok(None) };
         let rules =
             vector.directions().iter().map(|(&layer, v)| Rule::vector(v.clone(), Strength::raw(1.0)).at_layer(layer));
         let plan = self.compile(&Plan::new(rules), None)?;
@@ -253,17 +206,17 @@ impl<'a> Workbench<'a> {
     }
 
     /// The form and the strength that the learner chose.
-    fn as_chosen(&mut self, task: &Task) -> Result<Option<Found>> {
+    fn as_chosen(&mut self, task: &Task) -> Result<Option<Dose>> {
         let Ok(made) = self.learn(task)? else { return Ok(None) };
-        let plan = self.compile(&made.report.plan, Some(&made.shared()))?;
+        let plan = self.compile(&made.report.plan, Some(&made.dictionary))?;
         Ok(Some((Some(made.report.strength), plan, made.report.seconds)))
     }
 
     /// The task and its partner at once, each as the learner chose.
-    fn both(&mut self, task: &Task) -> Result<Option<Found>> {
+    fn both(&mut self, task: &Task) -> Result<Option<Dose>> {
         let Some(partner) = &task.partner else { return Ok(None) };
         let (Ok(own), Ok(other)) = (self.learn(task)?, self.learn(partner)?) else { return Ok(None) };
-        let dictionaries = [("own", own.shared()), ("other", other.shared())];
+        let dictionaries = [("own", own.dictionary.clone()), ("other", other.dictionary.clone())];
         let rules = [(&own, "own"), (&other, "other")].map(|(made, name)| {
             let rules = made.report.plan.rules.iter().cloned();
             rules.map(|rule| rule.of(name)).collect::<Vec<_>>()
@@ -273,18 +226,18 @@ impl<'a> Workbench<'a> {
     }
 
     /// The gated form at its own best strength.
-    fn gated(&mut self, task: &Task) -> Result<Option<Found>> {
+    fn gated(&mut self, task: &Task) -> Result<Option<Dose>> {
         let Ok(made) = self.learn(task)? else { return Ok(None) };
         let Some(strength) = made.report.gated else { return Ok(None) };
         let plan = Plan::new([Rule::all(Op::Amplify, Strength::raw(strength))]);
-        let plan = self.compile(&plan, Some(&made.shared()))?;
+        let plan = self.compile(&plan, Some(&made.dictionary))?;
         Ok(Some((Some(strength), plan, made.report.seconds)))
     }
 
     /// The difference that asking makes at two thirds of the depth: increments of the layers up to there add up to it.
-    fn delta(&mut self, task: &Task, setting: Setting) -> Result<Option<Found>> {
+    fn delta(&mut self, task: &Task, setting: Setting) -> Result<Option<Dose>> {
         let Ok(made) = self.learn(task)? else { return Ok(None) };
-        let Some(vector) = &made.control_vector else { return Ok(None) };
+        let Some(vector) = &made.vector else { return Ok(None) };
         let layer = (2 * self.engine.n_layer()) / 3;
         let mut sum = vec![0f32; self.engine.d_model()];
         for (_, direction) in vector.directions().range(..=layer) {
@@ -302,7 +255,7 @@ impl<'a> Workbench<'a> {
     }
 
     /// Features of the dictionary by the concept's words.
-    fn words(&mut self, task: &Task, setting: Setting) -> Result<Option<Found>> {
+    fn words(&mut self, task: &Task, setting: Setting) -> Result<Option<Dose>> {
         let start = Instant::now();
         let Some((dictionary, explanations)) = &self.dictionary else { return Ok(None) };
         let words: Vec<&str> = task.words.iter().map(String::as_str).collect();
@@ -318,7 +271,7 @@ impl<'a> Workbench<'a> {
     }
 
     /// Features of the dictionary that asking turns up most.
-    fn prompted(&mut self, task: &Task, setting: Setting) -> Result<Option<Found>> {
+    fn prompted(&mut self, task: &Task, setting: Setting) -> Result<Option<Dose>> {
         let start = Instant::now();
         let Some((dictionary, _)) = &self.dictionary else { return Ok(None) };
         let (told, dictionaries) = (&task.instruction, [dictionary.clone()]);
@@ -339,7 +292,7 @@ impl<'a> Workbench<'a> {
         setting: Setting,
         features: Vec<Feature>,
         start: Instant,
-    ) -> Result<Option<Found>> {
+    ) -> Result<Option<Dose>> {
         let Some((dictionary, _)) = self.dictionary.clone().filter(|_| !features.is_empty()) else { return Ok(None) };
         let plan = |bench: &Self, strength: f32| {
             let rule = Rule::new(Op::MinClamp, features.iter().cloned(), Strength::activation(strength));
@@ -356,7 +309,7 @@ impl<'a> Workbench<'a> {
         setting: Setting,
         strengths: Vec<f32>,
         plan: &dyn Fn(&Self, f32) -> Result<Arc<Compiled>>,
-    ) -> Result<Found> {
+    ) -> Result<Dose> {
         let start = Instant::now();
         let prompts = task.search_prompts(setting).to_vec();
         let tokens = self.prompts(&prompts, setting)?;
@@ -386,7 +339,7 @@ impl<'a> Workbench<'a> {
         plain: &[Vec<i32>],
     ) -> Result<Option<Record>> {
         let Ok(made) = self.learn(task)? else { return Ok(None) };
-        let Some(vector) = &made.control_vector else { return Ok(None) };
+        let Some(vector) = &made.vector else { return Ok(None) };
         let n = NULL_PROMPTS.min(prompts.len());
         // Every task draws others.
         let seed =
@@ -449,7 +402,7 @@ impl<'a> Workbench<'a> {
     }
 }
 
-fn some((strength, plan, seconds): Found) -> (Option<f32>, Option<Arc<Compiled>>, f64) {
+fn some((strength, plan, seconds): Dose) -> (Option<f32>, Option<Arc<Compiled>>, f64) {
     (strength, Some(plan), seconds)
 }
 
