@@ -209,8 +209,14 @@ fn words_that_a_dictionary_has_nothing_for_stop_find_and_run_alike() {
     let (found, ran) = (tiller(dir.path(), &["find", "s.jsonl", "dinosaurs"]), steer("dinosaurs", &[]));
     assert!(!found.status.success() && !ran.status.success());
     assert!(line(&found).is_some() && line(&found) == line(&ran), "{:?} {:?}", line(&found), line(&ran));
-    assert!(text(&found.stderr).contains("hint: learn it: tiller learn MODEL \"Talk about dinosaurs.\""), "{found:?}");
-    assert!(text(&ran.stderr).contains("learn it: tiller learn tiny.gguf \"Talk about dinosaurs.\""), "{ran:?}");
+    assert!(
+        text(&found.stderr).contains("hint: learn it: tiller learn MODEL \"Talk about dinosaurs in your answer.\""),
+        "{found:?}"
+    );
+    assert!(
+        text(&ran.stderr).contains("learn it: tiller learn tiny.gguf \"Talk about dinosaurs in your answer.\""),
+        "{ran:?}"
+    );
 
     let near = tiller(dir.path(), &["find", "s.jsonl", "the", "occean", "war", "--json"]);
     assert!(text(&near.stderr).contains("explained by occean; near it: ocean"), "{}", text(&near.stderr));

@@ -147,7 +147,7 @@ fn features_of_an_instruction_make_the_model_speak_of_its_subject() {
     let points: Vec<HookPoint> = layers.iter().map(|&layer| HookPoint::from(layer)).collect();
     let (d, mut rows) = (engine.d_model(), Contrast::new(engine.d_model()));
     for pair in &pairs {
-        let behind = |found: &[f32]| found[found.len() - pair.compared * d..].to_vec();
+        let behind = |found: &[f32]| found[found.len() - pair.answer * d..].to_vec();
         let mut asked = Vec::new();
         let mut keep = |_, _, found: &[f32]| {
             asked.push(behind(found));

@@ -1,26 +1,41 @@
 //! Features that the model itself turns when it is told: no words choose them, theirs then explain the choice.
 //!
 //! ```text
-//! Δf_j = mean f_j(A) − mean f_j(B)          over the rows of an answer and of the template in front of it
+//! Δf_j   = mean f_j(A) − mean f_j(B)                                  over the rows of an answer
+//! lift_j = mean over tokens of  log p(y | x, j pushed) − log p(y | x)
 //! ```
 //!
-//! A: the model's own answers behind messages with the instruction; B: the same answers behind the messages alone. Features
-//! are ranked by the length of what they add to the row, Δf_j ‖d_j‖. Dictionaries of several layers are read in one pass.
+//! A: the model's own answers y behind messages with the instruction; B: the same answers behind the messages x alone.
+//! [`turned`] ranks features by the length of what they add to the row, Δf_j ‖d_j‖; dictionaries of several layers are read in
+//! one pass. Many of these only notice that something was asked. [`acting`] keeps those that bring the answers about, and
+//! [`strength`] finds how hard they should be pushed together, as learned features are tried: without words.
 
 use std::sync::Arc;
 
-use super::learn::asking::{Asking, common, has_template};
+use super::learn::asking::{Asking, Case, has_template};
+use super::learn::dose::Bounds;
+use super::learn::trials::{Frame, nll};
+use super::learn::work::Work;
 use super::learn::{Place, messages};
 use crate::dictionary::Dictionary;
-use crate::engine::{Engine, Generate};
+use crate::engine::{Engine, Generate, Generation};
 use crate::error::{Error, Result};
 use crate::hook_point::HookPoint;
-use crate::progress::{Progress, report};
+use crate::plan::{Compiled, Op, Plan, Route, Rule, Strength};
+use crate::progress::{Progress, Step, report};
 
 /// Messages that are answered where nobody says how many.
 pub const ANSWERS: usize = 24;
 /// Tokens of an answer, at most, where nobody says.
 pub const MAX_TOKENS: usize = 48;
+
+/// Pairs on which features are pushed, and candidates for that, for each feature that is wanted.
+const PUSHED: usize = 8;
+const CANDIDATES: usize = 4;
+/// Messages on which a strength is tried: others than those that are answered.
+const TRIED: usize = 16;
+/// Tokens of an answer there.
+const TRIED_TOKENS: usize = 60;
 
 /// One text read twice: with the instruction, and without it. Both end with the same tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +44,8 @@ pub struct Pair {
     pub told: Vec<i32>,
     /// B
     pub plain: Vec<i32>,
-    /// How many tokens at the end of both are compared.
-    pub compared: usize,
+    /// How many tokens at the end of both are the answer.
+    pub answer: usize,
 }
 
 /// A feature that an instruction turns.
@@ -44,6 +59,21 @@ pub struct Turned {
     pub told: f32,
     /// The length of `change` in the residual stream.
     pub length: f32,
+    /// By how many nats a token the feature alone makes the answers likelier, if that was measured.
+    pub lift: Option<f32>,
+}
+
+/// What a strength did: see [`strength`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dose {
+    /// The strength.
+    pub strength: f32,
+    /// How much of what asking does: 0 is unsteered, 1 asked.
+    pub effect: f64,
+    /// Perplexity under the unsteered model, over that of its own answers.
+    pub perplexity: f64,
+    /// Whether the answers stay as fluent as asked ones.
+    pub fluent: bool,
 }
 
 /// The model's own answers to the first `n` [`messages`] that are told `instruction`, of at most `max_tokens`.
@@ -57,10 +87,7 @@ pub fn pairs(
     max_tokens: usize,
     progress: &mut Progress<'_>,
 ) -> Result<Vec<Pair>> {
-    let place = if has_template(engine) { Place::Appended } else { Place::Front };
-    let asking = Asking::new(engine, instruction, place)?;
-    let all: Vec<String> = messages().take(n).map(str::to_owned).collect();
-    let cases = asking.cases(engine, &all, max_tokens)?;
+    let cases = cases(engine, instruction, 0, (n, max_tokens))?;
     let prompts: Vec<Vec<i32>> = cases.iter().map(|case| case.asked.clone()).collect();
     let greedy = Generate { max_tokens, ..Generate::default() };
     engine.set_plan(None)?;
@@ -73,14 +100,19 @@ pub fn pairs(
     if cancelled {
         return Err(Error::cancelled());
     }
-    let pair = |(case, made): (&super::learn::asking::Case, &crate::engine::Generation)| {
+    let pair = |(case, made): (&Case, &Generation)| {
         let answer = made.tokens();
         let (told, plain) = ([case.asked.as_slice(), answer].concat(), [case.plain.as_slice(), answer].concat());
-        // The template behind the message belongs to the answer: its last row predicts the first token.
-        let compared = common(&told, &plain).min(asking.tail + answer.len()).min(plain.len() - 1);
-        Pair { told, plain, compared }
+        Pair { told, plain, answer: answer.len() }
     };
-    Ok(cases.iter().zip(&written).map(pair).filter(|pair| pair.compared > 0).collect())
+    Ok(cases.iter().zip(&written).map(pair).filter(|pair| pair.answer > 0).collect())
+}
+
+/// Messages from the `first` on, with the instruction and without.
+fn cases(engine: &Engine, instruction: &str, first: usize, (n, max_tokens): (usize, usize)) -> Result<Vec<Case>> {
+    let place = if has_template(engine) { Place::Appended } else { Place::Front };
+    let all: Vec<String> = messages().skip(first).take(n).map(str::to_owned).collect();
+    Asking::new(engine, instruction, place)?.cases(engine, &all, max_tokens)
 }
 
 /// Of each dictionary the features that the pairs turn up, the longest change first. The dictionaries may be of several
@@ -107,14 +139,14 @@ pub fn turned(
     distinct.sort_unstable();
     distinct.dedup();
     let mut sums: Vec<Vec<[f64; 3]>> = dictionaries.iter().map(|d| vec![[0.0; 3]; d.n_features()]).collect();
-    let n_rows: usize = pairs.iter().map(|pair| pair.compared).sum();
+    let n_rows: usize = pairs.iter().map(|pair| pair.answer).sum();
     for (done, wave) in (0..).step_by(8).zip(pairs.chunks(8)) {
         report(progress, done, pairs.len() as u64, "reading answers")?;
         for side in [0, 1] {
             let text = |pair: &Pair| if side == 0 { pair.told.clone() } else { pair.plain.clone() };
             let texts: Vec<Vec<i32>> = wave.iter().map(text).collect();
             engine.read_rows(&texts, &distinct, &mut |text, at, rows| {
-                let own = rows.get(rows.len().saturating_sub(wave[text].compared * d)..).unwrap_or_default();
+                let own = rows.get(rows.len().saturating_sub(wave[text].answer * d)..).unwrap_or_default();
                 let here =
                     points.iter().zip(dictionaries).zip(sums.iter_mut()).filter(|((p, _), _)| **p == distinct[at]);
                 for ((_, dictionary), sums) in here {
@@ -136,11 +168,92 @@ pub fn turned(
             .map(|(feature, [told, plain, _])| {
                 let change = ((told - plain) * share) as f32;
                 let length = change * dictionary.decoder_norm(feature as usize);
-                Turned { feature, change, told: (told * share) as f32, length }
+                Turned { feature, change, told: (told * share) as f32, length, lift: None }
             })
             .collect();
         all.sort_by(|a, b| b.length.total_cmp(&a.length).then(a.feature.cmp(&b.feature)));
         all
     };
     Ok(dictionaries.iter().zip(&sums).map(rank).collect())
+}
+
+/// Of [`turned`] features the `n` that make the pairs' answers likeliest, each clamped on its own to its usual activation; of
+/// all dictionaries together, each in its dictionary's list.
+///
+/// # Errors
+/// What the engine returns; [`Cancelled`](crate::Kind::Cancelled).
+pub fn acting(
+    engine: &mut Engine,
+    dictionaries: &[Arc<Dictionary>],
+    pairs: &[Pair],
+    turned: &[Vec<Turned>],
+    n: usize,
+    progress: &mut Progress<'_>,
+) -> Result<Vec<Vec<Turned>>> {
+    let each = (CANDIDATES * n).div_ceil(dictionaries.len().max(1));
+    let candidates = || turned.iter().enumerate().flat_map(|(d, list)| list.iter().take(each).map(move |t| (d, *t)));
+    let (pairs, total) = (&pairs[..pairs.len().min(PUSHED)], candidates().count() as u64 + 1);
+    let n_tokens = pairs.iter().map(|pair| pair.answer).sum::<usize>().max(1) as f64;
+    let likely = |engine: &mut Engine| -> Result<f64> {
+        let mut sum = 0.0;
+        for pair in pairs {
+            let (message, answer) = pair.plain.split_at(pair.plain.len() - pair.answer);
+            sum -= nll(engine, message, answer)?;
+        }
+        Ok(sum / n_tokens)
+    };
+    engine.set_plan(None)?;
+    report(progress, 0, total, "pushing features")?;
+    let usual = likely(engine)?;
+    let mut all: Vec<(usize, Turned)> = Vec::new();
+    for (done, (d, feature)) in (1..).zip(candidates()) {
+        report(progress, done, total, "pushing features")?;
+        let rule = Rule::new(Op::MinClamp, [feature.feature], Strength::activation(1.0));
+        let plan = Plan::new([rule]).compile(&[("", dictionaries[d].clone())], &engine.target(), Route::Auto)?;
+        engine.set_plan(Some(Arc::new(plan)))?;
+        let pushed = likely(engine);
+        let hooked = engine.finish();
+        engine.set_plan(None)?;
+        let lift = (pushed? - usual) as f32;
+        hooked.ok()?;
+        all.push((d, Turned { lift: Some(lift), ..feature }));
+    }
+    all.retain(|(_, t)| t.lift.is_some_and(|lift| lift > 0.0));
+    all.sort_by(|(_, a), (_, b)| {
+        b.lift.unwrap_or(0.0).total_cmp(&a.lift.unwrap_or(0.0)).then(a.feature.cmp(&b.feature))
+    });
+    let mut lists = vec![Vec::new(); dictionaries.len()];
+    all.into_iter().take(n).for_each(|(d, t)| lists[d].push(t));
+    Ok(lists)
+}
+
+/// What each of `strengths` does under `plan`, on messages that chose nothing: how much likelier the asked model finds the
+/// answers, as features are tried that are [learned](super::learn). No plan is in force afterwards.
+///
+/// # Errors
+/// What the engine and `plan` return; [`Cancelled`](crate::Kind::Cancelled).
+pub fn strength(
+    engine: &mut Engine,
+    instruction: &str,
+    strengths: &[f32],
+    plan: &dyn Fn(f32) -> Result<Arc<Compiled>>,
+    progress: &mut Progress<'_>,
+) -> Result<Vec<Dose>> {
+    engine.set_plan(None)?;
+    let cases = cases(engine, instruction, ANSWERS, (TRIED, TRIED_TOKENS))?;
+    let mut pass = |step: Step<'_>| progress(step);
+    let mut work = Work::new(&mut pass, 0.0, (2 * TRIED * (strengths.len() + 2)) as u64);
+    let frame = Frame::new(engine, cases, TRIED_TOKENS, &mut work)?;
+    let bounds = Bounds::of(&frame);
+    let mut doses = Vec::with_capacity(strengths.len());
+    for &strength in strengths {
+        let did = frame.effect(&frame.answers(engine, Some(&plan(strength)?), false, &mut work)?);
+        doses.push(Dose { strength, effect: did.effect, perplexity: did.perplexity, fluent: bounds.allow(&did) });
+    }
+    Ok(doses)
+}
+
+/// The fluent dose that does most.
+pub fn best(doses: &[Dose]) -> Option<Dose> {
+    doses.iter().copied().filter(|dose| dose.fluent).max_by(|a, b| a.effect.total_cmp(&b.effect))
 }

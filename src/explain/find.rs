@@ -66,6 +66,12 @@ pub struct Match {
 }
 
 impl Match {
+    /// A feature that was chosen by its number; without an explanation it has no words.
+    pub fn of(feature: u32, explanation: Option<&Explanation>) -> Self {
+        let nothing = Explanation { feature, ..Explanation::default() };
+        Self::new(explanation.unwrap_or(&nothing), 0.0)
+    }
+
     fn new(explanation: &Explanation, score: f32) -> Self {
         Self {
             feature: explanation.feature,

@@ -4,16 +4,17 @@ use clap::Args as Clap;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tiller::choose::{portrait, prompted};
+use tiller::choose::portrait;
 use tiller::dictionary::Dictionary;
 use tiller::engine::Engine;
 use tiller::eval::trial;
-use tiller::explain::{Explanations, Find};
+use tiller::explain::Explanations;
 use tiller::model::Model;
 use tiller::{Error, Result};
 
-use crate::open::{self, Machine, Strict, Texts, choose, feature_json, features_table};
+use crate::open::{self, Machine, Strict, Texts};
 use crate::output::Out;
+use crate::wish::{choose, feature_json, features_table, turned};
 
 /// Find the features that mean a concept, that an instruction turns, or see one whole
 #[derive(Clap)]
@@ -74,7 +75,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     if out.json() {
         return matches.iter().try_for_each(|found| out.object(&feature_json(found)));
     }
-    features_table(&matches, out)
+    features_table(&[(String::new(), matches)], out)
 }
 
 /// The engine and the dictionaries that it is asked about.
@@ -90,10 +91,7 @@ fn by_prompt(args: &Args, instruction: &str, out: &Out) -> Result<()> {
         return Err(Error::argument("--prompted needs --model and --dictionary"));
     };
     let mut bar = out.bar("answers", "steps");
-    let (n, max_tokens) = (prompted::ANSWERS, prompted::MAX_TOKENS);
-    let pairs = prompted::pairs(&mut engine, instruction, n, max_tokens, &mut |step| bar.step(step))?;
-    let density = Find::default().max_density;
-    let turned = prompted::turned(&mut engine, &dictionaries, &pairs, density, &mut |step| bar.step(step))?;
+    let turned = turned(&mut engine, instruction, &dictionaries, args.n, &mut |step| bar.step(step))?;
     drop(bar);
     let mut rows = Vec::new();
     for ((file, dictionary), turned) in args.dictionary.iter().zip(&dictionaries).zip(turned) {
@@ -101,20 +99,20 @@ fn by_prompt(args: &Args, instruction: &str, out: &Out) -> Result<()> {
         let beside = file.with_extension("jsonl");
         let explanations = if beside.is_file() { Some(Explanations::load(&beside)?) } else { None };
         let layer = dictionary.layer();
-        for t in turned.into_iter().take(args.n) {
+        for t in turned {
             let words = explanations.as_ref().and_then(|e| e.get(t.feature)).map(|e| e.summary(10)).unwrap_or_default();
             if out.json() {
                 out.object(&json!({
-                    "dictionary": file.to_string_lossy(), "layer": layer, "feature": t.feature, "change": t.change,
-                    "told": t.told, "length": t.length, "words": words,
+                    "dictionary": crate::paths::shown(file), "layer": layer, "feature": t.feature, "change": t.change,
+                    "told": t.told, "length": t.length, "lift": t.lift, "words": words,
                 }))?;
             }
             let layer = layer.map_or_else(String::new, |layer| layer.to_string());
-            let (change, length) = (format!("{:+.2}", t.change), format!("{:.2}", t.length));
-            rows.push(vec![layer, t.feature.to_string(), change, length, words]);
+            let lift = t.lift.map_or_else(String::new, |lift| format!("{lift:+.3}"));
+            rows.push(vec![layer, t.feature.to_string(), format!("{:+.2}", t.change), lift, words]);
         }
     }
-    if out.json() { Ok(()) } else { out.table(&["layer", "feature", "change", "length", "words"], rows) }
+    if out.json() { Ok(()) } else { out.table(&["layer", "feature", "change", "lift", "words"], rows) }
 }
 
 fn whole(args: &Args, explanations: &Explanations, feature: u32, out: &Out) -> Result<()> {

@@ -6,6 +6,7 @@
 mod adopt;
 mod bench;
 mod chat;
+mod choice;
 mod codes;
 mod convert;
 mod eval;
@@ -28,6 +29,7 @@ mod side_effects;
 mod steer;
 mod train;
 mod why;
+mod wish;
 
 use clap::{Parser, Subcommand};
 use output::Out;

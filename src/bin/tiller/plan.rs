@@ -5,14 +5,16 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tiller::dictionary::Dictionary;
+use tiller::engine::Generate;
 use tiller::eval::trial;
-use tiller::model::Model;
 use tiller::plan::{Plan, Route, Rule, Target};
 use tiller::{Error, Result};
 
-use crate::open::{self, Context, Machine, Wish, feature_json, features_table};
+use crate::choice::{Wanted, Writing, features_json};
+use crate::open::{Context, Machine};
 use crate::output::Out;
 use crate::paths::{check_outputs, shown};
+use crate::wish::{Chosen, Named, features_table};
 
 /// Make a plan from a concept in words, or check and show one
 #[derive(Clap)]
@@ -20,27 +22,19 @@ use crate::paths::{check_outputs, shown};
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Option<Action>,
-    /// The dictionary whose features are steered
-    #[arg(long, value_name = "FILE")]
-    dictionary: Option<PathBuf>,
-    /// The model to steer: features are then ranked by what they make it say
+    /// The model to steer: features are then ranked by what they make it say, and the strength is searched. Without it, auto
+    /// is 2
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// Do this: learned features (FILE) or an instruction, which is learned at its first use and kept; :S multiplies its strength
-    #[arg(long, value_name = "FILE|TEXT[:S]", requires = "model", conflicts_with_all = ["words", "dictionary"])]
-    steer: Vec<String>,
-    /// Turn against this; as --steer
-    #[arg(long, value_name = "FILE|TEXT[:S]", requires = "model", conflicts_with_all = ["words", "dictionary"])]
-    avoid: Vec<String>,
+    #[command(flatten)]
+    wanted: Wanted,
+    /// The strength is searched for messages in the chat template
+    #[arg(long, requires = "model")]
+    chat: bool,
     #[command(flatten)]
     context: Context,
     #[command(flatten)]
     machine: Machine,
-    #[command(flatten)]
-    wish: Wish,
-    /// How strongly, in the unit
-    #[arg(long, default_value_t = 2.0, value_name = "S", allow_negative_numbers = true)]
-    strength: f32,
     /// Where to write the plan; standard output if not given
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -71,61 +65,74 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     }
 }
 
+/// The strength of a plan that no model was asked about.
+const UNSEARCHED: f32 = 2.0;
+/// Tokens of the texts on which a strength is searched.
+const TOKENS: usize = 100;
+
 fn make(args: &Args, out: &Out) -> Result<()> {
-    if !(args.steer.is_empty() && args.avoid.is_empty()) {
-        return steered(args, out);
+    if !args.wanted.is_given() {
+        return Err(Error::argument(
+            "plan needs --words, --prompted or --steer (or `plan check FILE`, `plan show FILE`)",
+        ));
     }
-    if args.wish.words.is_none() {
-        return Err(Error::argument("plan needs --words or --steer (or `plan check FILE`, `plan show FILE`)"));
-    }
-    check_outputs(&args.output, args.dictionary.iter().chain(&args.model).chain(&args.wish.explanations))?;
-    let dictionary = match (&args.model, &args.dictionary) {
-        (Some(model), Some(path)) => Some(open::dictionary(path, &Model::open(model)?, out)?),
-        (None, Some(path)) => Some(Arc::new(Dictionary::open(path)?)),
-        _ => None,
+    check_outputs(&args.output, args.wanted.inputs().iter().chain(&args.model))?;
+    let (plan, dictionaries, chosen) = match &args.model {
+        Some(model) => asked(args, model, out)?,
+        None => unasked(&args.wanted, out)?,
     };
-    let engine = args.model.as_ref().map(|path| args.context.engine(path, &args.machine, trial::SEQUENCES, out));
-    let mut engine = engine.transpose()?;
-    let matches = args.wish.choose(args.dictionary.as_deref(), dictionary.as_ref(), engine.as_mut(), out)?;
-    let plan = args.wish.plan(&matches, args.strength);
     plan.check()?;
-    if let Some(dictionary) = dictionary {
-        compile(&plan, &[(String::new(), dictionary)])?;
-    }
-    let Some(path) = &args.output else { return out.json_text(plan.to_json()) };
+    let given: Vec<String> = dictionaries.iter().map(|(name, _, path)| flag(name, path)).collect();
+    let Some(path) = &args.output else {
+        if !given.is_empty() {
+            out.note(format!("run it with {}", given.join(" ")));
+        }
+        return out.json_text(plan.to_json());
+    };
     plan.save(path)?;
     if out.json() {
-        let features: Vec<_> = matches.iter().map(feature_json).collect();
-        return out.object(&json!({"plan": shown(path), "features": features}));
+        let files = dictionaries.iter().map(|(name, _, path)| json!({"name": name, "file": shown(path)}));
+        return out.object(&json!({
+            "plan": shown(path), "features": features_json(&chosen), "dictionaries": files.collect::<Vec<_>>(),
+        }));
     }
-    features_table(&matches, out)?;
-    out.note(format!("wrote {}", path.display()));
+    if !chosen.is_empty() {
+        features_table(&chosen, out)?;
+    }
+    let with = if given.is_empty() { String::new() } else { format!("; run it with {}", given.join(" ")) };
+    out.note(format!("wrote {}{with}", path.display()));
     Ok(())
 }
 
-/// Writes down what `run --steer` would do.
-fn steered(args: &Args, out: &Out) -> Result<()> {
-    let Some(model) = &args.model else { return Err(Error::argument("--steer needs --model FILE")) };
-    check_outputs(&args.output, [model])?;
-    let engine = args.context.engine(model, &args.machine, 1, out)?;
-    let steering = crate::steer::resolve(&engine, &args.steer, &args.avoid, out)?;
-    steering.compile(&engine)?;
-    let dictionary = |(name, _, path): &(String, Arc<Dictionary>, PathBuf)| {
-        let mark = if name.is_empty() { "" } else { "=" };
-        format!("--dictionary {name}{mark}{}", path.display())
-    };
-    let given: Vec<String> = steering.dictionaries.iter().map(dictionary).collect();
-    let Some(path) = &args.output else {
-        out.note(format!("run it with {}", given.join(" ")));
-        return out.json_text(steering.plan.to_json());
-    };
-    steering.plan.save(path)?;
-    if out.json() {
-        let files = steering.dictionaries.iter().map(|(name, _, path)| json!({"name": name, "file": shown(path)}));
-        return out.object(&json!({"plan": shown(path), "dictionaries": files.collect::<Vec<_>>()}));
+/// As `run` would choose.
+fn asked(args: &Args, model: &Path, out: &Out) -> Result<(Plan, Vec<Named>, Vec<Chosen>)> {
+    let mut engine = args.context.engine(model, &args.machine, trial::SEQUENCES, out)?;
+    let generate = if args.chat { Generate::chat() } else { Generate::default() };
+    let writing = Writing { prompt: None, chat: args.chat, generate: Generate { max_tokens: TOKENS, ..generate } };
+    let choice = args.wanted.choose(&mut engine, &writing, out)?;
+    let choice = choice.ok_or_else(|| Error::argument("plan: nothing is asked for"))?;
+    Ok((choice.plan, choice.dictionaries, choice.chosen))
+}
+
+/// By explanations alone.
+fn unasked(wanted: &Wanted, out: &Out) -> Result<(Plan, Vec<Named>, Vec<Chosen>)> {
+    if !wanted.wish.is_given() {
+        return Err(Error::argument("--steer and --avoid need --model FILE"));
     }
-    out.note(format!("wrote {}; run it with {}", path.display(), given.join(" ")));
-    Ok(())
+    let dictionaries = wanted.dictionaries(None, out)?;
+    let chosen = wanted.wish.choose(&dictionaries, None, out)?;
+    let plan = wanted.wish.plan(&chosen, wanted.given_strength()?.unwrap_or(UNSEARCHED));
+    let named: Vec<(String, Arc<Dictionary>)> = dictionaries.iter().map(|(n, d, _)| (n.clone(), d.clone())).collect();
+    if !named.is_empty() {
+        compile(&plan, &named)?;
+    }
+    Ok((plan, dictionaries, chosen))
+}
+
+/// A dictionary as `run` takes it.
+fn flag(name: &str, path: &Path) -> String {
+    let mark = if name.is_empty() { "" } else { "=" };
+    format!("--dictionary {name}{mark}{}", path.display())
 }
 
 /// Compiles against dictionaries alone: as large a model as they need.

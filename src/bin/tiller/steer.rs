@@ -5,19 +5,19 @@
 
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tiller::choose::learn::{self, Request};
 use tiller::dictionary::Dictionary;
 use tiller::engine::Engine;
 use tiller::eval::trial;
 use tiller::file::gguf::{GgmlType, Gguf};
 use tiller::model::Model;
-use tiller::plan::{Compiled, Plan, Route, Rule, Strength, Vector};
+use tiller::plan::{Plan, Rule, Strength, Vector};
 use tiller::{Error, Result};
 
 use crate::fetch::cache_dir;
 use crate::open::{self, Machine};
 use crate::output::Out;
+use crate::wish::Named;
 
 /// A plan, and the dictionaries that it names.
 #[derive(Default)]
@@ -25,7 +25,7 @@ pub(crate) struct Steering {
     /// One rule for each wish, in order.
     pub(crate) plan: Plan,
     /// By the names in the plan, with their files.
-    pub(crate) dictionaries: Vec<(String, Arc<Dictionary>, PathBuf)>,
+    pub(crate) dictionaries: Vec<Named>,
 }
 
 /// The plan that does what `steer` says and turns against what `avoid` says. A wish is the file of learned features or of a
@@ -108,13 +108,6 @@ impl Steering {
         let numbered = (2..).map(|n| format!("{name}-{n}"));
         std::iter::once(name.to_owned()).chain(numbered).find(|name| !taken(name)).unwrap_or_default()
     }
-
-    /// The plan, compiled for an engine.
-    pub(crate) fn compile(&self, engine: &Engine) -> Result<Arc<Compiled>> {
-        let named: Vec<(&str, Arc<Dictionary>)> =
-            self.dictionaries.iter().map(|(name, dictionary, _)| (name.as_str(), dictionary.clone())).collect();
-        Ok(Arc::new(self.plan.compile(&named, &engine.target(), Route::Auto)?))
-    }
 }
 
 /// The file of an instruction's features: from the cache, or learned now.
@@ -193,7 +186,7 @@ mod tests {
             settings: tiller::dictionary::Settings::new(tiller::dictionary::Activation::Relu),
             info: tiller::dictionary::Info::default(),
         };
-        let dictionary = Arc::new(Dictionary::from_parts(parts).unwrap());
+        let dictionary = std::sync::Arc::new(Dictionary::from_parts(parts).unwrap());
         all.dictionaries.push(("sea".into(), dictionary, PathBuf::new()));
         assert_eq!(all.free_name("Sea"), "sea-2");
     }

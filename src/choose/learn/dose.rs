@@ -52,14 +52,14 @@ pub(super) struct Dose {
 }
 
 /// What a text may cost.
-struct Bounds {
+pub(in crate::choose) struct Bounds {
     perplexity: f64,
     broken: f64,
     distinct: f64,
 }
 
 impl Bounds {
-    fn of(frame: &Frame) -> Self {
+    pub(in crate::choose) fn of(frame: &Frame) -> Self {
         let (none, all) = (Sum::of(&frame.unsteered), Sum::of(&frame.asked));
         Self {
             perplexity: (all.perplexity / none.perplexity).max(LEAST),
@@ -68,7 +68,7 @@ impl Bounds {
         }
     }
 
-    fn allow(&self, did: &Effect) -> bool {
+    pub(in crate::choose) fn allow(&self, did: &Effect) -> bool {
         did.perplexity <= self.perplexity && did.broken <= self.broken && did.distinct >= self.distinct
     }
 }

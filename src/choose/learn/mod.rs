@@ -17,15 +17,15 @@
 //! gigabyte at most. Nothing is stored. What comes out depends on the seed and on the model's arithmetic, not on threads.
 
 pub(in crate::choose) mod asking;
-mod dose;
+pub(in crate::choose) mod dose;
 mod layers;
 mod pack;
 mod report;
 mod request;
 mod rows;
-mod trials;
+pub(in crate::choose) mod trials;
 mod wording;
-mod work;
+pub(in crate::choose) mod work;
 
 use std::sync::Arc;
 

@@ -21,7 +21,7 @@ use crate::plan::Compiled;
 
 /// An answer and its judges.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(in crate::choose) struct Answer {
     pub(super) text: String,
     pub(super) tokens: Vec<i32>,
     /// −log p(y | x, unsteered), summed over tokens.
@@ -65,7 +65,7 @@ impl Sum {
 }
 
 /// What the model does to some messages, asked and not asked: what steering is held against.
-pub(super) struct Frame {
+pub(in crate::choose) struct Frame {
     pub(super) cases: Vec<Case>,
     pub(super) unsteered: Vec<Answer>,
     pub(super) asked: Vec<Answer>,
@@ -74,11 +74,11 @@ pub(super) struct Frame {
 
 /// What steering did, held against a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Effect {
+pub(in crate::choose) struct Effect {
     /// 0 is unsteered, 1 asked.
-    pub(super) effect: f64,
+    pub(in crate::choose) effect: f64,
     /// Perplexity under the unsteered model, over that of its own answers.
-    pub(super) perplexity: f64,
+    pub(in crate::choose) perplexity: f64,
     /// Share of distinct pairs of words.
     pub(super) distinct: f64,
     /// Share of answers that are empty or run in circles.
@@ -87,7 +87,12 @@ pub(super) struct Effect {
 
 impl Frame {
     /// Has the model answer `cases`, asked and not.
-    pub(super) fn new(engine: &mut Engine, cases: Vec<Case>, max_tokens: usize, work: &mut Work<'_>) -> Result<Self> {
+    pub(in crate::choose) fn new(
+        engine: &mut Engine,
+        cases: Vec<Case>,
+        max_tokens: usize,
+        work: &mut Work<'_>,
+    ) -> Result<Self> {
         let mut frame = Self { cases, unsteered: Vec::new(), asked: Vec::new(), max_tokens };
         frame.unsteered = frame.answers(engine, None, false, work)?;
         frame.asked = frame.answers(engine, None, true, work)?;
@@ -95,7 +100,7 @@ impl Frame {
     }
 
     /// Answers under `plan`, to the messages as they are or with the instruction.
-    pub(super) fn answers(
+    pub(in crate::choose) fn answers(
         &self,
         engine: &mut Engine,
         plan: Option<&Arc<Compiled>>,
@@ -109,7 +114,7 @@ impl Frame {
     }
 
     /// What steering did, told from its answers.
-    pub(super) fn effect(&self, answers: &[Answer]) -> Effect {
+    pub(in crate::choose) fn effect(&self, answers: &[Answer]) -> Effect {
         let (sum, none) = (Sum::of(answers), Sum::of(&self.unsteered));
         Effect {
             effect: (sum.asked - none.asked) / self.gap().max(f64::MIN_POSITIVE),
@@ -169,7 +174,7 @@ pub(super) fn judge(
 }
 
 /// −log p(y | prompt), summed over the tokens of y, under the plan in force.
-pub(super) fn nll(engine: &mut Engine, prompt: &[i32], answer: &[i32]) -> Result<f64> {
+pub(in crate::choose) fn nll(engine: &mut Engine, prompt: &[i32], answer: &[i32]) -> Result<f64> {
     if answer.is_empty() { Ok(0.0) } else { Ok(engine.score(&[prompt, answer].concat(), prompt.len())?.nll) }
 }
 

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::progress::{Progress, Step};
 
 /// Counts answers that were written, read or judged.
-pub(super) struct Work<'p> {
+pub(in crate::choose) struct Work<'p> {
     progress: &'p mut Progress<'p>,
     done: u64,
     total: u64,
@@ -17,7 +17,7 @@ pub(super) struct Work<'p> {
 }
 
 impl<'p> Work<'p> {
-    pub(super) fn new(progress: &'p mut Progress<'p>, minutes: f64, total: u64) -> Self {
+    pub(in crate::choose) fn new(progress: &'p mut Progress<'p>, minutes: f64, total: u64) -> Self {
         let limit = (minutes > 0.0).then(|| Duration::try_from_secs_f64(60.0 * minutes).unwrap_or(Duration::MAX));
         Self { progress, done: 0, total, started: Instant::now(), limit, marks: Vec::new() }
     }

@@ -30,7 +30,8 @@ use tiller::model::Model;
 use tiller::{Error, Result};
 
 use super::{Args, Line, Lines, median, model_name};
-use crate::open::{self, Rank};
+use crate::open;
+use crate::wish::Rank;
 
 /// A suite has some dozen concepts.
 const MAX_SUITE_BYTES: u64 = 16 << 20;

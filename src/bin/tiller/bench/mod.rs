@@ -53,7 +53,7 @@ pub(crate) struct Args {
     features: usize,
     /// What ranks the features of a concept, for concepts
     #[arg(long, default_value = "output")]
-    rank: crate::open::Rank,
+    rank: crate::wish::Rank,
     /// Largest perplexity, relative to the unsteered text, that the search for a strength allows
     #[arg(long, default_value_t = 1.6, value_name = "RATIO")]
     max_perplexity: f64,

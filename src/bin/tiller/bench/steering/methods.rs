@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rand::Rng;
-use tiller::choose::prompted;
 use tiller::dictionary::Dictionary;
 use tiller::engine::{Engine, Generate, Message};
 use tiller::eval::concepts::{Continuation, Effect, Search, Tally, search_strength};
 use tiller::eval::output::{self, Output};
-use tiller::explain::{Explanations, Find, Match};
+use tiller::explain::{Explanations, Match};
 use tiller::num::{norm, rng};
 use tiller::plan::{Compiled, Feature, Op, Plan, Route, Rule, Selector, Strength};
 use tiller::{Error, Result};
@@ -22,6 +21,7 @@ use super::prompts::{ask, other_talk, put};
 use super::records::{Record, Text};
 use super::tasks::{Setting, Task};
 use crate::output::Out;
+use crate::wish::turned;
 
 /// Prompts that each random direction is tried on.
 const NULL_PROMPTS: usize = 4;
@@ -270,19 +270,17 @@ impl<'a> Workbench<'a> {
         self.features(task, setting, features, start)
     }
 
-    /// Features of the dictionary that asking turns up most.
+    /// Features of the dictionary that asking turns up and that do most of what it does.
     fn prompted(&mut self, task: &Task, setting: Setting) -> Result<Option<Dose>> {
         let start = Instant::now();
         let Some((dictionary, _)) = &self.dictionary else { return Ok(None) };
         let (told, dictionaries) = (&task.instruction, [dictionary.clone()]);
-        let density = Find::default().max_density;
         let mut bar = self.out.bar(&task.name, "answers");
         let mut step = |step: tiller::progress::Step<'_>| bar.step(step);
-        let pairs = prompted::pairs(&mut self.engine, told, prompted::ANSWERS, prompted::MAX_TOKENS, &mut step)?;
-        let turned = prompted::turned(&mut self.engine, &dictionaries, &pairs, density, &mut step)?;
+        let turned = turned(&mut self.engine, told, &dictionaries, self.args.features, &mut step)?;
         drop(bar);
-        let first = turned.into_iter().flatten().take(self.args.features);
-        self.features(task, setting, first.map(|turned| Feature::new(turned.feature, 1.0)).collect(), start)
+        let all = turned.into_iter().flatten().map(|turned| Feature::new(turned.feature, 1.0));
+        self.features(task, setting, all.collect(), start)
     }
 
     /// Features of the dictionary at the strength that is best for them.
