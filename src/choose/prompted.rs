@@ -32,20 +32,30 @@ pub const MAX_TOKENS: usize = 48;
 /// Pairs on which features are pushed, and candidates for that, for each feature that is wanted.
 const PUSHED: usize = 8;
 const CANDIDATES: usize = 4;
+/// An instruction turns a feature if it is so much stronger in what is answered then.
+const MORE: f64 = 2.0;
+/// What lifts less than this share of the best feature's lift is chance.
+const LEAST_LIFT: f32 = 0.25;
+/// How hard, in usual activations: what a little of a feature does counts, for much of one alone makes any text unlikely.
+const PUSH: f32 = 0.3;
 /// Messages on which a strength is tried: others than those that are answered.
 const TRIED: usize = 16;
 /// Tokens of an answer there.
 const TRIED_TOKENS: usize = 60;
 
-/// One text read twice: with the instruction, and without it. Both end with the same tokens.
+/// A message with what the model answers when it is told, and what it answers anyway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// A
+    /// The message with the instruction, and y'.
     pub told: Vec<i32>,
-    /// B
+    /// The message x, and y'.
     pub plain: Vec<i32>,
-    /// How many tokens at the end of both are the answer.
+    /// How many tokens at the end of both are y'.
     pub answer: usize,
+    /// The message x, and y.
+    pub usual: Vec<i32>,
+    /// How many tokens at its end are y.
+    pub usual_answer: usize,
 }
 
 /// A feature that an instruction turns.
@@ -53,9 +63,9 @@ pub struct Pair {
 pub struct Turned {
     /// Its number in its dictionary.
     pub feature: u32,
-    /// Mean f(A) − mean f(B).
+    /// Δf
     pub change: f32,
-    /// Mean f(A).
+    /// Mean f(y' | x).
     pub told: f32,
     /// The length of `change` in the residual stream.
     pub length: f32,
@@ -76,7 +86,14 @@ pub struct Dose {
     pub fluent: bool,
 }
 
-/// The model's own answers to the first `n` [`messages`] that are told `instruction`, of at most `max_tokens`.
+impl Pair {
+    /// Tokens, and how many of them at the end are the answer: y' for 0, y for 1.
+    fn side(&self, side: usize) -> (&Vec<i32>, usize) {
+        if side == 0 { (&self.plain, self.answer) } else { (&self.usual, self.usual_answer) }
+    }
+}
+
+/// The model's own answers to the first `n` [`messages`] with `instruction` and without, of at most `max_tokens`.
 ///
 /// # Errors
 /// What the engine returns; [`Cancelled`](crate::Kind::Cancelled).
@@ -88,24 +105,32 @@ pub fn pairs(
     progress: &mut Progress<'_>,
 ) -> Result<Vec<Pair>> {
     let cases = cases(engine, instruction, 0, (n, max_tokens))?;
-    let prompts: Vec<Vec<i32>> = cases.iter().map(|case| case.asked.clone()).collect();
+    let prompts = |of: fn(&Case) -> &Vec<i32>| cases.iter().map(of).cloned().collect::<Vec<_>>();
+    let both = [prompts(|case| &case.asked), prompts(|case| &case.plain)].concat();
     let greedy = Generate { max_tokens, ..Generate::default() };
     engine.set_plan(None)?;
     let (mut step, mut cancelled) = (0, false);
-    let written = engine.generate_while(&prompts, &greedy, &mut || {
+    let written = engine.generate_while(&both, &greedy, &mut || {
         step += 1;
-        cancelled |= report(progress, step.min(max_tokens as u64), max_tokens as u64, "writing answers").is_err();
+        cancelled |= report(progress, step, (2 * max_tokens as u64).max(step), "writing answers").is_err();
         !cancelled
     })?;
     if cancelled {
         return Err(Error::cancelled());
     }
-    let pair = |(case, made): (&Case, &Generation)| {
-        let answer = made.tokens();
-        let (told, plain) = ([case.asked.as_slice(), answer].concat(), [case.plain.as_slice(), answer].concat());
-        Pair { told, plain, answer: answer.len() }
+    let (asked, usual) = written.split_at(cases.len().min(written.len()));
+    let pair = |((case, asked), usual): ((&Case, &Generation), &Generation)| {
+        let (asked, usual) = (asked.tokens(), usual.tokens());
+        Pair {
+            told: [case.asked.as_slice(), asked].concat(),
+            plain: [case.plain.as_slice(), asked].concat(),
+            answer: asked.len(),
+            usual: [case.plain.as_slice(), usual].concat(),
+            usual_answer: usual.len(),
+        }
     };
-    Ok(cases.iter().zip(&written).map(pair).filter(|pair| pair.answer > 0).collect())
+    let pairs = cases.iter().zip(asked).zip(usual).map(pair);
+    Ok(pairs.filter(|pair| pair.answer > 0 && pair.usual_answer > 0).collect())
 }
 
 /// Messages from the `first` on, with the instruction and without.
@@ -116,7 +141,8 @@ fn cases(engine: &Engine, instruction: &str, first: usize, (n, max_tokens): (usi
 }
 
 /// Of each dictionary the features that the pairs turn up, the longest change first. The dictionaries may be of several
-/// layers; features that fire on more than `max_density` of the rows of B say nothing of the instruction and are left out.
+/// layers; features that fire on more than `max_density` of the rows of y, or that are not at least twice as strong in y', say
+/// nothing of the instruction and are left out.
 ///
 /// # Errors
 /// [`Mismatch`](crate::Kind::Mismatch) if a dictionary has no layer or another width; what the engine returns;
@@ -139,14 +165,13 @@ pub fn turned(
     distinct.sort_unstable();
     distinct.dedup();
     let mut sums: Vec<Vec<[f64; 3]>> = dictionaries.iter().map(|d| vec![[0.0; 3]; d.n_features()]).collect();
-    let n_rows: usize = pairs.iter().map(|pair| pair.answer).sum();
+    let share = [0, 1].map(|side| 1.0 / pairs.iter().map(|pair| pair.side(side).1).sum::<usize>().max(1) as f64);
     for (done, wave) in (0..).step_by(8).zip(pairs.chunks(8)) {
         report(progress, done, pairs.len() as u64, "reading answers")?;
         for side in [0, 1] {
-            let text = |pair: &Pair| if side == 0 { pair.told.clone() } else { pair.plain.clone() };
-            let texts: Vec<Vec<i32>> = wave.iter().map(text).collect();
+            let texts: Vec<Vec<i32>> = wave.iter().map(|pair| pair.side(side).0.clone()).collect();
             engine.read_rows(&texts, &distinct, &mut |text, at, rows| {
-                let own = rows.get(rows.len().saturating_sub(wave[text].answer * d)..).unwrap_or_default();
+                let own = rows.get(rows.len().saturating_sub(wave[text].side(side).1 * d)..).unwrap_or_default();
                 let here =
                     points.iter().zip(dictionaries).zip(sums.iter_mut()).filter(|((p, _), _)| **p == distinct[at]);
                 for ((_, dictionary), sums) in here {
@@ -160,15 +185,15 @@ pub fn turned(
             })?;
         }
     }
-    let share = 1.0 / n_rows.max(1) as f64;
     let rank = |(dictionary, sums): (&Arc<Dictionary>, &Vec<[f64; 3]>)| {
         let mut all: Vec<Turned> = (0..)
             .zip(sums)
-            .filter(|(_, [told, plain, fired])| told > plain && fired * share <= f64::from(max_density))
-            .map(|(feature, [told, plain, _])| {
-                let change = ((told - plain) * share) as f32;
+            .map(|(feature, [told, usual, fired])| (feature, told * share[0], usual * share[1], fired * share[1]))
+            .filter(|(_, told, usual, fired)| *told > MORE * usual && *fired <= f64::from(max_density))
+            .map(|(feature, told, usual, _)| {
+                let change = (told - usual) as f32;
                 let length = change * dictionary.decoder_norm(feature as usize);
-                Turned { feature, change, told: (told * share) as f32, length, lift: None }
+                Turned { feature, change, told: told as f32, length, lift: None }
             })
             .collect();
         all.sort_by(|a, b| b.length.total_cmp(&a.length).then(a.feature.cmp(&b.feature)));
@@ -177,7 +202,7 @@ pub fn turned(
     Ok(dictionaries.iter().zip(&sums).map(rank).collect())
 }
 
-/// Of [`turned`] features the `n` that make the pairs' answers likeliest, each clamped on its own to its usual activation; of
+/// Of [`turned`] features the `n` that make the pairs' answers likeliest, each clamped on its own to a part of its usual activation; of
 /// all dictionaries together, each in its dictionary's list.
 ///
 /// # Errors
@@ -208,7 +233,7 @@ pub fn acting(
     let mut all: Vec<(usize, Turned)> = Vec::new();
     for (done, (d, feature)) in (1..).zip(candidates()) {
         report(progress, done, total, "pushing features")?;
-        let rule = Rule::new(Op::MinClamp, [feature.feature], Strength::activation(1.0));
+        let rule = Rule::new(Op::MinClamp, [feature.feature], Strength::activation(PUSH));
         let plan = Plan::new([rule]).compile(&[("", dictionaries[d].clone())], &engine.target(), Route::Auto)?;
         engine.set_plan(Some(Arc::new(plan)))?;
         let pushed = likely(engine);
@@ -218,7 +243,8 @@ pub fn acting(
         hooked.ok()?;
         all.push((d, Turned { lift: Some(lift), ..feature }));
     }
-    all.retain(|(_, t)| t.lift.is_some_and(|lift| lift > 0.0));
+    let most = all.iter().filter_map(|(_, t)| t.lift).fold(0.0, f32::max);
+    all.retain(|(_, t)| t.lift.is_some_and(|lift| lift > LEAST_LIFT * most));
     all.sort_by(|(_, a), (_, b)| {
         b.lift.unwrap_or(0.0).total_cmp(&a.lift.unwrap_or(0.0)).then(a.feature.cmp(&b.feature))
     });
