@@ -56,6 +56,7 @@ impl Machine {
     /// Seconds that a step of some work takes: a batch of 512 tokens, a batch of training rows, a strength that is tried.
     fn step(&self, what: &str) -> f64 {
         let seconds = match what {
+            what if what.contains("learning") => 0.01,
             what if what.contains("training") => 0.1,
             what if what.contains("explaining") => 0.05,
             what if what.contains("steering") => 0.5,
@@ -89,6 +90,7 @@ fn a_cancelled_adoption_goes_on_and_ends_in_time() {
     let dir = tempfile::tempdir().unwrap();
     let (text, layers, threads) = (text(), vec![4, 9], support::THREADS);
     let mut options = Options { minutes: MINUTES, text, layers, threads, ..Options::new().unwrap() };
+    options.instructions = vec!["Answer in one very short sentence.".into()];
     options.suite.concepts.truncate(2);
     options.suite.prompts.truncate(6);
     options.suite.search_prompts.truncate(3);
@@ -139,6 +141,12 @@ fn a_cancelled_adoption_goes_on_and_ends_in_time() {
     }
     assert!(made.tested.explained > 0 && made.tested.explained <= made.tested.features.1);
 
+    // What was learned before lies in a file of its own, and the report says how it is used.
+    let [learned] = made.learned.as_slice() else { panic!("{:?}", made.learned) };
+    let file = learned.file.as_ref().expect("the model follows");
+    assert!(Dictionary::open(&dir.path().join(file)).unwrap().info().learned.is_some());
+    assert!(learned.chat && report.contains(&format!("--steer {file}")), "{report}");
+
     // What is finished is not begun again.
     let before = std::fs::read(&made.dictionary).unwrap();
     let (again, done) = machine.adopt(dir.path(), &options, "");
@@ -147,4 +155,14 @@ fn a_cancelled_adoption_goes_on_and_ends_in_time() {
     assert!(std::fs::read(&again.dictionary).unwrap() == before);
     let work: Vec<_> = dir.path().join("work").read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(work, ["state.json"], "only what a later call needs is kept");
+
+    // More minutes go to the layer that was taken.
+    let more = Options { minutes: 2.0 * MINUTES, ..options };
+    let (longer, done) = machine.adopt(dir.path(), &more, "");
+    let longer = longer.unwrap();
+    println!("{done:?}, {:?}", longer.tested);
+    assert!(done.iter().any(|what| what == "rows of the chosen layer"), "{done:?}");
+    assert!(!done.iter().any(|what| what.starts_with("layer ") || what.starts_with("learning")), "{done:?}");
+    assert!(longer.layer == made.layer && longer.tried.len() == 2 && longer.learned == made.learned);
+    assert!(longer.tested.rows > 1000 && longer.seconds > made.seconds, "{:?}", longer.tested);
 }

@@ -30,6 +30,8 @@ killed_at() {
     sleep "$seconds"
     if kill -9 "$id" 2>/dev/null; then
         wait "$id" 2>/dev/null || true
+        # The namespace ends after its parent: its lock goes with it.
+        sleep 0.5
         return 1
     fi
     wait "$id" || { cat "$work/out"; return 1; }
@@ -93,7 +95,7 @@ learn() {
     words "$tiller" learn "$model" "Talk about the sea." --answers 8 --max-tokens 16 --threads 1 --out "$1/sea.gguf"
 }
 adoption() {
-    words "$tiller" adopt "$model" --minutes 2 --text "$text" --threads 1 --out "$1/adopted"
+    words "$tiller" adopt "$model" --minutes 3 --text "$text" --threads 1 --out "$1/adopted"
 }
 
 all=(harvest:same sae:same stream:same conca:same explain:same convert:same drift:same learn:same adoption:ends)

@@ -21,6 +21,8 @@ use crate::train::{self, Rows, fit};
 
 /// Rows for each feature.
 const ROWS_A_FEATURE: usize = 100;
+/// Features at least: of few rows, few features are learned well.
+const FEWEST: usize = 256;
 /// Rows that explanations count over, at most.
 const EXPLAINED: usize = 1_000_000;
 /// Share of the time after which no gain is measured.
@@ -44,8 +46,10 @@ impl Job<'_> {
         let layer = self.layer()?;
         let place = self.work.join("trial");
         let one = self.state.settings.layers.len() == 1;
-        let trial = Activations::open(&if one { place } else { place.join(format!("layer-{layer}")) })?;
-        let rows = [trial, main];
+        let place = if one { place } else { place.join(format!("layer-{layer}")) };
+        // A finished adoption has cleared them away; given more time, it has more of the layer's own.
+        let trial = place.exists().then(|| Activations::open(&place)).transpose()?;
+        let rows: Vec<Activations> = trial.into_iter().chain([main]).collect();
         let (dictionary, n_rows) = self.train(&rows, progress)?;
         let trained = dictionary.n_features();
         let dictionary = dictionary.without_dead()?;
@@ -70,7 +74,7 @@ impl Job<'_> {
             Some(shape) => shape,
             None => {
                 let features = match self.options.features {
-                    0 => (table.len() / ROWS_A_FEATURE).next_multiple_of(512).clamp(1024, 16_384),
+                    0 => (table.len() / ROWS_A_FEATURE).next_multiple_of(128).clamp(FEWEST, 16_384),
                     n => n,
                 };
                 // A pass takes longer with more features, in proportion.

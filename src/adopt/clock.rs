@@ -12,12 +12,19 @@ pub(super) struct Clock<'c> {
     started: f64,
     before: f64,
     total: f64,
+    /// The share of the time before the first of the shares that [`until`](Self::until) counts.
+    begin: f64,
 }
 
 impl<'c> Clock<'c> {
     /// `seconds` tells how many have passed since some moment.
     pub(super) fn new(seconds: &'c dyn Fn() -> f64, total: f64, before: f64) -> Self {
-        Self { seconds, started: seconds(), before, total }
+        Self { seconds, started: seconds(), before, total, begin: 0.0 }
+    }
+
+    /// From now on shares are of the time that is left after `begin` of all.
+    pub(super) fn begin_at(&mut self, begin: f64) {
+        self.begin = begin.clamp(0.0, 1.0);
     }
 
     /// Seconds, earlier calls included.
@@ -34,7 +41,7 @@ impl<'c> Clock<'c> {
 
     /// Seconds until `share` of the time has passed; not below 0.
     pub(super) fn until(&self, share: f64) -> f64 {
-        (share * self.total - self.elapsed()).max(0.0)
+        ((self.begin + (1.0 - self.begin) * share) * self.total - self.elapsed()).max(0.0)
     }
 
     /// What `work` makes, or nothing if it is not done when `share` of the time has passed.
@@ -84,7 +91,7 @@ mod tests {
     fn every_second_comes_from_the_clock_that_was_given() {
         let now = Cell::new(1000.0);
         let seconds = || now.get();
-        let clock = Clock::new(&seconds, 200.0, 30.0);
+        let mut clock = Clock::new(&seconds, 200.0, 30.0);
         assert_eq!((clock.elapsed(), clock.until(0.5)), (30.0, 70.0), "an earlier call's seconds count");
         let made = clock.timed(|| {
             now.set(now.get() + 5.0);
@@ -93,6 +100,9 @@ mod tests {
         assert_eq!(made.unwrap(), (7, 5.0));
         assert!(clock.timed(|| Ok(())).unwrap().1 > 0.0);
         assert_eq!((clock.elapsed(), clock.until(0.1)), (35.0, 0.0), "not below 0");
+        clock.begin_at(0.25);
+        assert_eq!((clock.until(0.0), clock.until(0.5), clock.until(1.0)), (15.0, 90.0, 165.0), "shares of the rest");
+        clock.begin_at(0.0);
         let mut told = (0, 0, String::new());
         clock.tell(
             &mut |step| {

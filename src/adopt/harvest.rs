@@ -35,6 +35,10 @@ impl Job<'_> {
     /// Measures how fast rows come, of the model and of a copy.
     pub(super) fn speed(&mut self, text: &Text, progress: &mut Progress<'_>) -> Result<()> {
         if let Some(speed) = self.state.speed.clone() {
+            // A finished adoption has cleared it away.
+            if let Some(kind) = speed.run_as.as_deref().filter(|kind| !self.copy(kind).exists()) {
+                requantize(self.path, &self.copy(kind), kind, self.options.threads)?;
+            }
             // Between two calls the machine may have become busier.
             if self.state.main_tokens == 0 {
                 let (tokens, _) = self.probe(speed.run_as.as_deref(), text, progress)?;
@@ -62,7 +66,7 @@ impl Job<'_> {
         self.save()
     }
 
-    fn copy(&self, kind: &str) -> PathBuf {
+    pub(super) fn copy(&self, kind: &str) -> PathBuf {
         self.work.join(format!("copy.{kind}.gguf"))
     }
 

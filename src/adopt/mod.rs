@@ -5,22 +5,28 @@
 //! ([`expected`](crate::eval::expected)). The layer where that works best gets the rest of the time: more rows, a larger
 //! dictionary, explanations, a self-test, and a report that says what was measured and why that layer was taken.
 //!
+//! Before that it learns a few instructions ([`learn`](crate::choose::learn)): they steer where a small dictionary has nothing.
+//! The shares below are of the time that is left then.
+//!
 //! | until this share of the time | what | file |
 //! |---|---|---|
 //! | 0.02 | how fast the model runs, and whether a copy with weights of another type runs faster | `harvest.rs` |
+//! | a third of all | features of some instructions | `starter.rs` |
 //! | 0.16 | rows of all candidate layers, in one pass | `harvest.rs` |
 //! | 0.36 | for each a dictionary, explanations, expected gains | `layers.rs` |
 //! | 0.68 | rows of the best layer | `harvest.rs` |
 //! | 0.80 | the dictionary | `build.rs` |
 //! | 0.97 | statistics, explanations, self-test, gains, the report | `build.rs`, `report.rs` |
 //!
-//! What is done is kept in `work/`: after a crash or a cancelled run the next call goes on, with the time that is left.
+//! What is done is kept in `work/`: after a crash or a cancelled run the next call goes on, with the time that is left. When
+//! a finished adoption is given more minutes, all of the additional time goes to the layer that was taken.
 
 mod build;
 mod clock;
 mod harvest;
 mod layers;
 mod report;
+mod starter;
 mod state;
 mod text;
 
@@ -34,8 +40,8 @@ use crate::file::Lock;
 use crate::model::Model;
 use crate::progress::Progress;
 use clock::Clock;
+pub use state::{Learned, Shown, Tested, Tried};
 use state::{Settings, State};
-pub use state::{Shown, Tested, Tried};
 
 /// How a model is adopted.
 #[derive(Clone, Debug)]
@@ -52,6 +58,8 @@ pub struct Options {
     pub threads: usize,
     /// Layers that go to a GPU, if this build has one.
     pub gpu_layers: usize,
+    /// Instructions that are learned, as many as a third of the time allows.
+    pub instructions: Vec<String>,
     /// Concepts to choose the layer and to measure the result by.
     pub suite: Suite,
     /// Keeps the rows and the trial dictionaries in `work/`.
@@ -71,6 +79,7 @@ impl Options {
             features: 0,
             threads: 0,
             gpu_layers: 0,
+            instructions: starter::INSTRUCTIONS.map(str::to_owned).to_vec(),
             suite: Suite::built_in()?,
             keep: false,
         })
@@ -84,6 +93,8 @@ pub struct Adopted {
     pub dictionary: PathBuf,
     /// Its explanations, JSONL.
     pub explanations: PathBuf,
+    /// What was learned, each with its file.
+    pub learned: Vec<Learned>,
     /// What was measured, Markdown.
     pub report: PathBuf,
     /// The layer that it is of.
@@ -147,13 +158,13 @@ pub fn adopt_by(
     let _held = Lock::of_directory(directory)?;
     let settings = Settings {
         model: opened.fingerprint().to_owned(),
-        minutes: options.minutes,
         layers,
         features: options.features,
         text: text::identity(&options.text),
     };
-    let state = State::open(&work, settings)?;
-    let clock = Clock::new(seconds, options.minutes * 60.0, state.spent);
+    let mut state = State::open(&work, settings)?;
+    state.give(options.minutes * 60.0);
+    let clock = Clock::new(seconds, options.minutes * 60.0 - state.earlier, state.spent);
     let mut job = Job { path: model, model: opened, directory, work, options, clock, state };
     let made = job.run(progress);
     job.save()?;
@@ -164,6 +175,7 @@ impl Job<'_> {
     fn run(&mut self, progress: &mut Progress<'_>) -> Result<Adopted> {
         let text = self.text(progress)?;
         self.speed(&text, progress)?;
+        self.starter(progress)?;
         self.try_layers(&text, progress)?;
         self.build(&text, progress)?;
         let tested = match &self.state.tested {
@@ -179,11 +191,12 @@ impl Job<'_> {
         Ok(Adopted {
             dictionary: self.dictionary(),
             explanations: self.explanations(),
+            learned: self.state.learned.clone(),
             report,
             layer,
             tried: self.state.tried.clone(),
             tested,
-            seconds: self.clock.elapsed(),
+            seconds: self.state.earlier + self.clock.elapsed(),
         })
     }
 

@@ -20,6 +20,36 @@ impl Job<'_> {
         Ok(path)
     }
 
+    /// What was learned, and how it is used.
+    fn learned(&self, name: &str, out: &mut String) -> std::fmt::Result {
+        let learned = &self.state.learned;
+        let Some((first, file)) = learned.iter().find_map(|l| Some((l, l.file.as_ref()?))) else { return Ok(()) };
+        writeln!(
+            out,
+            "## Learned instructions\n\nThese need no dictionary; any other one is learned by its first use (`--steer \"talk \
+             about music\"`):\n\n```sh\ntiller run {name} --steer {file} --prompt \"{}\"{}\n```\n",
+            first.sample[0],
+            if first.chat { " --chat" } else { "" }
+        )?;
+        writeln!(out, "| file | instruction | of what asking does | perplexity | a message | without | with it |")?;
+        writeln!(out, "|---|---|---|---|---|---|---|")?;
+        for l in learned {
+            let [message, before, after] = l.sample.each_ref().map(|text| cell(text));
+            match &l.file {
+                Some(file) => writeln!(
+                    out,
+                    "| {file} | {} | {:.0} %{} | {:.2}× | {message} | {before} | {after} |",
+                    cell(&l.instruction),
+                    100.0 * l.effect,
+                    if l.fluent { "" } else { ", but it breaks the text" },
+                    l.perplexity
+                )?,
+                None => writeln!(out, "| | {} | the model does not follow it | | | | |", cell(&l.instruction))?,
+            }
+        }
+        writeln!(out)
+    }
+
     fn write(&self, tested: &Tested, layer: usize) -> std::result::Result<String, std::fmt::Error> {
         let (state, mut out) = (&self.state, String::new());
         let n_layer = self.model.n_layer();
@@ -53,11 +83,11 @@ impl Job<'_> {
             if i == 0 {
                 writeln!(out, "| words | beginning | without steering | with it |\n|---|---|---|---|")?;
             }
-            let cell = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
             let (words, prompt) = (&shown.words, cell(&shown.prompt));
             writeln!(out, "| {words} | {prompt} | {} | {} |", cell(&shown.before), cell(&shown.after))?;
         }
         writeln!(out)?;
+        self.learned(&name, &mut out)?;
         writeln!(out, "## Why block {layer}\n")?;
         let judged = if state.tried.iter().all(|tried| tried.gains.is_empty()) {
             "There was no time to steer by them, or nothing to compare: of several, the block nearest to two thirds of the \
@@ -134,11 +164,16 @@ impl Job<'_> {
         writeln!(
             out,
             "Made in {:.1} minutes of {:.0}. Rows came at {:.0} tokens a second{}.",
-            self.clock.elapsed() / 60.0,
-            self.clock.total() / 60.0,
+            (state.earlier + self.clock.elapsed()) / 60.0,
+            (state.earlier + self.clock.total()) / 60.0,
             speed.tokens,
             speed.run_as.map_or_else(String::new, |kind| format!(", from a copy of the model in {kind}"))
         )?;
         Ok(out)
     }
+}
+
+/// A text in a table.
+fn cell(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }

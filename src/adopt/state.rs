@@ -20,7 +20,6 @@ const HINT: &str = "remove the file: the adoption starts anew, with the rows tha
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Settings {
     pub(super) model: String,
-    pub(super) minutes: f64,
     pub(super) layers: Vec<usize>,
     pub(super) features: usize,
     pub(super) text: String,
@@ -61,6 +60,25 @@ impl Tried {
         let logs: f64 = self.gains.iter().map(|(_, gain, _)| gain.max(1.0).ln()).sum();
         (logs / self.gains.len().max(1) as f64).exp()
     }
+}
+
+/// An instruction that was learned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Learned {
+    /// What the model was told.
+    pub instruction: String,
+    /// The file, beside the dictionary; none if the model does not follow.
+    pub file: Option<String>,
+    /// How much of what asking does its features do.
+    pub effect: f64,
+    /// Perplexity of their text under the unsteered model, over that of its own.
+    pub perplexity: f64,
+    /// Whether the text stays as fluent as when the model is asked.
+    pub fluent: bool,
+    /// Whether it was learned in the model's chat template.
+    pub chat: bool,
+    /// A message, the answer without them, and with them.
+    pub sample: [String; 3],
 }
 
 /// What steering by a concept's words did to a greedy text.
@@ -134,8 +152,20 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct State {
     pub(super) settings: Settings,
-    /// Seconds so far.
+    /// Seconds so far, since the last time that it was given more.
     pub(super) spent: f64,
+    /// Seconds before that.
+    #[serde(default)]
+    pub(super) earlier: f64,
+    /// Seconds since the beginning that it may take.
+    #[serde(default)]
+    pub(super) given: f64,
+    /// What was learned.
+    #[serde(default)]
+    pub(super) learned: Vec<Learned>,
+    /// The share of the time before which that ended.
+    #[serde(default)]
+    pub(super) learned_until: Option<f64>,
     pub(super) speed: Option<Speed>,
     /// Tokens to harvest of the candidate layers, and of the chosen one.
     pub(super) trial_tokens: u64,
@@ -164,6 +194,16 @@ impl State {
             )));
         }
         Ok(state)
+    }
+
+    /// Takes note of the seconds that it may take in all. If it was finished in fewer, the additional ones go to the layer
+    /// that was taken: its rows, a larger dictionary, its explanations and tests.
+    pub(super) fn give(&mut self, seconds: f64) {
+        if self.tested.is_some() && seconds > self.given {
+            self.earlier += std::mem::take(&mut self.spent);
+            (self.tested, self.shape, self.main_tokens) = (None, None, 0);
+        }
+        self.given = self.given.max(seconds);
     }
 
     pub(super) fn save(&self, work: &Path) -> Result<()> {

