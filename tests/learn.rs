@@ -12,6 +12,7 @@ use tiller::choose::prompted;
 use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use tiller::engine::{Engine, Generate, Message, Options};
 use tiller::eval::concepts::hits;
+use tiller::explain::Explanations;
 use tiller::hook_point::HookPoint;
 use tiller::plan::{Op, Plan, Route, Rule, Strength};
 use tiller::progress::silent;
@@ -199,4 +200,36 @@ fn examples_stand_in_for_an_instruction() {
     let made = learn(&mut open(&path), &request, &mut silent).unwrap();
     assert_eq!(made.report.place, "examples");
     assert!(made.dictionary.n_features() > 0 && made.report.score.messages > 0);
+}
+
+/// What was seen: feature 1640, "sea ocean seas marine waters", first by its lift, and at its best strength some 15 % of what
+/// asking does.
+#[test]
+fn an_instruction_turns_the_features_of_its_subject_and_they_act_as_it() {
+    let Some(path) = model() else { return };
+    let _turn = support::turn();
+    let mut engine = open(&path);
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/smollm2-135m-l19.gguf");
+    let dictionaries = [Arc::new(Dictionary::open(&shipped).unwrap())];
+    let explanations = Explanations::load(&shipped.with_extension("jsonl")).unwrap();
+    let told = "Talk about the sea.";
+    let pairs = prompted::pairs(&mut engine, told, 12, 40, &mut silent).unwrap();
+    let turned = prompted::turned(&mut engine, &dictionaries, &pairs, 0.1, &mut silent).unwrap();
+    assert!(turned[0].iter().all(|t| t.change > 0.0 && t.told >= t.change && t.lift.is_none()));
+    let acting = prompted::acting(&mut engine, &dictionaries, &pairs, &turned, 3, &mut silent).unwrap();
+    let best = acting[0].first().expect("a feature that acts");
+    let words = explanations.get(best.feature).map(|e| e.summary(6)).unwrap_or_default();
+    assert!(words.contains("sea") || words.contains("ocean"), "{best:?}: {words}");
+    assert!(acting[0].len() <= 3 && acting[0].windows(2).all(|pair| pair[0].lift >= pair[1].lift), "{acting:?}");
+
+    let plan = |strength: f32| {
+        let rule = Rule::new(Op::MinClamp, [best.feature], Strength::activation(strength));
+        let target = tiller::plan::Target::new(30, 576).with_architecture("llama");
+        Ok(Arc::new(Plan::new([rule]).compile(&[("", dictionaries[0].clone())], &target, Route::Auto)?))
+    };
+    let doses = prompted::strength(&mut engine, told, &[0.0, 1.0], &plan, &mut silent).unwrap();
+    // A clamp at 0 leaves what is positive as it is: the same greedy texts, but for the last bits of their likelihoods.
+    assert!(doses[0].effect.abs() < 0.02 && (doses[0].perplexity - 1.0).abs() < 0.02, "{doses:?}");
+    assert!(doses[1].effect > 0.03, "{doses:?}");
+    assert!(prompted::best(&doses).is_none_or(|dose| dose.fluent));
 }

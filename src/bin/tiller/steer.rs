@@ -5,7 +5,7 @@
 
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use tiller::choose::learn::{self, Request};
+use tiller::choose::learn::{self, Outcome, Request};
 use tiller::dictionary::Dictionary;
 use tiller::engine::Engine;
 use tiller::eval::trial;
@@ -121,14 +121,7 @@ fn learned(engine: &Engine, model: &Model, what: &str, avoid: bool, out: &Out) -
     }
     std::fs::create_dir_all(&directory).map_err(|e| Error::io("create", &directory, e))?;
     out.note(format!("learning {:?}; the next time it is there at once", request.instruction));
-    // With an engine of its own: many answers side by side, and the user's keeps what it has read.
-    let machine = Machine { threads: engine.options().threads, gpu_layers: engine.options().gpu_layers };
-    let copy = open::learner(engine.path(), None, &machine, out)?;
-    let request = Request { counts_as: copy.as_ref().map(|_| engine.path().to_owned()), ..request };
-    let mut own = machine.engine(copy.as_deref().unwrap_or(engine.path()), 0, trial::SEQUENCES)?;
-    let mut bar = out.bar("learn", "answers");
-    let made = learn::learn(&mut own, &request, &mut |step| bar.step(step))?;
-    drop(bar);
+    let made = learn(engine, request, out)?;
     let report = &made.report;
     out.note(format!(
         "learned: {} × {:.2}, {:.0} % of what asking does, perplexity {:.2}× (asked {:.2}×)",
@@ -143,6 +136,17 @@ fn learned(engine: &Engine, model: &Model, what: &str, avoid: bool, out: &Out) -
     }
     made.dictionary.save_gguf(&path, GgmlType::F32)?;
     Ok(path)
+}
+
+/// Learns for an engine's model, with an engine of its own: many answers side by side, of a copy that reads faster, while
+/// the user's keeps what it has read.
+pub(crate) fn learn(engine: &Engine, request: Request, out: &Out) -> Result<Outcome> {
+    let machine = Machine { threads: engine.options().threads, gpu_layers: engine.options().gpu_layers };
+    let copy = open::learner(engine.path(), None, &machine, out)?;
+    let request = Request { counts_as: copy.as_ref().map(|_| engine.path().to_owned()), ..request };
+    let mut own = machine.engine(copy.as_deref().unwrap_or(engine.path()), 0, trial::SEQUENCES)?;
+    let mut bar = out.bar("learn", "answers");
+    learn::learn(&mut own, &request, &mut |step| bar.step(step))
 }
 
 /// What features are kept under: all that decides what they are.

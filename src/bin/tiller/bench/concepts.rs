@@ -29,7 +29,7 @@ use tiller::explain::Explanations;
 use tiller::model::Model;
 use tiller::{Error, Result};
 
-use super::{Args, Line, Lines, median, model_name};
+use super::{Args, Line, Lines, TOKENS, median, model_name};
 use crate::open;
 use crate::wish::Rank;
 
@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args, lines: &mut Lines<'_>) -> Result<()> {
             search: Search { max_perplexity: args.max_perplexity, ..Search::default() },
             drafts: drafts(40).into_iter().skip(1).collect(),
         },
-        drafts: drafts(args.max_tokens).to_vec(),
+        drafts: drafts(args.max_tokens.unwrap_or(TOKENS)).to_vec(),
     };
     let mut engine = args.machine.engine(path, 4096, SEQUENCES)?;
     let gauge = Gauge::new(&mut engine, &suite, options)?;

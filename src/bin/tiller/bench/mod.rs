@@ -24,6 +24,9 @@ use crate::output::{Out, when_cancelled};
 use crate::paths::check_outputs;
 use crate::plot::Panel;
 
+/// Tokens a continuation.
+const TOKENS: usize = 50;
+
 /// Measure what steering costs and what it does
 #[derive(Clap)]
 pub(crate) struct Args {
@@ -45,9 +48,9 @@ pub(crate) struct Args {
     /// Only the first N concepts, or the ones with these names; behaviours by their names
     #[arg(long, value_name = "N|NAMES", value_delimiter = ',')]
     concepts: Vec<String>,
-    /// Tokens a continuation, for concepts
-    #[arg(long, default_value_t = 50, value_name = "N")]
-    max_tokens: usize,
+    /// Tokens a continuation, for concepts; wishes are written as `tiller run` does [default: 50, of wishes 100]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
     /// Features a concept
     #[arg(short = 'n', long, default_value_t = 6, value_name = "N")]
     features: usize,

@@ -40,7 +40,7 @@ use tiller::eval::trial::SEQUENCES;
 use tiller::model::Model;
 use tiller::{Error, Result};
 
-use super::{Args, Lines, model_name};
+use super::{Args, Lines, TOKENS, model_name};
 use crate::open;
 use methods::{Method, Workbench};
 use records::Records;
@@ -49,7 +49,12 @@ use tasks::{Setting, Task};
 /// Random control vectors that every concept stands beside: each concept draws its share, as long as its own.
 const NULLS: usize = 30;
 
-/// Which of the two suites.
+/// Tokens that `tiller run` writes where nobody says how many.
+const AS_RUN: usize = 100;
+/// Tokens of the context for talk: eight prompts with all that was said before.
+const TALK_CONTEXT: usize = 16_384;
+
+/// Which of the suites.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Suite {
     Concepts,
@@ -82,10 +87,13 @@ fn model(args: &Args, path: &Path, suite: Suite, tasks: &[Task], lines: &mut Lin
     };
     // What another learner made is another case.
     let version = format!("{}/{}", file.fingerprint(), learn::VERSION);
-    let mut records = Records::open(args.keep.as_deref(), &version, args.max_tokens)?;
-    let engine: Engine = args.machine.engine(path, 4096, SEQUENCES)?;
+    let max_tokens = args.max_tokens.unwrap_or(if suite == Suite::Wishes { AS_RUN } else { TOKENS });
+    let mut records = Records::open(args.keep.as_deref(), &version, max_tokens)?;
+    let context = if suite == Suite::Talk { TALK_CONTEXT } else { 4096 };
+    let engine: Engine = args.machine.engine(path, context, SEQUENCES)?;
     let mut bench =
         Workbench::new(engine, &version, dictionary, args, (NULLS.div_ceil(tasks.len().max(1)), lines.out))?;
+    bench.max_tokens = max_tokens;
     if suite == Suite::Wishes {
         bench.sampling = Generate::chat();
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tiller::choose::learn::{self, Outcome, Report, Request};
+use tiller::choose::learn::{Outcome, Report, Request};
 use tiller::dictionary::Dictionary;
 use tiller::engine::Engine;
 use tiller::file::gguf::GgmlType;
@@ -16,6 +16,7 @@ use tiller::plan::ControlVector;
 use tiller::{Error, Kind, Result};
 
 use crate::output::Out;
+use crate::steer;
 
 /// A report has some hundred kilobytes.
 const MAX_BYTES: u64 = 64 << 20;
@@ -55,7 +56,7 @@ impl<'a> Shelf<'a> {
     }
 
     /// What `instruction` does to the model: known, kept, or learned now.
-    pub(super) fn get(&mut self, engine: &mut Engine, instruction: &str) -> Result<Found> {
+    pub(super) fn get(&mut self, engine: &Engine, instruction: &str) -> Result<Found> {
         if let Some(found) = self.all.get(instruction) {
             return Ok(found.clone());
         }
@@ -68,10 +69,9 @@ impl<'a> Shelf<'a> {
         Ok(found)
     }
 
-    fn learn(&self, engine: &mut Engine, instruction: &str, place: Option<&Path>) -> Result<Found> {
-        let mut bar = self.out.bar(&format!("learn {instruction}"), "answers");
+    fn learn(&self, engine: &Engine, instruction: &str, place: Option<&Path>) -> Result<Found> {
         let request = Request { threads: self.threads, ..Request::new(instruction) };
-        let found = match learn::learn(engine, &request, &mut |step| bar.step(step)) {
+        let found = match steer::learn(engine, request, self.out) {
             Ok(Outcome { dictionary, control_vector, report, .. }) => {
                 Ok(Arc::new(Made { dictionary: Arc::new(dictionary), vector: control_vector, report }))
             }

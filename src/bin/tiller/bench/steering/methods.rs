@@ -14,7 +14,7 @@ use tiller::num::{norm, rng};
 use tiller::plan::{Compiled, Feature, Op, Plan, Route, Rule, Selector, Strength};
 use tiller::{Error, Result};
 
-use super::super::Args;
+use super::super::{Args, TOKENS};
 use super::Suite;
 use super::learned::{Found, Shelf};
 use super::prompts::{ask, other_talk, put};
@@ -69,6 +69,7 @@ pub(super) struct Workbench<'a> {
     out: &'a Out,
     /// How texts are written: greedy, or as in a conversation.
     pub(super) sampling: Generate,
+    pub(super) max_tokens: usize,
     /// Random directions that each task draws.
     nulls: usize,
     shelf: Shelf<'a>,
@@ -99,6 +100,7 @@ impl<'a> Workbench<'a> {
             args,
             out,
             sampling: Generate::default(),
+            max_tokens: TOKENS,
             nulls,
             shelf: Shelf::new(model, args.keep.as_deref(), args.machine.threads, out),
             talk: Vec::new(),
@@ -151,7 +153,7 @@ impl<'a> Workbench<'a> {
     ) -> Record {
         Record {
             model: self.model.clone(),
-            max_tokens: self.args.max_tokens,
+            max_tokens: self.max_tokens,
             setting: setting.name().to_owned(),
             method: method.name().to_owned(),
             task: task.kept_as(method).to_owned(),
@@ -164,7 +166,7 @@ impl<'a> Workbench<'a> {
 
     /// What the task's instruction does to the model; the reason if it does nothing.
     fn learn(&mut self, task: &Task) -> Result<Found> {
-        self.shelf.get(&mut self.engine, &task.instruction)
+        self.shelf.get(&self.engine, &task.instruction)
     }
 
     fn prompts(&mut self, prompts: &[String], setting: Setting) -> Result<Vec<Vec<i32>>> {
@@ -374,7 +376,7 @@ impl<'a> Workbench<'a> {
         given: &[Vec<i32>],
         plain: &[Vec<i32>],
     ) -> Result<(Vec<Text>, f64)> {
-        let generate = Generate { max_tokens: self.args.max_tokens, ..self.sampling.clone() };
+        let generate = Generate { max_tokens: self.max_tokens, ..self.sampling.clone() };
         self.engine.set_plan(plan.cloned())?;
         let start = Instant::now();
         let written = self.engine.generate_while(given, &generate, &mut || !crate::interrupt::asked());
