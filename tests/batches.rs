@@ -245,7 +245,7 @@ fn ends_as_alone(subject: Option<Subject>) {
     if let Some(subject) = subject {
         let size = 0.5 * subject.size();
         let rules = || (0..N).map(|s| subject.rule(s, size, only(s))).collect::<Vec<_>>();
-        let mut known = Alone::new();
+        let (mut known, mut telling) = (Alone::new(), Vec::new());
         for case in &CASES {
             let mut solo = |n_ubatch: u32, steered: bool| -> Vec<Vec<Vec<f32>>> {
                 let mut one = |s: usize| {
@@ -279,13 +279,19 @@ fn ends_as_alone(subject: Option<Subject>) {
                     assert!(found.0 <= bound, "{what}: {:.1e} apart, unsteered {:.1e}", found.0, noise.0);
                     let most = (1.5 * noise.1).max(agree::ROW as f32);
                     assert!(found.1 <= most, "{what}: one {:.1e} apart, unsteered {:.1e}", found.1, noise.1);
-                    // Two sequences of equal prompts that were taken for each other would show.
+                    // Two sequences that were taken for each other would show, unless an unsteered row happened to be
+                    // rounded so far off that it hides them.
                     let effect = (1..N).map(|s| farthest(&solo[s], &solo[s - 1])).fold(f32::INFINITY, f32::min);
-                    assert!(effect > 1.2 * most, "{what}: rules differ by {effect:.1e} only, bound {most:.1e}");
-                    println!("{what}: {:.1e} apart, unsteered {:.1e}; rules differ by {effect:.1}", found.0, noise.0);
+                    telling.push(effect > 1.2 * most);
+                    println!(
+                        "{what}: {:.1e} apart, at most {:.1e}, unsteered {:.1e}, {:.1e}; rules differ by {effect:.1}",
+                        found.0, found.1, noise.0, noise.1
+                    );
                 }
             }
         }
+        let hidden = telling.iter().filter(|told| !**told).count();
+        assert!(4 * hidden <= telling.len(), "{}: rounding hides {hidden} of {} cases", subject.name, telling.len());
     }
 }
 
