@@ -23,7 +23,7 @@ limited() {
         echo error
     elif [ "$status" -ge 126 ] && [ "$status" -le 127 ] && grep -q 'error while loading\|cannot' "$work/err"; then
         echo "cannot start"
-    elif [ "$status" = 134 ] && grep -q 'memory allocation of\|bad_alloc\|GGML_ASSERT\|failed to allocate' "$work/err"; then
+    elif [ "$status" = 134 ] && grep -q 'memory allocation of\|bad_alloc\|terminate called\|GGML_ASSERT\|failed to allocate' "$work/err"; then
         echo "documented abort"
     else
         echo "FAILED: status $status: $(tail -n 1 "$work/err")"
@@ -34,6 +34,7 @@ limited() {
 sizes() {
     local name=$1 low=4096 high=$((16 << 20)) size n how line=''
     shift
+    rm -rf "$work/made"
     [ "$(limited "$high" "$@")" = result ] || { cat "$work/err"; die "$name does not work at all"; }
     while [ $((high - low)) -gt $((high / 20)) ]; do
         size=$(((low + high) / 2))
@@ -50,7 +51,10 @@ sizes() {
     printf '%s:%s\n' "$name" "$line"
 }
 
-sizes run "$tiller" run "$model" --dictionary "$dictionary" --feature 812 --strength 1 --prompt "The sea" --max-tokens 8 \
+cat >"$work/plan.json" <<'PLAN'
+{"version": 1, "rules": [{"op": "min_clamp", "features": [812], "strength": {"value": 1, "unit": "activation"}}]}
+PLAN
+sizes run "$tiller" run "$model" --dictionary "$dictionary" --plan "$work/plan.json" --prompt "The sea" --max-tokens 8 \
     --threads 1
 sizes harvest "$tiller" harvest "$model" --text "$text" --layer 9 --max-tokens 600 --threads 1 --out "$work/made"
 sizes train "$tiller" train sae --model "$model" --text "$text" --layer 9 --features 512 --max-tokens 2000 --threads 1 \

@@ -12,6 +12,15 @@ use crate::file::gguf::GgmlType;
 use crate::file::write_atomic_by_name;
 use crate::model::Model;
 
+/// Whether llama.cpp multiplies weights of a type row by row on this processor, so that an F16 copy of the model, the same
+/// weights, runs up to twice as fast. Its repacked kernels leave these types out; where it was built for AMX, tiles take
+/// quantized weights, and F16 is the slow one.
+pub fn multiplies_slowly(kind: GgmlType) -> bool {
+    // SAFETY: says how ggml was compiled; touches nothing.
+    let tiles = unsafe { sys::ggml_cpu_has_amx_int8() } != 0;
+    !tiles && matches!(kind, GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1)
+}
+
 /// Writes the model at `from` to `to` with other weights. `kind` is llama.cpp's name: `F32`, `F16`, `BF16`, `Q8_0`,
 /// `Q5_K_M`, `Q4_0`, `Q4_1`, `Q4_K_M`, `Q3_K_M`, `Q2_K`. Sources that are quantized already are dequantized first. `to` is
 /// written whole or not at all; several processes may write it at once.

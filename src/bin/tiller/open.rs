@@ -4,7 +4,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tiller::dictionary::Dictionary;
-use tiller::engine::{Document, Engine, Generate, Options, each_document, requantize};
+use tiller::engine::{Document, Engine, Generate, Options, each_document, multiplies_slowly, requantize};
 use tiller::file::gguf::{GgmlType, Gguf};
 use tiller::model::Model;
 use tiller::{Error, Result};
@@ -212,14 +212,13 @@ pub(crate) fn learner(model: &Path, kind: Option<&str>, machine: &Machine, out: 
     requantized(model, kind, None, machine.n_threads(), out).map(Some)
 }
 
-/// Whether most of a small model is of types that llama.cpp multiplies row by row: its repacked kernels leave these out.
+/// Whether most of a small model is of types that llama.cpp multiplies slowly here.
 fn reads_slowly(file: &Gguf) -> bool {
-    let slow = [GgmlType::Q4_1, GgmlType::Q5_0, GgmlType::Q5_1];
     let bytes = |wanted: &dyn Fn(GgmlType) -> bool| -> usize {
         file.tensors().iter().filter(|tensor| wanted(tensor.kind)).map(|tensor| tensor.n_bytes).sum()
     };
     let n: usize = file.tensors().iter().map(|tensor| tensor.row_len() * tensor.n_rows()).sum();
-    2 * bytes(&|kind| slow.contains(&kind)) > bytes(&|_| true) && n <= MOST_COPY / 2
+    2 * bytes(&multiplies_slowly) > bytes(&|_| true) && n <= MOST_COPY / 2
 }
 
 /// Opens a dictionary and checks that it fits a model; what is only doubtful is noted.
