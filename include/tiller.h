@@ -1646,7 +1646,7 @@ tiller_status tiller_explain_spans(const tiller_activations *const *rows,
 typedef struct tiller_compiled tiller_compiled;
 
 // What to do to the residual stream: a list of rules, as data. A plan is a short JSON file that people read, diff and
-// edit by hand; its schema stands in the README.
+// edit by hand; examples/files.md has its schema.
 //
 // Its life: tiller_plan_open() or tiller_plan_parse() or tiller_plan_for(); tiller_plan_compile() with the
 // dictionaries that it speaks of; hand the compiled plan to tiller_hook_set_plan() or tiller_engine_set_plan().

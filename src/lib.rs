@@ -39,3 +39,12 @@ pub mod progress;
 pub mod train;
 
 pub use error::{Error, Kind, Result};
+
+/// The Rust of the pages, which `cargo test --doc` compiles.
+#[cfg(all(doctest, feature = "engine"))]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../examples/embedding.md")]
+    struct Embedding;
+}

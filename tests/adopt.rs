@@ -37,7 +37,7 @@ fn text() -> Vec<Document> {
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut all = vec![Document::Text(std::fs::read_to_string(root.join("README.md")).unwrap())];
-    ["src", "tests", "include", "bindings"]
+    ["src", "tests", "include", "bindings", "examples", "benches"]
         .iter()
         .map(|name| root.join(name))
         .filter(|path| path.is_dir())

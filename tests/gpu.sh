@@ -58,8 +58,8 @@ export TILLER_TEST_MODELS
 
 step "parity" cargo test --release --locked --features cuda --test devices -- --nocapture
 step "overhead" "$tiller" bench --what overhead --model "$model" --gpu-layers 99 --pairs 30
-step "train" "$tiller" train sae --model "$model" --gpu-layers 99 --text README.md --layer 19 --variant topk \
-    --features 1024 --k 32 --epochs 1 --out "$logs/dictionary.gguf"
+step "train" "$tiller" train sae --model "$model" --gpu-layers 99 --layer 19 --variant topk \
+    --text README.md examples/*.md benches/*.md --features 1024 --k 32 --epochs 1 --out "$logs/dictionary.gguf"
 echo '{"version": 1, "rules": [{"op": "min_clamp", "features": [1, 2, 3], "strength": 4}]}' >"$logs/plan.json"
 step "steer" "$tiller" run "$model" --gpu-layers 99 --dictionary "$logs/dictionary.gguf" --plan "$logs/plan.json" \
     --prompt "The most important thing is" --max-tokens 40

@@ -21,7 +21,7 @@ limited() {
         echo result
     elif grep -q '^error: ' "$work/err" && [ "$status" -le 2 ]; then
         echo error
-    elif [ "$status" -ge 126 ] && [ "$status" -le 127 ] && grep -q 'error while loading\|cannot' "$work/err"; then
+    elif ! (ulimit -c 0 -v "$size" && exec "$tiller" --version) >"$work/out" 2>&1 </dev/null; then
         echo "cannot start"
     elif [ "$status" = 134 ] && grep -q 'memory allocation of\|bad_alloc\|terminate called\|GGML_ASSERT\|failed to allocate' "$work/err"; then
         echo "documented abort"

@@ -30,7 +30,7 @@ const MOST_WORDS: usize = 10_000;
 /// The longest line that is read, in bytes.
 pub(super) const LONGEST_LINE: u64 = 1 << 22;
 /// What helps against every mistake in explanations.
-const HINT: &str = "`tiller explain` writes such files; the section \"Files\" of the README has every key";
+const HINT: &str = "`tiller explain` writes such files; examples/files.md has every key";
 
 /// What helps against explanations of another dictionary.
 const HINT_OTHER: &str = "take the explanations that were made for this dictionary, or make them: `tiller explain`";

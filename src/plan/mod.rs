@@ -143,7 +143,7 @@ pub const VERSION: u32 = 1;
 /// Largest plan file that is read: a thousand inline vectors of width 4,096 fit.
 const MAX_BYTES: u64 = 64 << 20;
 /// What helps against every mistake in a plan.
-const HINT: &str = "the section \"Files\" of the README has every key of a plan, with examples";
+const HINT: &str = "examples/files.md has every key of a plan, with examples";
 
 /// What to do to the residual stream: a list of rules. See the [module](self) for the schema.
 #[derive(Clone, Debug, Serialize, Deserialize)]

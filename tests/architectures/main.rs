@@ -71,7 +71,7 @@ fn every_site_of_every_architecture() {
         }
     }
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
-    in_the_readme(&table(&found));
+    in_the_page(&table(&found));
 }
 
 /// Refusals by the graph: what is read behind the last block is no single block's, or block 0 reads a norm of an input.
@@ -88,19 +88,20 @@ fn table(found: &[(String, Vec<&str>)]) -> String {
     table
 }
 
-/// The README has the table. `TILLER_BLESS=1` writes it there.
-fn in_the_readme(table: &str) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).expect("the place of the table");
+/// A page has the table. `TILLER_BLESS=1` writes it there.
+fn in_the_page(table: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("the place of the table");
     let (has, after) = rest.split_once(END).expect("the end of the table");
     if std::env::var_os("TILLER_BLESS").is_some() {
         std::fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
     } else {
-        assert!(has == table, "README.md: the table of architectures should be\n{table}");
+        assert!(has == table, "{PAGE}: the table of architectures should be\n{table}");
     }
 }
 
+const PAGE: &str = "examples/architectures.md";
 const BEGIN: &str = "<!-- made by tests/architectures -->\n\n";
 const END: &str = "\n<!-- end -->";
 
