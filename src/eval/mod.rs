@@ -27,6 +27,7 @@ pub mod concepts;
 pub mod diagnosis;
 #[cfg(feature = "engine")]
 pub mod drift;
+pub mod entanglement;
 #[cfg(feature = "engine")]
 pub mod expected;
 #[cfg(feature = "engine")]
