@@ -8,6 +8,7 @@ mod bench;
 mod chat;
 mod codes;
 mod convert;
+mod entanglement;
 mod eval;
 mod explain;
 mod fetch;

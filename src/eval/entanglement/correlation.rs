@@ -31,8 +31,8 @@ pub struct Moments {
     max: Vec<f32>,
     /// Σ (f_j − shift_j)·y_c, `[F, C]`.
     cross: Vec<f64>,
-    /// Rows with concept c, `[C]`.
-    yes: Vec<f64>,
+    /// Σ y_c and Σ y_c², `[C]`.
+    labels: Vec<[f64; 2]>,
 }
 
 impl Moments {
@@ -48,15 +48,15 @@ impl Moments {
             square: vec![0.0; n_features],
             max: vec![f32::NEG_INFINITY; n_features],
             cross: vec![0.0; n_features * n_concepts],
-            yes: vec![0.0; n_concepts],
+            labels: vec![[0.0; 2]; n_concepts],
         }
     }
 
-    /// Adds codes `[n, F]` of rows with labels `[n, C]`.
+    /// Adds codes `[n, F]` of rows with labels `[n, C]`: 1 or 0, or of pairs of rows the difference of these.
     ///
     /// # Panics
     /// If these are no such rows, or not as many.
-    pub fn add(&mut self, codes: &[f32], labels: &[bool]) {
+    pub fn add(&mut self, codes: &[f32], labels: &[f32]) {
         let (f, c) = (self.n_features, self.n_concepts);
         assert!(codes.len().is_multiple_of(f) && labels.len() == codes.len() / f * c, "codes and labels of rows");
         for (row, labels) in codes.chunks_exact(f).zip(labels.chunks_exact(c)) {
@@ -64,7 +64,10 @@ impl Moments {
                 self.shift = row.iter().map(|&v| f64::from(v)).collect();
             }
             self.rows += 1;
-            self.yes.iter_mut().zip(labels).for_each(|(n, &yes)| *n += f64::from(u8::from(yes)));
+            for (sums, &y) in self.labels.iter_mut().zip(labels) {
+                sums[0] += f64::from(y);
+                sums[1] += f64::from(y).powi(2);
+            }
             self.max.iter_mut().zip(row).for_each(|(max, &v)| *max = max.max(v));
             for (j, &value) in row.iter().enumerate() {
                 self.active += usize::from(value != 0.0);
@@ -76,7 +79,7 @@ impl Moments {
                 self.sum[j] += v;
                 self.square[j] += v * v;
                 let cross = &mut self.cross[j * c..(j + 1) * c];
-                cross.iter_mut().zip(labels).filter(|(_, yes)| **yes).for_each(|(sum, _)| *sum += v);
+                cross.iter_mut().zip(labels).for_each(|(sum, &y)| *sum += v * f64::from(y));
             }
         }
     }
@@ -109,7 +112,7 @@ impl Moments {
 
     /// Mean code of every feature over the rows with a concept, `[F, C]`; NaN without such a row.
     pub fn means_with(&self) -> Vec<f64> {
-        let at = |i: usize| self.shift[i / self.n_concepts] + self.cross[i] / self.yes[i % self.n_concepts];
+        let at = |i: usize| self.shift[i / self.n_concepts] + self.cross[i] / self.labels[i % self.n_concepts][0];
         (0..self.cross.len()).map(at).collect()
     }
 
@@ -124,9 +127,10 @@ impl Moments {
                 continue;
             }
             for (k, out) in out.iter_mut().enumerate() {
-                let spread = self.yes[k] * (1.0 - self.yes[k] / n);
-                if spread > 0.0 {
-                    let covariance = self.cross[j * c + k] - self.sum[j] * self.yes[k] / n;
+                let [sum, square] = self.labels[k];
+                let spread = square - sum * sum / n;
+                if spread > 1e-12 * square {
+                    let covariance = self.cross[j * c + k] - self.sum[j] * sum / n;
                     *out = covariance / (variance * spread).sqrt();
                 }
             }

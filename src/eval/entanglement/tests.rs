@@ -73,6 +73,10 @@ fn golden() -> (Golden, Vec<f32>, Vec<bool>) {
     (golden, codes.into_iter().map(|v| v as f32).collect(), labels)
 }
 
+fn numbers(labels: &[bool]) -> Vec<f32> {
+    labels.iter().map(|&yes| f32::from(u8::from(yes))).collect()
+}
+
 fn close(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (i, (a, b)) in found.iter().zip(expected).enumerate() {
@@ -84,10 +88,10 @@ fn close(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
 fn correlations_and_counts_are_those_of_scipy() {
     let (golden, codes, labels) = golden();
     let (f, c) = (golden.n_features, golden.n_concepts);
-    let mut moments = Moments::new(f, c);
+    let (mut moments, truth) = (Moments::new(f, c), numbers(&labels));
     // In blocks of any size.
-    moments.add(&codes[..100 * f], &labels[..100 * c]);
-    moments.add(&codes[100 * f..], &labels[100 * c..]);
+    moments.add(&codes[..100 * f], &truth[..100 * c]);
+    moments.add(&codes[100 * f..], &truth[100 * c..]);
     let found = moments.correlations();
     close(&found, &golden.correlations, 1e-6, "correlations");
     close(&moments.deviations(), &golden.deviations, 1e-6, "deviations");
@@ -127,7 +131,7 @@ fn large_means_take_no_digits_away() {
     let plain: Vec<f32> = shifted.iter().map(|v| v - 4096.0).collect();
     let of = |codes: &[f32]| {
         let mut moments = Moments::new(f, c);
-        moments.add(codes, &labels);
+        moments.add(codes, &numbers(&labels));
         moments.correlations()
     };
     close(&of(&shifted), &of(&plain), 1e-9, "correlations");
