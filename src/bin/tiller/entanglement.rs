@@ -162,7 +162,8 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     }
     let request = args.request()?;
     request.check()?;
-    let mut engine = args.machine.engine(&args.model, CONTEXT, trial::SEQUENCES)?;
+    let context = CONTEXT.max(trial::PROMPTS.len() * (args.generate + 32));
+    let mut engine = args.machine.engine(&args.model, context, trial::SEQUENCES)?;
     crate::open::notes(&engine, out);
     let mut bar = out.bar("entanglement", "sentences");
     let report = entanglement(&mut engine, &request, &mut |step| bar.step(step))?;
@@ -192,8 +193,12 @@ fn show(report: &Report, out: &Out) -> Result<()> {
         };
         out.line(format!("{of}{train} sentences to fit on, {test} to measure, {} concepts", run.concepts.len()))?;
         reading(run, out)?;
+        probing(run, out)?;
         steering(run, out)?;
         written(run, out)?;
+    }
+    for found in report.runs.first().iter().flat_map(|run| &run.featurizers) {
+        found.notes.iter().for_each(|note| out.note(format!("note: {}: {note}", found.name)));
     }
     out.line(format!("{:.1} minutes", report.seconds / 60.0))
 }
@@ -210,7 +215,6 @@ fn span(interval: Option<[f64; 2]>) -> String {
 fn reading(run: &Run, out: &Out) -> Result<()> {
     let row = |found: &Found| {
         let Found { name, n_features, reading: r, .. } = found;
-        let k = |k: usize| r.ks.iter().position(|at| *at == k).map_or(f64::NAN, |at| r.sparse[at]);
         vec![
             name.clone(),
             n_features.to_string(),
@@ -218,19 +222,28 @@ fn reading(run: &Run, out: &Out) -> Result<()> {
             number(r.mcc.micro, 3),
             span(r.interval),
             number(r.mcc.by_attribute, 3),
+            number(r.by_size.micro, 3),
             number(r.held_out.micro, 3),
             r.pairs.map_or_else(String::new, |pairs| number(pairs.micro, 3)),
-            number(k(1), 3),
-            number(k(10), 3),
-            number(r.dci.disentanglement, 3),
-            number(r.dci.completeness, 3),
-            number(r.dci.informativeness, 3),
             number(r.one_to_many.concepts_per_feature, 2),
         ]
     };
-    let columns = [
-        "reading", "features", "L0", "MCC", "90 %", "macro", "held out", "pairs", "k=1", "k=10", "D", "C", "I", "concepts",
-    ];
+    let columns =
+        ["one feature", "features", "L0", "MCC", "90 %", "macro", "by size", "held out", "pairs", "concepts each"];
+    out.table(&columns, run.featurizers.iter().map(row))
+}
+
+/// Do few features?
+fn probing(run: &Run, out: &Out) -> Result<()> {
+    let row = |found: &Found| {
+        let r = &found.reading;
+        let dci = [r.dci.disentanglement, r.dci.completeness, r.dci.informativeness];
+        [found.name.clone()].into_iter().chain(r.sparse.iter().chain(&dci).map(|v| number(*v, 3))).collect()
+    };
+    let ks = run.featurizers.first().map_or(&[][..], |found| &found.reading.ks);
+    let named: Vec<String> = ks.iter().map(|k| format!("k = {k}")).collect();
+    let dci = ["disentangled", "complete", "informative"];
+    let columns: Vec<&str> = ["few features"].into_iter().chain(named.iter().map(String::as_str)).chain(dci).collect();
     out.table(&columns, run.featurizers.iter().map(row))
 }
 
@@ -243,6 +256,7 @@ fn steering(run: &Run, out: &Out) -> Result<()> {
             found.name.clone(),
             number(s.push, 2),
             number(s.summary.own, 2),
+            format!("{:.0} %", 100.0 * s.summary.towards),
             number(s.summary.selectivity, 3),
             span(s.interval),
             by_chance(|r| r.selectivity),
@@ -260,14 +274,15 @@ fn steering(run: &Run, out: &Out) -> Result<()> {
     let columns = [
         "steering",
         "push",
-        "own effect",
+        "own",
+        "towards",
         "selectivity",
         "90 %",
-        "by chance",
+        "chance",
         "leak",
-        "independent",
+        "free",
         "interaction",
-        "collisions",
+        "shared",
         "overlap",
     ];
     out.table(&columns, rows)
@@ -291,7 +306,7 @@ fn written(run: &Run, out: &Out) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
-    out.table(&["writing", "own effect", "selectivity", "leak", "perplexity ratio", "broken", "unsteered"], rows)
+    out.table(&["writing", "own", "selectivity", "leak", "perplexity ratio", "broken", "unsteered"], rows)
 }
 
 /// Figures over the correlations, one curve a featurizer.

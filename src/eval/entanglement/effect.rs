@@ -36,7 +36,9 @@ impl Logits<'_> {
         let deviation: Vec<f64> = variance.iter().map(|v| (v / (rows.len() as f64 - 1.0)).sqrt()).collect();
         let one = |steered: &Vec<f32>| {
             let moved = mean(steered, c, rows);
-            (0..c).map(|j| if deviation[j] > 0.0 { (moved[j] - base[j]) / deviation[j] } else { 0.0 }).collect::<Vec<f64>>()
+            (0..c)
+                .map(|j| if deviation[j] > 0.0 { (moved[j] - base[j]) / deviation[j] } else { 0.0 })
+                .collect::<Vec<f64>>()
         };
         self.steered.iter().flat_map(one).collect()
     }

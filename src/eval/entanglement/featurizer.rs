@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use crate::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use crate::error::{Error, Result};
+use crate::num::parallel::count;
 use crate::num::{Mat, gemm, norm};
 use crate::plan::{Compiled, Feature, Op, Plan, Route, Rule, Strength, Target};
 use crate::train::dense::Coder;
@@ -92,10 +93,8 @@ impl Featurizer {
     pub fn of_coder(name: &str, coder: Coder, rows: &[f32], middle: &[f32], threads: usize) -> Self {
         let origin = coder.codes_differences().then(|| middle.to_vec());
         let n = coder.n_latents();
-        let mut made = Self {
-            name: name.to_owned(),
-            body: Body::Coder { coder: Box::new(coder), origin, mean: vec![0.0; n] },
-        };
+        let mut made =
+            Self { name: name.to_owned(), body: Body::Coder { coder: Box::new(coder), origin, mean: vec![0.0; n] } };
         let (mut sum, count) = (vec![0f64; n], (rows.len() / middle.len()) as f64);
         for block in rows.chunks(BLOCK * middle.len()) {
             for codes in made.encode(block, threads).chunks_exact(n) {
@@ -145,9 +144,9 @@ impl Featurizer {
         !matches!(self.body, Body::Dictionary(_))
     }
 
-    /// The codes `[n, F]` of rows `[n, d_model]`.
+    /// The codes `[n, F]` of rows `[n, d_model]`. `threads` 0 takes all.
     pub fn encode(&self, rows: &[f32], threads: usize) -> Vec<f32> {
-        let n = self.n_features();
+        let (n, threads) = (self.n_features(), count(threads));
         match &self.body {
             Body::Dictionary(dictionary) => {
                 let codes = dictionary.encode_batch(rows, threads);
@@ -201,6 +200,19 @@ impl Featurizer {
         }
     }
 
+    /// What of its edits is not exact.
+    ///
+    /// # Errors
+    /// As [`edit`](Self::edit).
+    pub fn notes(&self, layer: usize, target: &Target) -> Result<Vec<String>> {
+        match &self.body {
+            Body::Coder { .. } => {
+                Ok(vec!["a coder's codes depend on each other: edits add what a row of mean codes lacks".into()])
+            }
+            _ => Ok(self.edit(&[(0, 0.0)], layer, target)?.warnings),
+        }
+    }
+
     /// The plan that sets codes: each feature, once, with the value that its code becomes, at the output of block `layer`.
     /// What the featurizer does not explain of a row stays.
     ///
@@ -244,10 +256,7 @@ pub fn push(vector: Vec<f32>, layer: usize, target: &Target) -> Result<Compiled>
 /// A ReLU dictionary with two features for each direction u, `relu(u·(x − origin))` along u and `relu(−u·(x − origin))` along −u:
 /// setting the first to s and the second to 0 sets `u·(x − origin)` to s, whatever its sign was.
 fn two_signs(directions: &[Vec<f32>], origin: &[f32]) -> Result<Dictionary> {
-    let rows: Vec<f32> = directions
-        .iter()
-        .flat_map(|u| u.iter().copied().chain(u.iter().map(|x| -x)))
-        .collect();
+    let rows: Vec<f32> = directions.iter().flat_map(|u| u.iter().copied().chain(u.iter().map(|x| -x))).collect();
     let bias = |row: &[f32]| -row.iter().zip(origin).map(|(&u, &x)| f64::from(u) * f64::from(x)).sum::<f64>() as f32;
     Dictionary::from_parts(Parts {
         d_model: origin.len(),

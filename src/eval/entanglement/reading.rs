@@ -13,6 +13,8 @@ use crate::progress::Progress;
 
 /// Rows coded at once.
 const BLOCK: usize = 256;
+/// Codes that a probe is fitted on, at most: they are held three times.
+const MOST_CODES: usize = 1 << 28;
 
 /// Sums of the codes of a part.
 pub fn moments(featurizer: &Featurizer, part: &Part, data: &Data, threads: usize) -> Result<Moments> {
@@ -51,6 +53,12 @@ pub fn read(
     let held_out: Vec<f64> = (0..c).map(|k| found[chosen[k].feature * c + k].abs()).collect();
 
     let wanted = screened(&at_train, c, request.columns);
+    let widest = wanted.iter().map(Vec::len).max().unwrap_or(0);
+    if (data.train.labels.len() / c).saturating_mul(widest) > MOST_CODES {
+        let n = data.train.labels.len() / c;
+        return Err(Error::argument(format!("columns: {widest} codes of {n} rows are too many for a probe"))
+            .hinted("let fewer features enter the probes, or give fewer sentences"));
+    }
     let shown: Vec<usize> = signed.iter().map(|b| b.feature).collect();
     let mut probed = Vec::with_capacity(c);
     for (k, columns) in wanted.iter().enumerate() {

@@ -54,6 +54,8 @@ pub struct Found {
     pub name: String,
     /// Number of features.
     pub n_features: usize,
+    /// What of its codes or edits is not exact.
+    pub notes: Vec<String>,
     /// How well its features say what concepts are.
     pub reading: Reading,
     /// What steering by them does; none if nothing was steered.
@@ -128,8 +130,11 @@ pub struct Steering {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Mean of T_ii.
+    /// Mean of |T_ii|.
     pub own: f64,
+    /// Share of edits with T_ii > 0. A feature is chosen by size: of a concept and its opposite, which share a direction, one is
+    /// pushed the wrong way.
+    pub towards: f64,
     /// Mean selectivity.
     pub selectivity: f64,
     /// Median leak.

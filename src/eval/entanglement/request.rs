@@ -137,16 +137,8 @@ pub enum Fitted {
 
 impl Fitted {
     /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::TopK,
-        Self::BatchTopK,
-        Self::Relu,
-        Self::Ssae,
-        Self::Conca,
-        Self::Neurons,
-        Self::DiffMean,
-        Self::Probe,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::TopK, Self::BatchTopK, Self::Relu, Self::Ssae, Self::Conca, Self::Neurons, Self::DiffMean, Self::Probe];
 
     /// As in JSON.
     pub fn name(self) -> &'static str {
@@ -254,7 +246,10 @@ mod tests {
             (Request { rho: vec![0.9], ..own.clone() }, "rho: sentences of a file"),
             (Request { rho: Vec::new(), ..ok.clone() }, "rho: expected a correlation"),
             (Request { rho: vec![1.5], ..ok.clone() }, "rho: expected 0 to 1, found 1.5"),
-            (Request { attributes: [("a".into(), vec!["b".into()])].into(), ..ok.clone() }, "attributes: expected data"),
+            (
+                Request { attributes: [("a".into(), vec!["b".into()])].into(), ..ok.clone() },
+                "attributes: expected data",
+            ),
             (Request { sentences: 10, ..ok.clone() }, "sentences: expected 200"),
             (Request { test: 0.9, ..ok.clone() }, "test: expected"),
             (Request { strength: 0.0, ..ok.clone() }, "strength: expected"),

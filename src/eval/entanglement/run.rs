@@ -124,28 +124,15 @@ fn run(
         None => grammar::generate(request.sentences, rho.unwrap_or_default(), request.seed)?,
     };
     let split = sentences.split(request.test, request.seed)?;
-    let needed = sentences.len().saturating_mul(2 * engine.d_model() * size_of::<f32>());
-    if needed > MEMORY {
-        let (n, most) = (sentences.len(), MEMORY >> 30);
-        return Err(Error::argument(format!("sentences: the rows of {n} need more than {most} GiB")));
-    }
     work.total = work.done + (left * expected(&sentences, request)) as u64;
-    let tokens = rows::tokens(engine, &sentences.texts)?;
-    let steers = request.steer > 0;
-    let mut points = vec![HookPoint::from(places.layer)];
-    points.extend(steers.then(|| HookPoint::from(places.read_layer)));
-    let found = rows::read(engine, &tokens, &points, request.pooling, &mut |n| work.step(n, "reading sentences"))?;
-    let d = engine.d_model();
-    let mut sets = found.iter().map(|rows| Data::new(&sentences, &split, rows, d));
-    let none = || Error::numeric("no rows were read");
-    let data = sets.next().ok_or_else(none)?;
-    let later = sets.next();
+    let Read { tokens, data, later } = harvest(engine, &sentences, &split, request, places, work)?;
     let probes = fitting::probes(&data, request.threads, &mut work.aside("probes"))?;
     let readers = match &later {
         Some(later) => fitting::probes(later, request.threads, &mut work.aside("probes"))?,
         None => Vec::new(),
     };
-    let set = Set { data: &data, probes: &probes, readers: &readers, places, texts: &steered(&split, &tokens, request) };
+    let set =
+        Set { data: &data, probes: &probes, readers: &readers, places, texts: &steered(&split, &tokens, request) };
     let phi = || Some(sentences.phi(sentences.concept(grammar::PAIR[0])?, sentences.concept(grammar::PAIR[1])?));
     let accuracy = |(c, probe): (usize, &Probe)| {
         let labels = later.as_ref().map(|data| data.test.column(c, readers.len())).unwrap_or_default();
@@ -172,6 +159,39 @@ fn run(
     }
     made.seconds = started.elapsed().as_secs_f64();
     Ok(made)
+}
+
+/// Sentences as the model reads them.
+struct Read {
+    tokens: Vec<Vec<i32>>,
+    /// Rows at the layer of the features.
+    data: Data,
+    /// Rows at the layer that reads, if sentences are steered.
+    later: Option<Data>,
+}
+
+fn harvest(
+    engine: &mut Engine,
+    sentences: &Sentences,
+    split: &Split,
+    request: &Request,
+    places: Places,
+    work: &mut Work<'_, '_>,
+) -> Result<Read> {
+    let d = engine.d_model();
+    let needed = sentences.len().saturating_mul(2 * d * size_of::<f32>());
+    if needed > MEMORY {
+        let (n, most) = (sentences.len(), MEMORY >> 30);
+        return Err(Error::argument(format!("sentences: the rows of {n} need more than {most} GiB")));
+    }
+    let tokens = rows::tokens(engine, &sentences.texts)?;
+    let mut points = vec![HookPoint::from(places.layer)];
+    points.extend((request.steer > 0).then(|| HookPoint::from(places.read_layer)));
+    let found = rows::read(engine, &tokens, &points, request.pooling, &mut |n| work.step(n, "reading sentences"))?;
+    let mut sets = found.iter().map(|rows| Data::new(sentences, split, rows, d));
+    let data = sets.next().ok_or_else(|| Error::numeric("no rows were read"))?;
+    let later = sets.next();
+    Ok(Read { tokens, data, later })
 }
 
 /// The tokens of the sentences that are steered: the first of the test part, which is in no order.
@@ -208,7 +228,8 @@ impl Set<'_> {
         let named = |e: Error| e.context(&featurizer.name);
         let fitted = clock.elapsed().as_secs_f64();
         let trained = moments(featurizer, &self.data.train, self.data, request.threads)?;
-        let reading = read(featurizer, self.data, &trained, request, &mut work.aside(&featurizer.name)).map_err(named)?;
+        let reading =
+            read(featurizer, self.data, &trained, request, &mut work.aside(&featurizer.name)).map_err(named)?;
         let measured = clock.elapsed().as_secs_f64();
         let steering = match self.texts.is_empty() {
             true => None,
@@ -221,8 +242,16 @@ impl Set<'_> {
                 Some(steering)
             }
         };
+        let notes = featurizer.notes(self.places.layer, &engine.target())?;
         let seconds = [fitted, measured - fitted, clock.elapsed().as_secs_f64() - measured];
-        Ok(Found { name: featurizer.name.clone(), n_features: featurizer.n_features(), reading, steering, seconds })
+        Ok(Found {
+            name: featurizer.name.clone(),
+            n_features: featurizer.n_features(),
+            notes,
+            reading,
+            steering,
+            seconds,
+        })
     }
 
     fn steer(
@@ -254,9 +283,8 @@ impl Set<'_> {
         work: &mut Work<'_, '_>,
     ) -> Result<super::Written> {
         let target = engine.target();
-        let plan = |edit: &super::steering::Edit| {
-            featurizer.edit(&[(edit.feature, edit.value)], self.places.layer, &target)
-        };
+        let plan =
+            |edit: &super::steering::Edit| featurizer.edit(&[(edit.feature, edit.value)], self.places.layer, &target);
         let plans = chosen.edits.iter().map(plan).collect::<Result<Vec<_>>>()?;
         let place = (HookPoint::from(self.places.read_layer), request.pooling);
         let note = format!("{}: writing", featurizer.name);

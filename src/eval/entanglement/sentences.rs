@@ -73,7 +73,10 @@ impl Sentences {
             for member in members {
                 let found = made.concepts.iter_mut().find(|concept| concept.name == *member);
                 let concept = found.ok_or_else(|| {
-                    Error::argument(format!("attributes: {attribute:?}: no sentence of {} has {member:?}", path.display()))
+                    Error::argument(format!(
+                        "attributes: {attribute:?}: no sentence of {} has {member:?}",
+                        path.display()
+                    ))
                 })?;
                 concept.attribute.clone_from(attribute);
             }
@@ -164,7 +167,11 @@ impl Lines {
             return Err("expected a concept beside the sentence, found none".into());
         }
         if let Some(before) = self.keys.as_ref().filter(|before| **before != keys) {
-            return Err(format!("expected the concepts of the first line ({}), found {}", before.join(", "), keys.join(", ")));
+            return Err(format!(
+                "expected the concepts of the first line ({}), found {}",
+                before.join(", "),
+                keys.join(", ")
+            ));
         }
         self.keys = Some(keys);
         let mut has = Vec::new();
@@ -246,7 +253,10 @@ mod tests {
             ("{\"sentence\":\"x\"}", "expected a concept"),
             ("{\"sentence\":\"x\",\"a\":2}", "a: expected true, false, 1, 0 or text, found 2"),
             ("{\"sentence\":\"x\",\"a\":1}\n{\"sentence\":\"x\",\"a\":1}", "line 2: sentence: expected each one once"),
-            ("{\"sentence\":\"x\",\"a\":1}\n{\"sentence\":\"y\",\"b\":1}", "expected the concepts of the first line (a)"),
+            (
+                "{\"sentence\":\"x\",\"a\":1}\n{\"sentence\":\"y\",\"b\":1}",
+                "expected the concepts of the first line (a)",
+            ),
             ("{\"sentence\":\"x\",\"a\":1}\n{\"sentence\":\"y\",\"a\":\"1\"}", "a yes or no in every line"),
             ("{\"sentence\":", "line 1: EOF"),
         ] {
@@ -267,7 +277,8 @@ mod tests {
         assert_eq!(all.len(), 100);
         assert_eq!(made.split(0.2, 3).unwrap(), split);
         assert_ne!(made.split(0.2, 4).unwrap(), split);
-        let rare: Vec<String> = (0..100).map(|i| format!("{{\"sentence\":\"s{i}\",\"a\":{}}}", u8::from(i == 7))).collect();
+        let rare: Vec<String> =
+            (0..100).map(|i| format!("{{\"sentence\":\"s{i}\",\"a\":{}}}", u8::from(i == 7))).collect();
         let error = parse(&rare.join("\n"), &[]).unwrap().split(0.2, 3).unwrap_err();
         assert!(error.kind() == Kind::Argument && error.message().contains("found"), "{error}");
     }

@@ -89,7 +89,8 @@ pub fn choose(featurizer: &Featurizer, moments: &Moments, probes: &[Probe], stre
         Edit { feature, value: strength * max[feature] }
     };
     let edits: Vec<Edit> = ranked.iter().map(edit).collect();
-    let length = |e: &Edit| (f64::from(e.value) - means[e.feature]).abs() * f64::from(norm(&featurizer.direction(e.feature)));
+    let length =
+        |e: &Edit| (f64::from(e.value) - means[e.feature]).abs() * f64::from(norm(&featurizer.direction(e.feature)));
     let lengths: Vec<f32> = edits.iter().map(|e| length(e) as f32).collect();
     let space = |list: &Vec<(f64, usize)>| list.iter().flat_map(|(_, j)| featurizer.direction(*j)).collect();
     Chosen { spaces: ranked.iter().map(space).collect(), length: crate::num::stats::median(&lengths), edits }
@@ -169,7 +170,8 @@ pub fn summarize(effects: &[f64], attributes: &[usize], meant: &[usize]) -> Summ
     let n = each.len() as f64;
     let leaks: Vec<f32> = each.iter().map(|(_, leak)| *leak as f32).collect();
     Summary {
-        own: rows().map(|(row, &i)| row[i]).sum::<f64>() / n,
+        own: rows().map(|(row, &i)| row[i].abs()).sum::<f64>() / n,
+        towards: rows().filter(|(row, i)| row[**i] > 0.0).count() as f64 / n,
         selectivity: each.iter().map(|(s, _)| s).sum::<f64>() / n,
         leak: crate::num::stats::median(&leaks),
         independent: each.iter().filter(|(_, leak)| *leak <= INDEPENDENT).count() as f64 / n,
@@ -203,7 +205,9 @@ fn together(
         found.push(interaction(&level(base), &level(&steered[i]), &level(&steered[j]), &level(&both)));
         tell()?;
     }
-    let Some((at, most)) = found.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1)) else { return Ok(None) };
+    let Some((at, most)) = found.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1)) else {
+        return Ok(None);
+    };
     let average = |drawn: &mut dyn Iterator<Item = f64>| drawn.sum::<f64>() / pairs.len() as f64;
     let interval = bootstrap::interval(found.len(), SHARE, request.seed, &mut |drawn| {
         average(&mut drawn.iter().map(|&i| found[i]))
@@ -258,9 +262,8 @@ fn mean_overlap(spaces: &[Vec<f32>], attributes: &[usize], d: usize) -> f64 {
 /// The mean distance of the test rows from the mean row.
 fn spread(data: &Data) -> f64 {
     let middle = data.middle();
-    let distance = |row: &[f32]| {
-        row.iter().zip(&middle).map(|(x, m)| (f64::from(*x) - f64::from(*m)).powi(2)).sum::<f64>().sqrt()
-    };
+    let distance =
+        |row: &[f32]| row.iter().zip(&middle).map(|(x, m)| (f64::from(*x) - f64::from(*m)).powi(2)).sum::<f64>().sqrt();
     let n = (data.test.rows.len() / data.d_model) as f64;
     data.test.rows.chunks_exact(data.d_model).map(distance).sum::<f64>() / n
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::effect::Logits;
-use super::report::{Written};
+use super::report::Written;
 use super::request::Pooling;
 use super::rows;
 use super::steering::{logits, summarize};
@@ -40,7 +40,8 @@ pub(super) fn written(
         let prompts: Vec<Vec<i32>> = PROMPTS.iter().map(|p| engine.tokenize(p, true)).collect::<Result<_>>()?;
         let generate = Generate { max_tokens: tokens, ..Generate::default() };
         let made = write(engine, plan.as_ref(), &prompts, &generate)?;
-        let whole: Vec<String> = PROMPTS.iter().zip(&made).map(|(prompt, made)| format!("{prompt}{}", made.text)).collect();
+        let whole: Vec<String> =
+            PROMPTS.iter().zip(&made).map(|(prompt, made)| format!("{prompt}{}", made.text)).collect();
         let read = rows::tokens(engine, &whole)?;
         let found = rows::read(engine, &read, &[point], pooling, &mut |_| Ok(()))?;
         Ok(Texts { logits: logits(readers, found.first().map_or(&[][..], Vec::as_slice)), made })
