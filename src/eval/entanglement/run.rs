@@ -92,7 +92,10 @@ fn layers(engine: &Engine, request: &Request) -> Result<(usize, usize)> {
     let said = match (request.layer, request.files.first()) {
         (Some(layer), _) => Some(layer),
         (None, Some(path)) if path.is_file() && Coder::recognize(path)? => Coder::open(path)?.info().layer,
-        (None, Some(path)) => Dictionary::open(path)?.layer(),
+        (None, Some(path)) => {
+            let dictionary = Dictionary::open(path)?;
+            dictionary.layer().or(dictionary.layers().first().copied())
+        }
         (None, None) => None,
     };
     let layer = said.unwrap_or(n / 2);
