@@ -2802,14 +2802,15 @@ tiller_status tiller_engine_learn(tiller_engine *engine,
 
 // Evaluates the model with features from files and others that are fitted on the spot.
 //
-// `request` is JSON. {"evaluate": "entanglement"} asks whether features say one concept each, and whether steering by one
-// leaves the others alone (arXiv 2512.15134), on built-in sentences in which two concepts are correlated by "rho" (a list of
-// numbers from 0 to 1), or on "data", a JSONL file of {"sentence": "...", "concept": true, ...}, grouped by "attributes". Other
-// keys: "sentences", "test", "layer", "read_layer", "pooling" ("last", "mean"), "files" (dictionaries, learned features,
-// coders), "fit" (a list of "topk", "batchtopk", "relu", "ssae", "conca", "neurons", "diff_mean", "probe"), "n_features", "k",
-// "steps", "columns", "steer", "strength", "pairs", "random", "generate", "seed", "threads"; all may be left out. `*report` is
-// JSON: for each correlation and featurizer MCC, k-sparse probing, DCI, effects, selectivity, leak and additivity. Open the
-// engine with several sequences: sentences are read side by side. No plan is in force afterwards; progress counts sentences.
+// `request` is JSON. {"evaluate": "entanglement"} asks whether features say one concept each, and whether steering by
+// one leaves the others alone (arXiv 2512.15134), on built-in sentences in which two concepts are correlated by "rho"
+// (a list of numbers from 0 to 1), or on "data", a JSONL file of {"sentence": "...", "concept": true, ...}, grouped by
+// "attributes". Other keys: "sentences", "test", "layer", "read_layer", "pooling" ("last", "mean"), "files"
+// (dictionaries, learned features, coders), "fit" (a list of "topk", "batchtopk", "relu", "ssae", "conca", "neurons",
+// "diff_mean", "probe"), "n_features", "k", "steps", "columns", "steer", "strength", "pairs", "random", "generate",
+// "seed", "threads"; all may be left out. `*report` is JSON: for each correlation and featurizer MCC, k-sparse
+// probing, DCI, effects, selectivity, leak and additivity. Open the engine with several sequences: sentences are read
+// side by side. No plan is in force afterwards; progress counts sentences.
 //
 // On success `*report` owns a text, to be freed with tiller_text_free().
 TILLER_API

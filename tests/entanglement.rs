@@ -1,4 +1,5 @@
-//! Entanglement on a real model, SmolLM2: the known concepts are read, a steered concept moves, the report is the seed's.
+//! Entanglement on a real model, SmolLM2: the known concepts are read, a steered concept moves, the report is the
+//! seed's.
 #![cfg(feature = "engine")]
 
 mod support;

@@ -13,8 +13,8 @@ pub const KNOWN: &[&str] = &["entanglement"];
 /// Runs the evaluator that the key "evaluate" of `request` names; the other keys are its own. Returns its report.
 ///
 /// # Errors
-/// [`Kind::Argument`] for what is no JSON object, a name that is not in [`KNOWN`], and what the evaluator's request refuses; what
-/// the evaluator returns.
+/// [`Kind::Argument`] for what is no JSON object, a name that is not in [`KNOWN`], and what the evaluator's request
+/// refuses; what the evaluator returns.
 pub fn evaluate(engine: &mut Engine, request: &str, progress: &mut Progress<'_>) -> Result<String> {
     let (name, rest) = named(request)?;
     let report = match name.as_str() {

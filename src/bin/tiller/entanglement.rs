@@ -7,7 +7,7 @@ use tiller::eval::trial;
 use tiller::{Error, Result};
 
 use crate::open::Machine;
-use crate::output::Out;
+use crate::output::{Out, when_cancelled};
 use crate::paths::check_outputs;
 use crate::plot::{Panel, draw};
 
@@ -165,26 +165,31 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     let context = CONTEXT.max(trial::PROMPTS.len() * (args.generate + 32));
     let mut engine = args.machine.engine(&args.model, context, trial::SEQUENCES)?;
     crate::open::notes(&engine, out);
-    let mut bar = out.bar("entanglement", "sentences");
-    let report = entanglement(&mut engine, &request, &mut |step| bar.step(step))?;
-    drop(bar);
-    if let Some(path) = &args.plot {
-        draw(path, panels(&report))?;
+    // One at a time: what is done is shown, whatever happens to the next.
+    let mut done: Vec<Report> = Vec::new();
+    for &rho in &args.rho {
+        let mut bar = out.bar(&format!("correlation {rho}"), "sentences");
+        let request = Request { rho: vec![rho], ..request.clone() };
+        let report = entanglement(&mut engine, &request, &mut |step| bar.step(step));
+        drop(bar);
+        let report = report.map_err(when_cancelled("correlations that were done before are above"))?;
+        show(&report, done.is_empty(), out)?;
+        done.push(report);
     }
-    if out.json() {
-        return out.object(&report);
+    match &args.plot {
+        Some(path) => draw(path, panels(done.iter().flat_map(|report| &report.runs))),
+        None => Ok(()),
     }
-    show(&report, out)
 }
 
-fn show(report: &Report, out: &Out) -> Result<()> {
-    out.line(format!(
-        "{}: features of layer {}, probes at layer {}, a sentence is {}",
-        report.model,
-        report.layer,
-        report.read_layer,
-        if report.pooling == "last" { "its last row" } else { "the mean of its rows" },
-    ))?;
+/// One correlation; what holds for all of them goes with the first.
+fn show(report: &Report, first: bool, out: &Out) -> Result<()> {
+    if out.json() {
+        return out.object(report);
+    }
+    if first {
+        head(report, out)?;
+    }
     for run in &report.runs {
         let [train, test] = run.sentences;
         let of = match (run.rho, run.phi) {
@@ -196,11 +201,22 @@ fn show(report: &Report, out: &Out) -> Result<()> {
         probing(run, out)?;
         steering(run, out)?;
         written(run, out)?;
+        out.line(format!("{:.1} minutes", run.seconds / 60.0))?;
     }
-    for found in report.runs.first().iter().flat_map(|run| &run.featurizers) {
+    Ok(())
+}
+
+fn head(report: &Report, out: &Out) -> Result<()> {
+    for found in report.runs.iter().flat_map(|run| &run.featurizers) {
         found.notes.iter().for_each(|note| out.note(format!("note: {}: {note}", found.name)));
     }
-    out.line(format!("{:.1} minutes", report.seconds / 60.0))
+    out.line(format!(
+        "{}: features of layer {}, probes at layer {}, a sentence is {}",
+        report.model,
+        report.layer,
+        report.read_layer,
+        if report.pooling == "last" { "its last row" } else { "the mean of its rows" },
+    ))
 }
 
 fn number(value: f64, digits: usize) -> String {
@@ -310,14 +326,15 @@ fn written(run: &Run, out: &Out) -> Result<()> {
 }
 
 /// Figures over the correlations, one curve a featurizer.
-fn panels(report: &Report) -> Vec<Panel> {
-    let names: Vec<&String> = report.runs.first().iter().flat_map(|run| &run.featurizers).map(|f| &f.name).collect();
+fn panels<'r>(runs: impl Iterator<Item = &'r Run>) -> Vec<Panel> {
+    let runs: Vec<&Run> = runs.collect();
+    let names: Vec<&String> = runs.first().iter().flat_map(|run| &run.featurizers).map(|f| &f.name).collect();
     let panel = |title: &str, of: &dyn Fn(&Found) -> Option<f64>| {
         let point = |run: &Run, name: &str| {
             let found = run.featurizers.iter().find(|f| f.name == name)?;
             Some((run.rho?, of(found)?))
         };
-        let curve = |name: &&String| ((*name).clone(), report.runs.iter().filter_map(|run| point(run, name)).collect());
+        let curve = |name: &&String| ((*name).clone(), runs.iter().filter_map(|run| point(run, name)).collect());
         Panel {
             title: title.to_owned(),
             x: "correlation of science and positive",

@@ -148,8 +148,8 @@ pub struct Best {
     pub correlation: f64,
 }
 
-/// For every concept the feature with the largest correlation of `correlations` `[F, C]`, or the largest by size; of equal
-/// ones the first.
+/// For every concept the feature with the largest correlation of `correlations` `[F, C]`, or the largest by size; of
+/// equal ones the first.
 pub fn best(correlations: &[f64], n_concepts: usize, by_size: bool) -> Vec<Best> {
     let value = |v: f64| if by_size { v.abs() } else { v };
     let mut all = vec![Best { feature: 0, correlation: f64::NEG_INFINITY }; n_concepts];
@@ -182,8 +182,8 @@ impl Mean {
     }
 }
 
-/// The interval of 90 % in which the micro mean of `Pearson(columns_c, labels_c)` would lie with other rows: rows are drawn
-/// together, the feature of each concept stays. `columns` and `labels` are one list of rows for each concept.
+/// The interval of 90 % in which the micro mean of `Pearson(columns_c, labels_c)` would lie with other rows: rows are
+/// drawn together, the feature of each concept stays. `columns` and `labels` are one list of rows for each concept.
 pub fn interval(columns: &[Vec<f32>], labels: &[Vec<bool>], seed: u64) -> Option<[f64; 2]> {
     let n = columns.first().map_or(0, Vec::len);
     bootstrap::interval(n, SHARE, seed, &mut |drawn| {

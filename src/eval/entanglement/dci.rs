@@ -3,12 +3,12 @@
 //! ```text
 //! D_j = 1 − H(R_j· / ΣR_j·) / log C      disentanglement of feature j: 1 if it matters to one concept alone
 //! D   = Σ_j D_j · ΣR_j· / ΣR             weighted by how much it matters at all
-//! C_c = 1 − H(R_·c / ΣR_·c) / log F      completeness of concept c: 1 if one feature alone matters to it; mean over concepts
+//! C_c = 1 − H(R_·c / ΣR_·c) / log F      completeness of concept c: 1 if one feature alone matters to it; C is the mean
 //! I   = mean test accuracy of the probes
 //! ```
 //!
-//! R `[F, C]` is the relevance of features to concepts: |coefficient| of L1 logistic regressions on standardised codes, our
-//! decision where arXiv 2512.15134 is silent.
+//! R `[F, C]` is the relevance of features to concepts: |coefficient| of L1 logistic regressions on standardised codes,
+//! our decision where arXiv 2512.15134 is silent.
 
 use serde::Serialize;
 
@@ -24,8 +24,9 @@ pub struct Dci {
 }
 
 impl Dci {
-    /// Of relevances `[F, C]`, none negative, and the accuracy of every concept's probe. Features that matter to nothing have no
-    /// weight; a concept to which nothing matters has completeness 0. One concept, or one feature, leaves no choice: 1.
+    /// Of relevances `[F, C]`, none negative, and the accuracy of every concept's probe. Features that matter to
+    /// nothing have no weight; a concept to which nothing matters has completeness 0. One concept, or one feature,
+    /// leaves no choice: 1.
     pub fn of(relevance: &[f64], n_concepts: usize, accuracies: &[f64]) -> Self {
         let n_features = relevance.len() / n_concepts.max(1);
         let total: f64 = relevance.iter().sum();

@@ -6,8 +6,8 @@
 //! I_k(i,j) = L_k(ij) + L_k(0) − L_k(i) − L_k(j)          interaction of a true joint edit; L_k the mean logit of k
 //! ```
 //!
-//! after arXiv 2512.15134. An interaction is reported as Σ_k |I_k| / Σ_k (|Δ_k(i)| + |Δ_k(j)|), Δ_k(i) = L_k(i) − L_k(0): 0 where
-//! edits add up, 1 where what they do together differs from the sum by as much as both do alone.
+//! after arXiv 2512.15134. An interaction is reported as Σ_k |I_k| / Σ_k (|Δ_k(i)| + |Δ_k(j)|), Δ_k(i) = L_k(i) −
+//! L_k(0): 0 where edits add up, 1 where what they do together differs from the sum by as much as both do alone.
 
 /// A leak up to this leaves concepts independent.
 pub const INDEPENDENT: f64 = 0.1;
@@ -70,8 +70,8 @@ pub fn selectivity(effects: &[f64], i: usize, attributes: &[usize]) -> (f64, f64
     (selectivity, leak)
 }
 
-/// The normalised interaction of two edits, from mean logits `[C]` without steering, with each and with both; 0 if neither does
-/// anything, and nor do both.
+/// The normalised interaction of two edits, from mean logits `[C]` without steering, with each and with both; 0 if
+/// neither does anything, and nor do both.
 pub fn interaction(base: &[f64], one: &[f64], other: &[f64], both: &[f64]) -> f64 {
     let (mut interaction, mut alone) = (0.0, 0.0);
     for k in 0..base.len() {
@@ -87,8 +87,8 @@ pub fn collisions(chosen: &[usize]) -> f64 {
     shared as f64 / chosen.len() as f64
 }
 
-/// ‖Q_aᵀ Q_b‖²_F / min(k_a, k_b) of the spaces that two lists of directions `[k, d]` span: 1 if one holds the other, 0 if they
-/// are orthogonal.
+/// ‖Q_aᵀ Q_b‖²_F / min(k_a, k_b) of the spaces that two lists of directions `[k, d]` span: 1 if one holds the other, 0
+/// if they are orthogonal.
 pub fn overlap(a: &[f32], b: &[f32], d: usize) -> f64 {
     let (a, b) = (orthonormal(a, d), orthonormal(b, d));
     let inner = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();

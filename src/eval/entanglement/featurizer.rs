@@ -8,10 +8,10 @@
 //! | ConCA | `z_j(x) − mean z_j` | `x + s·d_j` |
 //! | SSAE | `z_j(x − mean) − mean z_j` | `x + s·d_j` |
 //!
-//! Codes of the last four have two signs and no zero of their own, so they are counted from their mean over the training rows:
-//! correlations are the same, and "five times the largest code" means something. A coder's normalisation couples all
-//! its codes; its edits therefore add what takes a row of mean code to s. SSAE codes differences of rows: of a single row
-//! it gets the difference from the mean row. These are our decisions; arXiv 2512.15134 is silent.
+//! Codes of the last four have two signs and no zero of their own, so they are counted from their mean over the
+//! training rows: correlations are the same, and "five times the largest code" means something. A coder's normalisation
+//! couples all its codes; its edits therefore add what takes a row of mean code to s. SSAE codes differences of rows:
+//! of a single row it gets the difference from the mean row. These are our decisions; arXiv 2512.15134 is silent.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -56,7 +56,8 @@ impl Featurizer {
     /// The features of a file: a coder, a dictionary, or of learned features those at `layer`.
     ///
     /// # Errors
-    /// As [`Dictionary::open`] and [`Coder::open`]; [`Kind::Mismatch`](crate::Kind::Mismatch) for another width or layer.
+    /// As [`Dictionary::open`] and [`Coder::open`]; [`Kind::Mismatch`](crate::Kind::Mismatch) for another width or
+    /// layer.
     pub fn open(path: &Path, layer: usize, rows: &[f32], middle: &[f32], threads: usize) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let (made, own) = match path.is_file() && Coder::recognize(path)? {
@@ -213,8 +214,8 @@ impl Featurizer {
         }
     }
 
-    /// The plan that sets codes: each feature, once, with the value that its code becomes, at the output of block `layer`.
-    /// What the featurizer does not explain of a row stays.
+    /// The plan that sets codes: each feature, once, with the value that its code becomes, at the output of block
+    /// `layer`. What the featurizer does not explain of a row stays.
     ///
     /// # Errors
     /// As [`Plan::compile`].
@@ -253,8 +254,8 @@ pub fn push(vector: Vec<f32>, layer: usize, target: &Target) -> Result<Compiled>
     Plan::new([rule]).compile(&[], target, Route::Callback)
 }
 
-/// A ReLU dictionary with two features for each direction u, `relu(u·(x − origin))` along u and `relu(−u·(x − origin))` along −u:
-/// setting the first to s and the second to 0 sets `u·(x − origin)` to s, whatever its sign was.
+/// A ReLU dictionary with two features for each direction u, `relu(u·(x − origin))` along u and `relu(−u·(x − origin))`
+/// along −u: setting the first to s and the second to 0 sets `u·(x − origin)` to s, whatever its sign was.
 fn two_signs(directions: &[Vec<f32>], origin: &[f32]) -> Result<Dictionary> {
     let rows: Vec<f32> = directions.iter().flat_map(|u| u.iter().copied().chain(u.iter().map(|x| -x))).collect();
     let bias = |row: &[f32]| -row.iter().zip(origin).map(|(&u, &x)| f64::from(u) * f64::from(x)).sum::<f64>() as f32;

@@ -84,8 +84,8 @@ fn dictionary(
     Ok(Featurizer::of_dictionary(what.name(), made))
 }
 
-/// The settings of a coder, as large and as long as the request says. The learning rate is ten times the papers', whose runs
-/// are ten times as long.
+/// The settings of a coder, as large and as long as the request says. The learning rate is ten times the papers', whose
+/// runs are ten times as long.
 fn sized(options: dense::Options, request: &Request) -> dense::Options {
     dense::Options {
         n_latents: request.n_features,

@@ -7,12 +7,12 @@
 //! | sentiment | positive, neutral, negative |
 //! | domain | science, fantasy, news, other |
 //!
-//! "The brilliant chemist perfected the catalyst in the laboratory." is active, past, positive and science. Adjectives and verbs
-//! depend on domain and sentiment, other words on the domain alone.
+//! "The brilliant chemist perfected the catalyst in the laboratory." is active, past, positive and science. Adjectives
+//! and verbs depend on domain and sentiment, other words on the domain alone.
 //!
 //! One pair of concepts is correlated, science (a) and positive (b): `P11 = P00 = (1 + ρ)/4`, `P10 = P01 = (1 − ρ)/4`
-//! (arXiv 2512.15134), so that φ = ρ; everything else is uniform and independent. Sentences are not drawn but dealt: each
-//! combination of values gets its share to the sentence, so φ is ρ up to rounding. It is checked all the same.
+//! (arXiv 2512.15134), so that φ = ρ; everything else is uniform and independent. Sentences are not drawn but dealt:
+//! each combination of values gets its share to the sentence, so φ is ρ up to rounding. It is checked all the same.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -117,8 +117,8 @@ fn lexicon() -> Result<BTreeMap<(usize, usize), Words>> {
 /// Makes `n` different sentences in which science and positive have the correlation `rho`, in an order of the seed.
 ///
 /// # Errors
-/// [`Kind::Argument`](crate::Kind::Argument) for fewer than [`LEAST`] sentences, more than the words make, or a ρ outside of
-/// 0 to 1; [`Kind::Numeric`](crate::Kind::Numeric) if φ of what was made is not ρ.
+/// [`Kind::Argument`](crate::Kind::Argument) for fewer than [`LEAST`] sentences, more than the words make, or a ρ
+/// outside of 0 to 1; [`Kind::Numeric`](crate::Kind::Numeric) if φ of what was made is not ρ.
 pub fn generate(n: usize, rho: f64, seed: u64) -> Result<Sentences> {
     if n < LEAST {
         return Err(Error::argument(format!("sentences: expected {LEAST} or more, found {n}")));

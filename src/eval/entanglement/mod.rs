@@ -1,23 +1,24 @@
 //! Does steering one concept leave the others alone (arXiv 2512.15134)?
 //!
-//! Sentences whose concepts are known go through the model. Featurizers give their rows features: dictionaries, coders and
-//! learned features from files, and others that are fitted on the rows themselves. Two questions are then asked of each:
+//! Sentences whose concepts are known go through the model. Featurizers give their rows features: dictionaries, coders
+//! and learned features from files, and others that are fitted on the rows themselves. Two questions are then asked of
+//! each:
 //!
 //! | question | figures | file |
 //! |---|---|---|
-//! | does one feature say one concept? | MCC, one-to-many, k-sparse probing, DCI | `correlation.rs`, `probing.rs`, `dci.rs`, `reading.rs` |
-//! | does steering by it move that concept alone? | effects, selectivity, leak, additivity, collisions, overlap | `effect.rs`, `steering.rs`, `written.rs` |
+//! | does one feature say one concept? | MCC, one-to-many, k-sparse probing, DCI | [`reading`] |
+//! | does steering by it move that concept alone? | effects, selectivity, leak, additivity, overlap | [`steering`] |
 //!
-//! The first does not answer the second: that is the paper's finding, and why both stand here side by side, with supervised
-//! probes as skyline and random directions as floor. In the built-in sentences two concepts are correlated by as much as the
-//! request says; a featurizer that takes one for the other shows it there.
+//! The first does not answer the second: that is the paper's finding, and why both stand here side by side, with
+//! supervised probes as skyline and random directions as floor. In the built-in sentences two concepts are correlated
+//! by as much as the request says; a featurizer that takes one for the other shows it there.
 //!
-//! A sentence is one row: that of its last token, or the mean over its tokens ([`Pooling`]). No sentence is in the training
-//! and in the test part. Everything random comes from the seed; what comes out does not depend on the number of threads, as far
-//! as the model's own arithmetic does not.
+//! A sentence is one row: that of its last token, or the mean over its tokens ([`Pooling`]). No sentence is in the
+//! training and in the test part. Everything random comes from the seed; what comes out does not depend on the number
+//! of threads, as far as the model's own arithmetic does not.
 //!
-//! *Cost*: every sentence is read once, up to the layer that reads; each edit reads [`Request::steer`] sentences. Memory: one row
-//! a sentence and layer, and the codes of [`Request::columns`] features.
+//! *Cost*: every sentence is read once, up to the layer that reads; each edit reads [`Request::steer`] sentences.
+//! Memory: one row a sentence and layer, and the codes of [`Request::columns`] features.
 
 pub mod correlation;
 pub mod data;

@@ -61,8 +61,8 @@ fn dictionary(leaks: Option<[usize; 2]>) -> Featurizer {
     Featurizer::of_dictionary("planted", Dictionary::from_parts(parts).unwrap())
 }
 
-/// The rows of the later layer: those of the earlier one after the plan's edits, and `product` times the product of the first
-/// two coordinates added to the third.
+/// The rows of the later layer: those of the earlier one after the plan's edits, and `product` times the product of the
+/// first two coordinates added to the third.
 fn later(data: &Data, plan: Option<&Compiled>, product: f32) -> Vec<f32> {
     let mut rows = data.test.rows[..STEERED * D].to_vec();
     if let Some(plan) = plan {

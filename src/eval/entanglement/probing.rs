@@ -32,8 +32,8 @@ pub struct Probed {
     pub relevance: Vec<f64>,
 }
 
-/// Ranks features by |coefficient| of an L1 logistic regression (C = 0.1) on the training rows, fits an L2 regression to the
-/// best k for each of `ks`, and tests both on other rows. Codes are standardised first.
+/// Ranks features by |coefficient| of an L1 logistic regression (C = 0.1) on the training rows, fits an L2 regression
+/// to the best k for each of `ks`, and tests both on other rows. Codes are standardised first.
 ///
 /// # Errors
 /// As [`fit`].

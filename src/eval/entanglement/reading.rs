@@ -89,8 +89,8 @@ pub fn read(
     })
 }
 
-/// For each concept the `n` features that correlate most with it, in order of their numbers; 0 takes all. Features that do
-/// not correlate at all are left out, but one.
+/// For each concept the `n` features that correlate most with it, in order of their numbers; 0 takes all. Features that
+/// do not correlate at all are left out, but one.
 fn screened(correlations: &[f64], n_concepts: usize, n: usize) -> Vec<Vec<usize>> {
     let n_features = correlations.len() / n_concepts;
     let size = |j: usize, c: usize| correlations[j * n_concepts + c].abs();
@@ -131,8 +131,8 @@ fn of_concept(
     probe(train, test, columns.len(), &KS, threads, progress)
 }
 
-/// Of a coder of differences: the best correlation by size, for each concept, of codes of differences of test rows with the
-/// differences of their labels.
+/// Of a coder of differences: the best correlation by size, for each concept, of codes of differences of test rows with
+/// the differences of their labels.
 fn of_pairs(featurizer: &Featurizer, data: &Data, request: &Request) -> Option<Vec<f64>> {
     let (d, c) = (data.d_model, data.n_concepts());
     let other = partners(&data.test.rows, d, request.seed);

@@ -70,7 +70,8 @@ pub struct Found {
 pub struct Reading {
     /// Codes a row that are not zero.
     pub l0: f64,
-    /// MCC as the paper has it: the best feature of each concept, by the largest correlation on the rows that it is told of.
+    /// MCC as the paper has it: the best feature of each concept, by the largest correlation on the rows that it is
+    /// told of.
     pub mcc: Mean,
     /// Of `mcc.micro`: 90 % of other rows, with the same features.
     pub interval: Option<[f64; 2]>,
@@ -132,8 +133,8 @@ pub struct Steering {
 pub struct Summary {
     /// Mean of |T_ii|.
     pub own: f64,
-    /// Share of edits with T_ii > 0. A feature is chosen by size: of a concept and its opposite, which share a direction, one is
-    /// pushed the wrong way.
+    /// Share of edits with T_ii > 0. A feature is chosen by size: of a concept and its opposite, which share a
+    /// direction, one is pushed the wrong way.
     pub towards: f64,
     /// Mean selectivity.
     pub selectivity: f64,

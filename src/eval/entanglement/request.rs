@@ -12,8 +12,8 @@ use crate::error::{Error, Kind, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Request {
-    /// Sentences with their concepts, JSONL (see [`Sentences::read`](super::sentences::Sentences::read)), in place of the
-    /// built-in ones.
+    /// Sentences with their concepts, JSONL (see [`Sentences::read`](super::sentences::Sentences::read)), in place of
+    /// the built-in ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
     /// Of those: which yes-or-no concepts are values of one attribute.
@@ -79,7 +79,7 @@ impl Default for Request {
             k: 32,
             steps: 2000,
             columns: 256,
-            steer: 64,
+            steer: 32,
             strength: 5.0,
             pairs: 12,
             random: 30,
@@ -161,8 +161,8 @@ impl Request {
     /// # Errors
     /// [`Kind::Argument`] for what is none, with line, column and key; as [`check`](Self::check).
     pub fn from_json(text: &str) -> Result<Self> {
-        let hint = "keys are data, attributes, rho, sentences, test, layer, read_layer, pooling, files, fit, n_features, k, \
-                    steps, columns, steer, strength, pairs, random, generate, seed, threads";
+        let hint = "keys are data, attributes, rho, sentences, test, layer, read_layer, pooling, files, fit, n_features, \
+                    k, steps, columns, steer, strength, pairs, random, generate, seed, threads";
         let request: Self = serde_json::from_str(text).map_err(|e| {
             let error = crate::file::json::error(&e, text, "request", 1, hint);
             Error::new(Kind::Argument, error.message()).hinted(hint)

@@ -27,7 +27,8 @@ pub(super) fn tokens(engine: &Engine, texts: &[String]) -> Result<Vec<Vec<i32>>>
     texts.iter().enumerate().map(one).collect()
 }
 
-/// A row for each text at each of `points`: `[texts, d_model]`. The plan in force applies. `tell` is told how many were read.
+/// A row for each text at each of `points`: `[texts, d_model]`. The plan in force applies. `tell` is told how many were
+/// read.
 ///
 /// # Errors
 /// What the engine and `tell` return.

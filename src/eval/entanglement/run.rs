@@ -21,13 +21,13 @@ use crate::train::probe::Probe;
 /// Bytes that the rows of all sentences may take.
 const MEMORY: usize = 4 << 30;
 
-/// Measures what `request` asks for on the engine's model. Open the engine with several sequences: sentences are read side by
-/// side. No plan is in force afterwards. Progress counts sentences that were read.
+/// Measures what `request` asks for on the engine's model. Open the engine with several sequences: sentences are read
+/// side by side. No plan is in force afterwards. Progress counts sentences that were read.
 ///
 /// # Errors
-/// As [`Request::check`] and [`Sentences::read`]; [`Kind::Argument`](crate::Kind::Argument) for layers that the model lacks;
-/// [`Kind::Mismatch`](crate::Kind::Mismatch) for a file of another layer or width; those of the trainers and the engine;
-/// [`Kind::Cancelled`](crate::Kind::Cancelled).
+/// As [`Request::check`] and [`Sentences::read`]; [`Kind::Argument`](crate::Kind::Argument) for layers that the model
+/// lacks; [`Kind::Mismatch`](crate::Kind::Mismatch) for a file of another layer or width; those of the trainers and the
+/// engine; [`Kind::Cancelled`](crate::Kind::Cancelled).
 pub fn entanglement(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>) -> Result<Report> {
     request.check()?;
     let started = Instant::now();

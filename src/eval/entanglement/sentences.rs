@@ -44,9 +44,10 @@ pub struct Split {
 }
 
 impl Sentences {
-    /// Reads JSONL: a "sentence" a line, every other key is an attribute or a concept. A value of true, false, 1 or 0 says
-    /// whether the sentence has the concept of that name; a text says which value an attribute has, and each value that occurs
-    /// is a concept "attribute=value". `attributes` groups yes-or-no concepts: a name, and the concepts under it.
+    /// Reads JSONL: a "sentence" a line, every other key is an attribute or a concept. A value of true, false, 1 or 0
+    /// says whether the sentence has the concept of that name; a text says which value an attribute has, and each value
+    /// that occurs is a concept "attribute=value". `attributes` groups yes-or-no concepts: a name, and the concepts
+    /// under it.
     ///
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io); [`Kind::Format`](crate::Kind::Format) with the line, for what is no such file;
@@ -114,7 +115,8 @@ impl Sentences {
     /// Deals the sentences out: `share` of them are tested, chosen by the seed.
     ///
     /// # Errors
-    /// [`Kind::Argument`](crate::Kind::Argument) if a concept has fewer than two sentences with it, or without, in a part.
+    /// [`Kind::Argument`](crate::Kind::Argument) if a concept has fewer than two sentences with it, or without, in a
+    /// part.
     pub fn split(&self, share: f64, seed: u64) -> Result<Split> {
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.shuffle(&mut rng(seed));
@@ -126,7 +128,7 @@ impl Sentences {
                 if yes < 2 || part.len() - yes < 2 {
                     let (concept, n) = (&concept.name, part.len());
                     return Err(Error::argument(format!(
-                        "sentences: expected two or more with {concept:?} and without in the {name} part, found {yes} among {n}"
+                        "sentences: expected two with {concept:?} and two without in the {name} part, found {yes} among {n}"
                     ))
                     .hinted("give more sentences, or leave the concept out"));
                 }

@@ -1,12 +1,13 @@
 //! What steering by a featurizer's features does to the concepts that probes read at a later layer.
 //!
 //! ```text
-//! feature(c) = argmax_j |Σ f_j ∂logit_c/∂f_j| = argmax_j |Σ_x f_j(x)·⟨d_j, w_c⟩|    w_c: a probe at the layer of the features
-//! f'_j       = 5 · max f_j                                                      the rest of the row stays
+//! feature(c) = argmax_j |Σ f_j ∂logit_c/∂f_j| = argmax_j |Σ_x f_j(x)·⟨d_j, w_c⟩|
+//! f'_j       = 5 · max f_j
 //! ```
 //!
-//! after arXiv 2512.15134. The sum is over training rows that have the concept, our decision: over all rows it would vanish for
-//! codes that are counted from their mean. Probes read at a later layer, because at the same one a linear probe adds edits up by
+//! after arXiv 2512.15134; w_c is a probe at the layer of the features, and what they do not explain of a row stays.
+//! The sum is over training rows that have the concept, our decision: over all rows it would vanish for codes that are
+//! counted from their mean. Probes read at a later layer, because at the same one a linear probe adds edits up by
 //! construction.
 
 use rand::Rng;
@@ -111,7 +112,8 @@ pub fn logits(probes: &[Probe], rows: &[f32]) -> Vec<f32> {
     (0..n).flat_map(|i| columns.iter().map(move |column| column[i])).collect()
 }
 
-/// Steers every concept alone, pairs of them together, and random directions. `tell` is told of every plan that was tried.
+/// Steers every concept alone, pairs of them together, and random directions. `tell` is told of every plan that was
+/// tried.
 ///
 /// # Errors
 /// As [`Plan::compile`](crate::plan::Plan::compile); what reading and `tell` return.
