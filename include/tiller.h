@@ -2796,6 +2796,32 @@ tiller_status tiller_engine_learn(tiller_engine *engine,
 
 #endif /* TILLER_ENGINE */
 
+/* ---- Evaluating with the engine -------------------------------------------------------------------------- */
+
+#ifdef TILLER_ENGINE
+
+// Evaluates the model with features from files and others that are fitted on the spot.
+//
+// `request` is JSON. {"evaluate": "entanglement"} asks whether features say one concept each, and whether steering by
+// one leaves the others alone (arXiv 2512.15134), on built-in sentences in which two concepts are correlated by "rho"
+// (a list of numbers from 0 to 1), or on "data", a JSONL file of {"sentence": "...", "concept": true, ...}, grouped by
+// "attributes". Other keys: "sentences", "test", "layer", "read_layer", "pooling" ("last", "mean"), "files"
+// (dictionaries, learned features, coders), "fit" (a list of "topk", "batchtopk", "relu", "ssae", "conca", "neurons",
+// "diff_mean", "probe"), "n_features", "k", "steps", "columns", "steer", "strength", "pairs", "random", "generate",
+// "seed", "threads"; all may be left out. `*report` is JSON: for each correlation and featurizer MCC, k-sparse
+// probing, DCI, effects, selectivity, leak and additivity. Open the engine with several sequences: sentences are read
+// side by side. No plan is in force afterwards; progress counts sentences.
+//
+// On success `*report` owns a text, to be freed with tiller_text_free().
+TILLER_API
+tiller_status tiller_engine_evaluate(tiller_engine *engine,
+                                     const char *request,
+                                     const tiller_progress *progress,
+                                     tiller_text **report,
+                                     tiller_error **err);
+
+#endif /* TILLER_ENGINE */
+
 /* ---- Making a model steerable ---------------------------------------------------------------------------- */
 
 #ifdef TILLER_ENGINE

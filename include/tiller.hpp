@@ -1517,6 +1517,16 @@ public:
         dictionary features(made);
         return {std::move(features), std::string(tiller_text_data(report.get()), tiller_text_length(report.get()))};
     }
+    // Runs an evaluator and returns its report. Request and report are JSON: tiller_engine_evaluate().
+    std::string evaluate(const std::string &request, const progress_fn &progress = nullptr) {
+        tiller_text *text = nullptr;
+        detail::progress lent(progress);
+        lent.run([&](tiller_error **err) {
+            return tiller_engine_evaluate(get(), request.c_str(), lent.get(), &text, err);
+        });
+        const std::unique_ptr<tiller_text, decltype(&tiller_text_free)> report(text, tiller_text_free);
+        return std::string(tiller_text_data(report.get()), tiller_text_length(report.get()));
+    }
     // Explains features through the unembedding; `from` and `to` are both NULL, or the rows of two layers.
     tiller::explanations explain(
         const tiller::model &model,

@@ -35,6 +35,7 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("Explaining and testing with the engine", "engine_measure", Some("TILLER_ENGINE")),
     ("Finding features and a strength with the engine", "engine_trial", Some("TILLER_ENGINE")),
     ("Learning an instruction with the engine", "engine_learn", Some("TILLER_ENGINE")),
+    ("Evaluating with the engine", "engine_evaluate", Some("TILLER_ENGINE")),
     ("Making a model steerable", "adopt", Some("TILLER_ENGINE")),
 ];
 

@@ -520,6 +520,24 @@ func (n *Engine) Learn(request string, progress Progress) (*Dictionary, string, 
 	return dictionary, C.GoString(C.tiller_text_data(report)), nil
 }
 
+// Evaluate runs an evaluator and returns its report. Request and report are JSON: tiller_engine_evaluate() in the header has
+// their keys.
+func (n *Engine) Evaluate(request string, progress Progress) (string, error) {
+	defer runtime.KeepAlive(n.h)
+	text := cstring(request)
+	defer free(text)
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var report *C.tiller_text
+	var err *C.tiller_error
+	status := C.tiller_engine_evaluate(n.h.c(), text, lent, &report, &err)
+	if failed := check(status, err); failed != nil {
+		return "", failed
+	}
+	defer C.tiller_text_free(report)
+	return C.GoString(C.tiller_text_data(report)), nil
+}
+
 // Requantize writes a model with other weights; kind is llama.cpp's name, such as "Q8_0".
 func Requantize(from, to, kind string, threads int) error {
 	a, b, k := cstring(from), cstring(to), cstring(kind)

@@ -19,6 +19,8 @@ mod encode;
 #[cfg(feature = "engine")]
 mod engine;
 #[cfg(feature = "engine")]
+mod engine_evaluate;
+#[cfg(feature = "engine")]
 mod engine_generate;
 #[cfg(feature = "engine")]
 mod engine_harvest;

@@ -8,6 +8,8 @@
 //! | [`concepts`] | does steering by a concept's words work, and how hard should it be? |
 //! | [`diagnosis`] | what is wrong with a dictionary that does not fit? |
 //! | [`drift`] | what does quantizing the model do to a dictionary? (feature `engine`) |
+//! | [`entanglement`] | do features say one concept each, and does steering by one leave the others alone? |
+//! | [`evaluate`] | evaluators by name, for callers in any language (feature `engine`) |
 //! | [`expected`] | what does a plan do to the next word, before any is drawn? (feature `engine`) |
 //! | [`firing`] | on which tokens of a text do features fire? (feature `engine`) |
 //! | [`fluency`] | is a text whole, or does it loop, or is it gibberish? |
@@ -27,6 +29,9 @@ pub mod concepts;
 pub mod diagnosis;
 #[cfg(feature = "engine")]
 pub mod drift;
+pub mod entanglement;
+#[cfg(feature = "engine")]
+pub mod evaluate;
 #[cfg(feature = "engine")]
 pub mod expected;
 #[cfg(feature = "engine")]

@@ -29,6 +29,7 @@ enum What {
     Drift(DriftArgs),
     /// How well single features of coders and dictionaries say what concepts are (MPC)
     Mpc(mpc::Args),
+    Entanglement(crate::entanglement::Args),
     SideEffects(crate::side_effects::Args),
 }
 
@@ -59,6 +60,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     match &args.what {
         What::Drift(args) => run_drift(args, out),
         What::Mpc(args) => mpc::run(args, out),
+        What::Entanglement(args) => crate::entanglement::run(args, out),
         What::SideEffects(args) => crate::side_effects::run(args, out),
     }
 }

@@ -9,6 +9,7 @@ mod chat;
 mod choice;
 mod codes;
 mod convert;
+mod entanglement;
 mod eval;
 mod explain;
 mod fetch;

@@ -15,8 +15,16 @@ const SIZE: (u32, u32) = (720, 190);
 const MAX_LINE_BYTES: u64 = 1 << 16;
 /// Points of a curve, at most.
 const POINTS: usize = 400;
-const COLOURS: [RGBColor; 4] =
-    [RGBColor(31, 95, 168), RGBColor(196, 86, 28), RGBColor(60, 138, 72), RGBColor(120, 80, 150)];
+const COLOURS: [RGBColor; 8] = [
+    RGBColor(31, 95, 168),
+    RGBColor(196, 86, 28),
+    RGBColor(60, 138, 72),
+    RGBColor(120, 80, 150),
+    RGBColor(150, 110, 60),
+    RGBColor(210, 100, 160),
+    RGBColor(110, 110, 110),
+    RGBColor(20, 160, 170),
+];
 
 /// One diagram.
 #[derive(Default)]

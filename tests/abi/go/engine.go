@@ -223,6 +223,15 @@ func init() {
 			}
 			return show(d.NFeatures() > 0, d.FeatureLayer(0) > 0, strings.Contains(report, "\"plan\":")), nil
 		},
+		"engine_evaluate": func(a arguments) (string, error) {
+			left := number(a[2])
+			report, err := get[*tiller.Engine](a[0]).Evaluate(a[1],
+				func(done, total uint64, note string) bool { left--; return left != -1 })
+			if err != nil {
+				return "", err
+			}
+			return show(strings.Contains(report, "\"mcc\":"), strings.Contains(report, "\"selectivity\":")), nil
+		},
 		"train_many": func(a arguments) (string, error) {
 			left := number(a[4])
 			made, err := tiller.TrainMany(
