@@ -30,6 +30,7 @@ enum What {
     /// How well single features of coders and dictionaries say what concepts are (MPC)
     Mpc(mpc::Args),
     SideEffects(crate::side_effects::Args),
+    Universality(crate::universality::Args),
 }
 
 #[derive(Clap)]
@@ -60,6 +61,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         What::Drift(args) => run_drift(args, out),
         What::Mpc(args) => mpc::run(args, out),
         What::SideEffects(args) => crate::side_effects::run(args, out),
+        What::Universality(args) => crate::universality::run(args, out),
     }
 }
 

@@ -27,6 +27,7 @@ mod run;
 mod side_effects;
 mod steer;
 mod train;
+mod universality;
 mod why;
 
 use clap::{Parser, Subcommand};
