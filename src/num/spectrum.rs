@@ -16,11 +16,13 @@ fn centred(x: &[f32], n: usize) -> Result<DMatrix<f64>> {
     let d = x.len() / n;
     super::check_finite(x, d, 0)?;
     let mut x = DMatrix::from_row_iterator(n, d, x.iter().map(|&v| f64::from(v)));
+    let before = x.norm();
     for mut column in x.column_iter_mut() {
         let mean = column.mean();
         column.add_scalar_mut(-mean);
     }
-    Ok(x)
+    // What rounding leaves of equal rows is no variance.
+    if x.norm() > 1e-12 * before { Ok(x) } else { Err(no_variance(n)) }
 }
 
 /// XXᵀ or XᵀX, whichever is smaller.
@@ -45,9 +47,6 @@ pub(crate) fn principal(x: &[f32], n: usize, share: f64) -> Result<DMatrix<f64>>
     let mut order: Vec<usize> = (0..eigen.eigenvalues.len()).collect();
     order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
     let total: f64 = eigen.eigenvalues.iter().map(|v| v.max(0.0)).sum();
-    if !(total > 0.0) {
-        return Err(no_variance(n));
-    }
     let mut held = 0.0;
     let enough = order.iter().position(|&i| {
         held += eigen.eigenvalues[i].max(0.0);
@@ -74,12 +73,11 @@ pub(crate) fn first_scores(x: &[f32], n: usize) -> Result<Vec<f64>> {
     let axis = leading(&gram(&x));
     let scores = if x.nrows() <= x.ncols() { axis } else { x * axis };
     let norm = scores.norm();
-    if norm > 0.0 { Ok(scores.iter().map(|v| v / norm).collect()) } else { Err(no_variance(n)) }
+    Ok(scores.iter().map(|v| v / norm).collect())
 }
 
 /// The eigenvector of the largest eigenvalue of a symmetric matrix without negative ones, by Lanczos' iteration with
 /// full orthogonalisation, until the residual is 1e-12 of the eigenvalue; exact after as many steps as there are rows.
-/// Zero for the zero matrix.
 fn leading(a: &DMatrix<f64>) -> DVector<f64> {
     /// Steps between looks at the small eigenproblem.
     const LOOK: usize = 8;
@@ -106,7 +104,7 @@ fn leading(a: &DMatrix<f64>) -> DVector<f64> {
             if done || norm * vector[last].abs() <= 1e-12 * value {
                 let mut sum = DVector::zeros(n);
                 basis.iter().zip(vector.iter()).for_each(|(q, &share)| sum.axpy(share, q, 1.0));
-                return if value > 0.0 { sum } else { DVector::zeros(n) };
+                return sum;
             }
         }
         beside.push(norm);
@@ -164,7 +162,7 @@ mod tests {
 
     #[test]
     fn rows_without_variance_have_no_axes() {
-        for found in [principal(&[2.0; 12], 4, 0.99).err(), first_scores(&[2.0; 12], 4).err()] {
+        for found in [principal(&[0.1; 12], 4, 0.99).err(), first_scores(&[0.1; 12], 4).err()] {
             assert_eq!(found.unwrap().kind(), crate::Kind::Numeric);
         }
         assert_eq!(principal(&[1.0; 5], 2, 0.99).unwrap_err().kind(), crate::Kind::Argument);

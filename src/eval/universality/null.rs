@@ -1,5 +1,7 @@
 //! What a measure is by chance: the same measure, many times, on what has no reason to be alike.
 
+use std::cmp::Ordering;
+
 use rand::Rng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::Serialize;
@@ -53,7 +55,7 @@ impl Null {
         let n = told.len() as f64;
         let mean = told.iter().sum::<f64>() / n;
         let sd = (told.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
-        let reach = values.iter().filter(|v| !(**v < observed)).count();
+        let reach = values.iter().filter(|v| v.partial_cmp(&&observed) != Some(Ordering::Less)).count();
         Ok(Self { mean, sd, runs, p: (1 + reach) as f64 / (1 + runs) as f64 })
     }
 }

@@ -156,10 +156,10 @@ fn ranks(rows: &[f32], n: usize) -> Result<Vec<f64>> {
     crate::num::check_finite(rows, d, 0)?;
     let mut unit = DMatrix::from_row_iterator(n, d, rows.iter().map(|&v| f64::from(v)));
     for (i, mut row) in unit.row_iter_mut().enumerate() {
-        let mean = row.mean();
+        let (mean, before) = (row.mean(), row.norm());
         row.add_scalar_mut(-mean);
         let norm = row.norm();
-        if !(norm > 0.0) {
+        if norm <= 1e-12 * before {
             return Err(Error::numeric(format!("similarity: row {i} has one value in all its columns")));
         }
         row /= norm;
@@ -191,7 +191,7 @@ fn standard_ranks(values: &mut [f64]) -> Result<()> {
         squares += rank * rank * group.len() as f64;
         first += group.len();
     }
-    if !(squares > 0.0) {
+    if squares == 0.0 {
         return Err(Error::numeric("similarity: all correlations between rows are equal"));
     }
     let scale = 1.0 / squares.sqrt();
