@@ -85,6 +85,23 @@ fn features_are_found_and_become_a_plan_that_passes_its_check() {
 }
 
 #[test]
+fn labels_of_counterparts_go_to_a_new_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let there = explanations(dir.path());
+    let before = std::fs::read_to_string(&there).unwrap();
+    let files = ["eval", "universality", "a.gguf", "a.sae", "b.gguf", "b.sae", "--text", "t.txt"];
+    let with = |more: &[&'static str]| files.iter().chain(more).copied().collect::<Vec<&str>>();
+    let error = fails(&[&files[..], &["--labels", &there]].concat(), 2);
+    assert!(error.contains("expected a new file"), "{error}");
+    assert_eq!(std::fs::read_to_string(&there).unwrap(), before);
+    assert!(fails(&with(&["--explanations", "e.jsonl"]), 2).contains("--labels"));
+    assert!(fails(&with(&["--layers", "3"]), 2).contains("--layers"));
+    assert!(fails(&with(&["--max-tokens", "1"]), 2).contains("max_tokens: expected 3"));
+    assert!(fails(&with(&[]), 1).contains("a.sae"));
+    assert!(fails(&files[..6], 2).contains("--text"));
+}
+
+#[test]
 fn explanations_of_another_dictionary_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("e.jsonl").to_str().unwrap().to_owned();

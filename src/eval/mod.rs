@@ -21,6 +21,7 @@
 //! | [`sinks`] | which rows lie so far from all others that no figure may count them? |
 //! | [`temporal`] | are the side effects that a temporal model predicts the ones that the model has? (feature `engine`) |
 //! | [`trial`] | what does a model write with a plan and without, and how fluent is it? (feature `engine`) |
+//! | [`universality`] | are the features of two dictionaries, or models, the same? |
 
 pub mod behaviours;
 pub mod bootstrap;
@@ -50,3 +51,4 @@ pub mod sinks;
 pub mod temporal;
 #[cfg(feature = "engine")]
 pub mod trial;
+pub mod universality;

@@ -17,6 +17,7 @@ mod portable;
 mod q8_0;
 mod row;
 pub(crate) mod screen;
+pub(crate) mod spectrum;
 pub mod stats;
 pub(crate) mod strassen;
 mod top_k;

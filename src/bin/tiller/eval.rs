@@ -31,6 +31,7 @@ enum What {
     Mpc(mpc::Args),
     Entanglement(crate::entanglement::Args),
     SideEffects(crate::side_effects::Args),
+    Universality(crate::universality::Args),
 }
 
 #[derive(Clap)]
@@ -62,6 +63,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         What::Mpc(args) => mpc::run(args, out),
         What::Entanglement(args) => crate::entanglement::run(args, out),
         What::SideEffects(args) => crate::side_effects::run(args, out),
+        What::Universality(args) => crate::universality::run(args, out),
     }
 }
 

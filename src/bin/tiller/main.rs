@@ -29,6 +29,7 @@ mod run;
 mod side_effects;
 mod steer;
 mod train;
+mod universality;
 mod why;
 mod wish;
 
