@@ -157,7 +157,8 @@ fn a_rotated_copy_is_universal_and_a_shuffled_one_is_not() {
     let order = deal(n, n, &mut rng(4));
     let shuffled: Vec<f32> = order.iter().flat_map(|&i| y[i * d..(i + 1) * d].to_vec()).collect();
     for s in compared(&x, &shuffled, n) {
-        assert!(s.value < 0.5 && s.shuffled.p > 0.01, "{s:?}");
+        // By chance: within what shuffling spreads.
+        assert!(s.value < 0.5 && (s.value - s.shuffled.mean).abs() < 4.0 * s.shuffled.sd, "{s:?}");
     }
 }
 
