@@ -22,7 +22,9 @@ use crate::train::{self, Rows, fit};
 /// Rows for each feature.
 const ROWS_A_FEATURE: usize = 100;
 /// Features at least: of few rows, few features are learned well.
-const FEWEST: usize = 256;
+const FEWEST: usize = 512;
+/// A feature fires on one row of so many on the mean, at least: one that fires more often has no words.
+const SELDOM: usize = 32;
 /// Rows that explanations count over, at most.
 const EXPLAINED: usize = 1_000_000;
 /// Share of the time after which no gain is measured.
@@ -87,7 +89,9 @@ impl Job<'_> {
         };
         self.state.shape = Some((features, epochs));
         self.save()?;
-        let options = train::Options { n_features: features, epochs, ..self.training() };
+        let usual = self.training();
+        let options =
+            train::Options { n_features: features, epochs, k: usual.k.min(features / SELDOM).max(1), ..usual };
         let checkpoint = self.work.join("training.ckpt");
         let made = fit(&table, &options, Some(&checkpoint), &mut |step| self.clock.tell(progress, "training", step))?;
         Ok((made, table.len()))

@@ -122,7 +122,9 @@ fn commands_and_flags_between_backticks_are_known() {
                 args.push("--help".into());
                 let output = tiller(dir.path(), &args);
                 let error = String::from_utf8_lossy(&output.stderr).into_owned();
-                assert_eq!(output.status.code(), Some(0), "{}: {span}: {error}", page.name);
+                // A flag may stand for itself, without its value.
+                let known = output.status.success() || error.contains("a value is required");
+                assert!(known, "{}: {span}: {error}", page.name);
             }
         }
     }

@@ -185,7 +185,7 @@ impl Wish {
         // Of what is taken away, a feature that matters less does not lose more.
         let feature = |m: &Match| Feature::new(m.feature, if self.suppresses() { 1.0 } else { m.weight });
         let rule = |(name, matches): &Chosen| {
-            let mut rule = Rule::new(self.op, matches.iter().map(feature), strength.clone());
+            let mut rule = Rule::new(self.op, matches.iter().map(feature), strength);
             rule.note = Some(self.text().to_owned());
             if name.is_empty() { rule } else { rule.of(name) }
         };

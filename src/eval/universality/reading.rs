@@ -106,6 +106,9 @@ fn text(document: &Document) -> String {
     }
 }
 
+/// Both models' tokens of a piece of text, and the tokens that go together.
+type Paired = ([Vec<i32>; 2], Vec<Place>);
+
 /// The models.
 struct Reader {
     a: Engine,
@@ -139,7 +142,7 @@ impl Reader {
     }
 
     /// Both models' tokens of a piece, and which go together; none if one cannot read it or they do not spell it alike.
-    fn cut(&self, piece: &str, texts: &mut Texts) -> Result<Option<([Vec<i32>; 2], Vec<Place>)>> {
+    fn cut(&self, piece: &str, texts: &mut Texts) -> Result<Option<Paired>> {
         let document = Document::Text(piece.to_owned());
         let cut = |engine: &Engine| -> Result<(Vec<i32>, Cut)> {
             let tokens = engine.document_tokens(&document)?;
