@@ -114,6 +114,15 @@ pub fn card(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>)
     Ok(card)
 }
 
+/// As [`card`], from a request in JSON to a card in JSON: for borders between languages. [`Report::from_json`] and
+/// [`Report::page`] make a page of it.
+///
+/// # Errors
+/// As [`Request::from_json`] and [`card`].
+pub fn card_json(engine: &mut Engine, request: &str, progress: &mut Progress<'_>) -> Result<String> {
+    card(engine, &Request::from_json(request)?, progress)?.to_json()
+}
+
 /// What is measured by texts.
 fn measure(
     bench: &mut Bench<'_, '_>,
@@ -139,22 +148,7 @@ fn measure(
     };
     let sets = (with.as_slice(), unsteered.as_slice(), asked.as_deref());
     card.samples = samples(bench, sets, usual);
-    let (value, interval) = aims.effect(sets, request.seed);
-    if value.is_none() {
-        card.notes.push(aim::unmeasured(aims));
-    }
-    card.effect = Effect {
-        measure: if value.is_some() { aims.measure } else { Measure::None },
-        aims: aims.names.clone(),
-        against: aims.against,
-        value,
-        interval,
-        each: value.map_or_else(Vec::new, |_| {
-            aims.each(&refs(&with), &refs(&unsteered), asked.as_deref().map(refs).as_deref())
-        }),
-        asked: asked.as_deref().and_then(|texts| aims.effect_alone((texts, &unsteered, Some(texts)))),
-        sigma: None,
-    };
+    card.effect = effect(aims, sets, request.seed, &mut card.notes);
     bench.work.begin("random directions");
     let sizes = random::sizes(bench, subject, &with)?;
     let drawn = Drawn::new(bench, subject, sizes, (request.directions, request.direction_texts), request.seed)?;
@@ -173,6 +167,23 @@ fn measure(
     let random: Vec<Vec<f64>> = drawn.texts.iter().map(|texts| leak::logs(texts, &first, suite)).collect();
     card.leak = leak::leak(suite, &aims.own, rows, &random, card.effect.sigma);
     Ok(())
+}
+
+/// How much of what it is meant for the plan does.
+fn effect(aims: &Aims, sets: aim::Sets<'_>, seed: u64, notes: &mut Vec<String>) -> Effect {
+    let (with, unsteered, asked) = sets;
+    let (value, interval) = aims.effect(sets, seed);
+    let known = Effect { aims: aims.names.clone(), against: aims.against, value, interval, ..Effect::default() };
+    if value.is_none() {
+        notes.push(aim::unmeasured(aims));
+        return known;
+    }
+    Effect {
+        measure: aims.measure,
+        each: aims.each(&refs(with), &refs(unsteered), asked.map(refs).as_deref()),
+        asked: asked.and_then(|texts| aims.effect_alone((texts, unsteered, Some(texts)))),
+        ..known
+    }
 }
 
 /// Standard deviations of the effect above the mean of random directions, on the prompts that these have.
