@@ -69,7 +69,7 @@ fn a_plan_that_does_nothing_is_called_so() {
     assert!(card.samples.iter().all(|sample| sample.with == sample.without && sample.asked.is_some()));
     assert_eq!((card.choices.changed, card.random.directions, card.doses.len()), (0, 0, 2));
     assert_eq!(card.identity.llama_cpp.split(' ').next(), Some("llama-cpp-sys-2"));
-    assert_eq!(Report::from_json(&card.to_json().unwrap()).unwrap(), card);
+    assert_eq!(Report::from_json(&card.to_json().unwrap()).unwrap().page(), card.page());
     assert!(card.page().contains("does nothing"));
 }
 

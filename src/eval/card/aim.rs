@@ -166,21 +166,25 @@ pub(super) fn mean(values: &[f64]) -> Option<f64> {
 
 /// asked(y) over texts, in nats a token.
 fn moved(texts: &[&Text], aim: usize) -> f64 {
-    let n = texts.iter().map(|text| text.tokens.len()).sum::<usize>().max(1) as f64;
     let whole = texts.iter().filter(|text| !text.looped);
-    whole.map(|text| text.nll - text.asked.get(aim).copied().unwrap_or(text.nll)).sum::<f64>() / n
+    whole.map(|text| text.nll - text.asked.get(aim).copied().unwrap_or(text.nll)).sum::<f64>() / n_tokens(texts)
 }
 
-/// `wanted` words per 100 tokens, with half a word added.
+/// `wanted` words per 100 tokens.
 pub(super) fn per_100(texts: &[&Text], wanted: &[String]) -> f64 {
     let said: u64 = texts.iter().map(|text| hits(&text.text, wanted)).sum();
-    let n = texts.iter().map(|text| text.tokens.len()).sum::<usize>().max(1);
-    100.0 * (said as f64 + 0.5) / n as f64
+    100.0 * said as f64 / n_tokens(texts)
 }
 
-/// Natural logarithm of the gain.
+fn n_tokens(texts: &[&Text]) -> f64 {
+    texts.iter().map(|text| text.tokens.len()).sum::<usize>().max(1) as f64
+}
+
+/// Natural logarithm of the gain. Either side gets half a word for as many tokens as the unsteered texts have, so that silent
+/// texts have a gain of 1, however long they are.
 pub(super) fn log_gain(texts: &[&Text], unsteered: &[&Text], wanted: &[String]) -> f64 {
-    (per_100(texts, wanted) / per_100(unsteered, wanted)).ln()
+    let half = 50.0 / n_tokens(unsteered);
+    ((per_100(texts, wanted) + half) / (per_100(unsteered, wanted) + half)).ln()
 }
 
 /// The first words of the explanations of a plan's features.
@@ -265,6 +269,12 @@ mod tests {
         let (value, interval) = aims.effect((&steered, &unsteered, None), 0);
         assert!((value.unwrap() - 25f64.ln()).abs() < 1e-9, "12 words and a half over a half");
         assert_eq!(interval.unwrap()[0], interval.unwrap()[1], "all prompts are alike");
+        let short = vec![Text { tokens: vec![1; 3], ..text("a man", 3.0, 0.0) }; 6];
+        assert_eq!(
+            aims.effect((&short, &unsteered, None), 0).0,
+            Some(0.0),
+            "short texts that say nothing gain nothing"
+        );
         assert_eq!(Aims::default().effect((&steered, &unsteered, None), 0), (None, None));
     }
 

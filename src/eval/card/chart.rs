@@ -87,7 +87,7 @@ fn frame(svg: &mut String, (x, y): (&Axis, &Axis), xs: &[(f64, String)], ys: &[(
         let at = y.at(*value);
         let _ = writeln!(
             svg,
-            "<path class=\"grid\" d=\"M{left} {at:.1}H{right}\"/><text x=\"{:.1}\" y=\"{:.1}\" class=\"end\">{label}</text>",
+            "<path class=\"guide\" d=\"M{left} {at:.1}H{right}\"/><text x=\"{:.1}\" y=\"{:.1}\" class=\"end\">{label}</text>",
             left - 6.0,
             at + 4.0
         );
@@ -96,7 +96,7 @@ fn frame(svg: &mut String, (x, y): (&Axis, &Axis), xs: &[(f64, String)], ys: &[(
         let at = x.at(*value);
         let _ = writeln!(
             svg,
-            "<path class=\"grid\" d=\"M{at:.1} {bottom}v4\"/><text x=\"{at:.1}\" y=\"{:.1}\" class=\"mid\">{label}</text>",
+            "<path class=\"guide\" d=\"M{at:.1} {bottom}v4\"/><text x=\"{at:.1}\" y=\"{:.1}\" class=\"mid\">{label}</text>",
             bottom + 18.0
         );
     }
@@ -126,20 +126,19 @@ pub(super) fn doses(card: &Report) -> Option<String> {
         return None;
     }
     let [left, right, top, bottom] = PLOT;
-    let x = Axis::over(known.iter().map(|(dose, _)| f64::from(dose.factor)).chain([0.0]), left, right);
+    // Multiples lie on a scale of logarithms: half and twice are as far.
+    let place = |dose: &Dose| f64::from(dose.factor).ln();
+    let x = Axis::over(known.iter().map(|(dose, _)| place(dose)), left, right);
     let y = effects(card, bottom, top);
     let mut svg = open("Effect by strength", HEIGHT);
     band(&mut svg, &y, &card.random);
-    let xs: Vec<(f64, String)> =
-        known.iter().map(|(dose, _)| (f64::from(dose.factor), short_factor(dose.factor))).collect();
+    let xs: Vec<(f64, String)> = known.iter().map(|(dose, _)| (place(dose), short_factor(dose.factor))).collect();
     frame(&mut svg, (&x, &y), &xs, &Scale(card.effect.measure).ticks(&y), "multiple of the plan");
-    let spread =
-        |(dose, _): &(&Dose, f64)| dose.interval.map(|[low, high]| (x.at(dose.factor.into()), y.at(low), y.at(high)));
+    let spread = |(dose, _): &(&Dose, f64)| dose.interval.map(|[low, high]| (x.at(place(dose)), y.at(low), y.at(high)));
     for (at, low, high) in known.iter().filter_map(spread) {
         let _ = writeln!(svg, "<path class=\"spread\" d=\"M{at:.1} {low:.1}V{high:.1}\"/>");
     }
-    let points: Vec<(f64, f64)> =
-        known.iter().map(|(dose, effect)| (x.at(dose.factor.into()), y.at(*effect))).collect();
+    let points: Vec<(f64, f64)> = known.iter().map(|(dose, effect)| (x.at(place(dose)), y.at(*effect))).collect();
     line(&mut svg, &points);
     for ((dose, _), &(px, py)) in known.iter().zip(&points) {
         dot(&mut svg, (px, py), dose);
@@ -169,16 +168,17 @@ pub(super) fn price(card: &Report) -> Option<String> {
     let points: Vec<(f64, f64)> =
         known.iter().map(|(dose, effect)| (x.at(dose.perplexity.ln()), y.at(*effect))).collect();
     line(&mut svg, &points);
+    let mut labels: Vec<(f64, f64)> = Vec::new();
     for ((dose, _), &(px, py)) in known.iter().zip(&points) {
         dot(&mut svg, (px, py), dose);
+        // A label that would lie on another is left out; the table has the number.
+        if labels.iter().any(|(x, y): &(f64, f64)| (x - px).abs() < 30.0 && (y - py).abs() < 12.0) {
+            continue;
+        }
+        labels.push((px, py));
         let (dx, class) = if px > right - 40.0 { (-8.0, "end") } else { (8.0, "start") };
-        let _ = writeln!(
-            svg,
-            "<text x=\"{:.1}\" y=\"{:.1}\" class=\"{class} small\">{}</text>",
-            px + dx,
-            py + 4.0,
-            short_factor(dose.factor)
-        );
+        let (px, py, factor) = (px + dx, py + 4.0, short_factor(dose.factor));
+        let _ = writeln!(svg, "<text x=\"{px:.1}\" y=\"{py:.1}\" class=\"{class} small\">{factor}</text>");
     }
     if let Some((cost, effect)) = asked {
         let (px, py) = (x.at(cost), y.at(effect));

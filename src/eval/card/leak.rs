@@ -1,7 +1,7 @@
 //! What else a plan makes the model speak of: held-out words of the sixteen built-in concepts.
 //!
 //! ```text
-//! g_j         = log (words of j per 100 tokens, steered) − log (the same, unsteered)       half a word added to either
+//! g_j         = log (words of j per 100 tokens, steered) − log (the same, unsteered)       see aim.rs for words that nobody said
 //! T_j         = (g_j − mean g_j of random directions) / max(their deviation, 0.5)
 //! leak        = max_{j not own} T_j / T_own                                                  arXiv 2512.15134
 //! selectivity = T_own / (T_own + Σ_{j not own, T_j ≥ 2} T_j)

@@ -133,7 +133,7 @@ fn measure(
     let all: Vec<usize> = (0..bench.cases.len()).collect();
     bench.work.begin("texts");
     let plan = subject.compile(bench.engine, &subject.plan, Route::Auto)?;
-    let unsteered = bench.write(None, &all, Depth::Likelihood)?;
+    let unsteered = bench.write(None, &all, Depth::Divergence(None))?;
     let asked = bench.asked()?;
     let mut turned = Turned::default();
     let with = bench.write(Some(&plan), &all, Depth::Divergence(Some(&mut turned)))?;

@@ -69,7 +69,9 @@ mod tests {
     fn prompts_are_neutral_and_no_others() {
         let (suite, mut seen) = (Suite::built_in().unwrap(), std::collections::HashSet::new());
         assert!(messages().count() >= Request::default().texts);
+        let learned = include_str!("../../choose/learn/messages.txt");
         for message in messages() {
+            assert!(!learned.lines().any(|other| other == message), "learning has seen it: {message}");
             assert!(seen.insert(message), "twice: {message}");
             for concept in &suite.concepts {
                 let words = [concept.words.as_slice(), &concept.held_out].concat();

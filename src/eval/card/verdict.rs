@@ -120,7 +120,12 @@ impl Verdict {
             }
             (Word::Unknown, _) => "It changes what is written; nothing says what it is meant for.".into(),
             (_, true) => String::new(),
-            (_, false) => format!("{}.", deciding.join("; ")),
+            (_, false) => {
+                let text = deciding.join("; ");
+                let mut chars = text.chars();
+                let first: String = chars.next().map(char::to_uppercase).into_iter().flatten().collect();
+                format!("{first}{}.", chars.as_str())
+            }
         }
     }
 }
@@ -139,12 +144,18 @@ impl Check {
 /// A number as people read it.
 pub(super) fn short(value: f64) -> String {
     match value.abs() {
+        v if !v.is_finite() => "–".into(),
         0.0 => "0".into(),
-        v if v < 0.01 => format!("{value:.4}"),
-        v if v < 10.0 => format!("{value:.2}"),
-        v if v < 1000.0 => format!("{value:.1}"),
+        v if v < 1.0 => trimmed(format!("{value:.3}")),
+        v if v < 10.0 => trimmed(format!("{value:.2}")),
+        v if v < 1000.0 => trimmed(format!("{value:.1}")),
         _ => format!("{value:.0}"),
     }
+}
+
+/// Without zeros at the end.
+fn trimmed(text: String) -> String {
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn checks(card: &Report) -> Vec<Check> {
@@ -244,7 +255,7 @@ mod tests {
         });
         assert_eq!((both.word, both.also), (Word::BreaksFluency, vec![Word::Leaky]));
         let text = verdict(|card| card.effect.value = Some(0.1)).sentence();
-        assert_eq!(text, "share of what asking does 0.10, below 0.25.");
+        assert_eq!(text, "Share of what asking does 0.1, below 0.25.");
     }
 
     #[test]
@@ -265,6 +276,7 @@ mod tests {
         assert_eq!(unknown.word, Word::Unknown);
         assert!(unknown.checks.iter().any(|check| check.sentence().ends_with("not measured")));
         assert_eq!(verdict(|card| card.effect.sigma = Some(f64::NAN)).word, Word::Selective);
-        assert_eq!([0.0, 0.004, 0.25, 31.26, 4200.0].map(short), ["0", "0.0040", "0.25", "31.3", "4200"]);
+        assert_eq!([0.0, 0.0042, 0.125, 2.0, 31.26, 4200.0].map(short), ["0", "0.004", "0.125", "2", "31.3", "4200"]);
+        assert_eq!(short(f64::NAN), "–");
     }
 }

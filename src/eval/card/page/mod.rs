@@ -131,24 +131,18 @@ fn header(card: &Report) -> String {
 
 fn verdict(card: &Report) -> String {
     let row = |check: &Check| {
-        let (side, bound) = (if check.above { "above" } else { "below" }, short(check.threshold));
-        let (class, mark) = match (check.value, check.holds()) {
-            (None, _) => ("soft", "not measured"),
-            (_, true) => (color(check.word), "yes"),
-            _ => ("soft", "no"),
+        let (side, bound) = (if check.above { ">" } else { "<" }, short(check.threshold));
+        let (name, value) = (check.word.name(), check.value.map_or_else(|| "not measured".into(), short));
+        let (name, value) = match check.holds() {
+            true => (format!("<b class=\"{}\">{name} ✓</b>", color(check.word)), format!("<b>{value}</b>")),
+            false => (format!("<span class=\"soft\">{name}</span>"), value),
         };
-        vec![
-            check.word.name().to_owned(),
-            escape(&check.what),
-            check.value.map_or_else(|| "–".into(), short),
-            format!("{side} {bound}"),
-            format!("<span class=\"{class}\">{mark}</span>"),
-        ]
+        vec![name, escape(&check.what), value, escape(&format!("{side} {bound}"))]
     };
     let rows: Vec<Vec<String>> = card.verdict.checks.iter().map(row).collect();
     let text = "<p class=\"soft small\">The first word that holds is the verdict; both numbers of KL must hold for the \
         first. A plan of which none holds is selective.</p>";
-    section("Verdict", &(table(&["word", "number", "#measured", "#holds if", ""], &rows) + text))
+    section("Verdict", &(table(&["word", "number", "#measured", "#holds if"], &rows) + text))
 }
 
 #[cfg(test)]
