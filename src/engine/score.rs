@@ -92,6 +92,20 @@ impl Engine {
     /// # Errors
     /// [`Argument`](crate::Kind::Argument) if there are more than the engine has sequences, or one is longer than a batch.
     pub fn predict(&mut self, sequences: &[Vec<i32>], each: &mut dyn FnMut(usize, usize, &[f32])) -> Result<()> {
+        self.predict_written(sequences, &[], each)
+    }
+
+    /// As [`Engine::predict`], of texts that the model wrote: the i-th from the token `written[i]` on, so that rules on
+    /// generated rows reach the rows that they reached while it wrote. A text without such a number was given.
+    ///
+    /// # Errors
+    /// See [`Engine::predict`].
+    pub fn predict_written(
+        &mut self,
+        sequences: &[Vec<i32>],
+        written: &[usize],
+        each: &mut dyn FnMut(usize, usize, &[f32]),
+    ) -> Result<()> {
         if sequences.len() > self.options.sequences.max(1) {
             let (n, has) = (sequences.len(), self.options.sequences);
             return Err(Error::argument(format!("{n} sequences to read, the engine was opened with {has}")));
@@ -108,7 +122,8 @@ impl Engine {
             let (mut tokens, mut meta, mut end) = (Vec::new(), Vec::new(), start);
             while let Some(next) = sequences.get(end).filter(|next| tokens.len() + next.len() <= size) {
                 for i in 0..next.len() {
-                    meta.push(Row::new(self.position(i)?, end as i32));
+                    let generated = written.get(end).is_some_and(|&from| i >= from);
+                    meta.push(Row::new(self.position(i)?, end as i32).generated(generated));
                 }
                 tokens.extend_from_slice(next);
                 end += 1;

@@ -4,9 +4,12 @@
 //! |---|---|
 //! | [`behaviours`] | how formal, angry, French, … is a text? |
 //! | [`bootstrap`] | how far would a figure move with other prompts? |
+//! | [`card`] | what does a plan do, what else does it do, and what is the verdict? (feature `engine`) |
+//! | [`choices`] | does a plan harm what the model knows? |
 //! | [`codes`] | what are the codes of rows in files, and the rows of codes? |
 //! | [`concepts`] | does steering by a concept's words work, and how hard should it be? |
 //! | [`diagnosis`] | what is wrong with a dictionary that does not fit? |
+//! | [`divergence`] | how far does a plan move what comes next? (feature `engine`) |
 //! | [`drift`] | what does quantizing the model do to a dictionary? (feature `engine`) |
 //! | [`entanglement`] | do features say one concept each, and does steering by one leave the others alone? |
 //! | [`evaluate`] | evaluators by name, for callers in any language (feature `engine`) |
@@ -25,9 +28,14 @@
 
 pub mod behaviours;
 pub mod bootstrap;
+#[cfg(feature = "engine")]
+pub mod card;
+pub mod choices;
 pub mod codes;
 pub mod concepts;
 pub mod diagnosis;
+#[cfg(feature = "engine")]
+pub mod divergence;
 #[cfg(feature = "engine")]
 pub mod drift;
 pub mod entanglement;

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod bench;
+mod card;
 mod chat;
 mod choice;
 mod codes;
@@ -68,6 +69,7 @@ enum Command {
     Run(run::Args),
     Chat(chat::Args),
     Why(why::Args),
+    Card(card::Args),
     Bench(bench::Args),
     Eval(eval::Args),
 }
@@ -96,6 +98,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args, &out),
         Command::Chat(args) => chat::run(&args, &out),
         Command::Why(args) => why::run(&args, &out),
+        Command::Card(args) => card::run(&args, &out),
         Command::Bench(args) => bench::run(&args, &out),
         Command::Eval(args) => eval::run(&args, &out),
     };
