@@ -79,7 +79,10 @@ fn command_lines_of_blocks_are_accepted() {
                     let output = tiller(dir.path(), &args);
                     let error = String::from_utf8_lossy(&output.stderr).into_owned();
                     let code = output.status.code();
-                    assert!(if looks { code == Some(0) } else { code == Some(1) }, "{place}: {line:?}: {code:?} {error}");
+                    assert!(
+                        if looks { code == Some(0) } else { code == Some(1) },
+                        "{place}: {line:?}: {code:?} {error}"
+                    );
                 }
                 "cargo" => {
                     let after = |flag| args.iter().position(|arg| arg == flag).map(|at| args[at + 1].as_str());

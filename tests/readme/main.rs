@@ -67,17 +67,16 @@ fn links_lead_somewhere_and_every_page_is_linked() {
 fn json_is_read() {
     let mut kinds = BTreeSet::new();
     for block in blocks("json") {
-        let what = |e: tiller::Error| panic!("{}: {e}", block.place);
         if block.code.contains("\"tiller.explanations\"") {
             let dir = tempfile::tempdir().expect("a directory");
             let path = dir.path().join("e.jsonl");
             fs::write(&path, &block.code).expect("a file");
-            let explanations = Explanations::load(&path).unwrap_or_else(what);
-            assert!(!explanations.is_empty(), "{}: no feature", block.place);
+            let read = Explanations::load(&path).unwrap_or_else(|e| panic!("{}: {e}", block.place));
+            assert!(!read.list().is_empty(), "{}: no feature", block.place);
             kinds.insert("explanations");
         } else if block.code.contains("\"rules\"") {
-            let plan = Plan::from_json(&block.code).and_then(|plan| plan.check().map(|()| plan)).unwrap_or_else(what);
-            assert!(!plan.rules.is_empty(), "{}: a plan that does nothing", block.place);
+            let read = Plan::from_json(&block.code).unwrap_or_else(|e| panic!("{}: {e}", block.place));
+            assert!(!read.rules.is_empty(), "{}: a plan that does nothing", block.place);
             kinds.insert("plan");
         } else {
             request(&block);
@@ -114,7 +113,8 @@ fn every_table_of_figures_has_its_command_machine_and_date() {
         parts.iter().map(|part| part.len()).eq([4, 2, 2]) && parts.iter().all(|part| part.parse::<u16>().is_ok())
     };
     let mut n = 0;
-    for page in pages::all().iter().filter(|page| page.name.starts_with("benches/") && page.name != "benches/README.md") {
+    for page in pages::all().iter().filter(|page| page.name.starts_with("benches/") && page.name != "benches/README.md")
+    {
         for (title, section) in page.sections().into_iter().filter(|(_, section)| section.contains("\n|---")) {
             let place = format!("{}: {title}", page.name);
             assert!(section.split_whitespace().any(is_date), "{place}: no date");
