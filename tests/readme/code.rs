@@ -83,7 +83,8 @@ fn go_compiles() {
             format!("module page\n\ngo 1.19\n\nrequire tiller v0.0.0\n\nreplace tiller => {}\n", package.display());
         fs::write(directory.join("go.mod"), module).expect("a file");
         let mut go = Command::new("go");
-        go.args(["build", "-o", "page"]).arg("page.go").current_dir(directory);
+        // The tags are those of `tests/conformance.rs`, so that the package is compiled once.
+        go.args(["build", "-tags", "tiller_gc", "-o", "page", "page.go"]).current_dir(directory);
         go.env("CGO_LDFLAGS", format!("-L{0} -Wl,-rpath,{0}", library.display())).env("GOFLAGS", "-mod=mod");
         run(&mut go, "go");
     });

@@ -30,6 +30,9 @@ fn lines_fit() {
             let fits = line.starts_with('|') || line.chars().count() <= COLUMNS;
             assert!(fits && line.trim_end() == line, "{}:{number}: too long, or ends in a blank", page.name);
         }
+        for line in page.prose().lines() {
+            assert!(line.matches('`').count() % 2 == 0, "{}: a code goes on in the next line: {line}", page.name);
+        }
         for block in page.blocks() {
             assert!(LANGUAGES.contains(&block.language.as_str()), "{}: in {:?}", block.place, block.language);
         }
