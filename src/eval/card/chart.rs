@@ -216,7 +216,8 @@ pub(super) fn broken(card: &Report) -> String {
     let unsteered = y.at(card.fluency.without.broken());
     let _ = writeln!(
         svg,
-        "<path class=\"null\" d=\"M{left} {unsteered:.1}H{right}\"/><text x=\"{right}\" y=\"{:.1}\" class=\"end small\">unsteered</text>",
+        "<path class=\"null\" d=\"M{left} {unsteered:.1}H{right}\"/><text x=\"{:.1}\" y=\"{:.1}\" class=\"start small\">unsteered</text>",
+        left + 4.0,
         unsteered - 5.0
     );
     svg + "</svg>"

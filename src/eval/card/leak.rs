@@ -1,62 +1,78 @@
-//! What else a plan makes the model speak of: held-out words of the sixteen built-in concepts.
+//! What else a plan makes the model speak of: words of the sixteen built-in concepts.
 //!
 //! ```text
-//! g_j         = log (words of j per 100 tokens, steered) − log (the same, unsteered)       see aim.rs for words that nobody said
-//! T_j         = (g_j − mean g_j of random directions) / max(their deviation, 0.5)
+//! r_j         = words of j per 100 tokens
+//! T_j         = (r_j − mean r_j of random directions) / max(their deviation, one word in the plan's texts)
 //! leak        = max_{j not own} T_j / T_own                                                  arXiv 2512.15134
-//! selectivity = T_own / (T_own + Σ_{j not own, T_j ≥ 2} T_j)
+//! selectivity = T_own / (T_own + Σ_{j not own, T_j ≥ 3} T_j)
 //! ```
 //!
-//! Only rises count: a text that speaks of one thing speaks less of all others. What lies within two deviations of random
-//! directions is noise and counts as none. Where the plan is meant for none of the sixteen (a manner, a language), its own T
-//! is that of its effect.
+//! Held-out words count; where an instruction chose the features, and no words, all words of a concept do. Only rises count: a
+//! text that speaks of one thing speaks less of all others. Of sixteen concepts one rises by two words by chance, so T below 3
+//! is noise and counts as none. T_own is the largest of the concepts that the plan is meant for and of its effect, which is
+//! all that a manner or a language has.
 
-use super::aim::{log_gain, refs};
+use super::aim::{log_gain, per_100, refs};
 use super::random::spread;
 use super::report::{Gains, Leak};
 use super::texts::Text;
-use crate::eval::concepts::Suite;
+use crate::eval::concepts::{Concept, Suite};
 
 /// T below this is noise.
-pub(super) const NOISE: f64 = 2.0;
-/// The deviation counts as this at least: where no random direction said a word, the first one is no wonder.
-const LEAST_DEVIATION: f64 = 0.5;
+pub(super) const NOISE: f64 = 3.0;
 
-/// Logarithms of the gains of each concept.
-pub(super) fn logs(texts: &[Text], unsteered: &[Text], suite: &Suite) -> Vec<f64> {
-    let (texts, unsteered) = (refs(texts), refs(unsteered));
-    suite.concepts.iter().map(|concept| log_gain(&texts, &unsteered, &concept.held_out)).collect()
+/// The words of each concept that count.
+pub(super) fn words(suite: &Suite, all: bool) -> Vec<Vec<String>> {
+    let of = |concept: &Concept| match all {
+        true => [concept.words.as_slice(), &concept.held_out].concat(),
+        false => concept.held_out.clone(),
+    };
+    suite.concepts.iter().map(of).collect()
 }
 
-/// The matrix. `rows`: the plan first, then what is held against it; `random`: the logarithms of each random direction;
-/// `effect`: T of the effect, where that was measured.
-pub(super) fn leak(suite: &Suite, own: &[usize], rows: Vec<Gains>, random: &[Vec<f64>], effect: Option<f64>) -> Leak {
-    let column = |j: usize| random.iter().map(|logs| logs[j]).collect::<Vec<f64>>();
-    let spreads: Vec<(f64, f64)> =
-        (0..suite.concepts.len()).map(|j| spread(&column(j)).unwrap_or((0.0, LEAST_DEVIATION))).collect();
-    let plan = rows.first().map(|row| row.logs.clone()).unwrap_or_default();
-    let rise: Vec<f64> = plan
-        .iter()
-        .zip(&spreads)
-        .map(|(log, (mean, deviation))| (log - mean) / deviation.max(LEAST_DEVIATION))
-        .collect();
-    let own_rise = match own.iter().map(|&j| rise.get(j).copied().unwrap_or(0.0)).reduce(f64::max) {
-        Some(rise) => Some(rise),
-        None => effect,
-    };
-    let others: Vec<(usize, f64)> = rise.iter().copied().enumerate().filter(|(j, _)| !own.contains(j)).collect();
-    let worst = others.iter().copied().filter(|(_, t)| *t >= NOISE).max_by(|a, b| a.1.total_cmp(&b.1));
-    let sum: f64 = others.iter().map(|(_, t)| *t).filter(|t| *t >= NOISE).sum();
-    let own_rise = own_rise.filter(|t| t.is_finite());
+/// A row of the matrix: the logarithm of the gain of each list of words.
+pub(super) fn gains(name: impl Into<String>, texts: &[Text], unsteered: &[Text], words: &[Vec<String>]) -> Gains {
+    let (texts, unsteered) = (refs(texts), refs(unsteered));
+    Gains { name: name.into(), logs: words.iter().map(|words| log_gain(&texts, &unsteered, words)).collect() }
+}
+
+/// r of each list of words, and the rate of one word.
+pub(super) fn rates(texts: &[Text], words: &[Vec<String>]) -> (Vec<f64>, f64) {
+    let texts = refs(texts);
+    let n = texts.iter().map(|text| text.tokens.len()).sum::<usize>().max(1);
+    (words.iter().map(|words| per_100(&texts, words)).collect(), 100.0 / n as f64)
+}
+
+/// The figures. `plan`: its rates and the rate of one word; `random`: the rates of each direction; `effect`: T of the effect,
+/// where that was measured.
+pub(super) fn leak(
+    suite: &Suite,
+    own: &[usize],
+    rows: Vec<Gains>,
+    (plan, one): (&[f64], f64),
+    random: &[Vec<f64>],
+    effect: Option<f64>,
+) -> Leak {
+    let column = |j: usize| random.iter().map(|rates| rates[j]).collect::<Vec<f64>>();
+    let spreads: Vec<(f64, f64)> = (0..plan.len()).map(|j| spread(&column(j)).unwrap_or_default()).collect();
+    let rise: Vec<f64> =
+        plan.iter().zip(&spreads).map(|(rate, (mean, deviation))| (rate - mean) / deviation.max(one)).collect();
+    let own_rises = own.iter().filter_map(|&j| rise.get(j).copied());
+    let own_rise = own_rises.chain(effect).filter(|t| t.is_finite()).reduce(f64::max);
+    let others = rise.iter().copied().enumerate().filter(|(j, t)| !own.contains(j) && *t >= NOISE);
+    let others: Vec<(usize, f64)> = others.collect();
+    let worst = others.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1));
+    let sum: f64 = others.iter().map(|(_, t)| t).sum();
+    let rises = own_rise.filter(|t| *t > 0.0);
     Leak {
         concepts: suite.concepts.iter().map(|concept| concept.name.clone()).collect(),
         own: own.to_vec(),
         rows,
         mean: spreads.iter().map(|(mean, _)| *mean).collect(),
-        deviation: spreads.iter().map(|(_, deviation)| deviation.max(LEAST_DEVIATION)).collect(),
-        leak: own_rise.filter(|t| *t > 0.0).map(|own| worst.map_or(0.0, |(_, t)| t) / own),
+        deviation: spreads.iter().map(|(_, deviation)| deviation.max(one)).collect(),
+        leak: rises.map(|own| worst.map_or(0.0, |(_, t)| t) / own),
         leaks_to: worst.map(|(j, _)| suite.concepts[j].name.clone()),
-        selectivity: own_rise.filter(|t| *t > 0.0).map(|own| own / (own + sum)),
+        selectivity: rises.map(|own| own / (own + sum)),
         rise,
         own_rise,
     }
@@ -66,24 +82,24 @@ pub(super) fn leak(suite: &Suite, own: &[usize], rows: Vec<Gains>, random: &[Vec
 mod tests {
     use super::*;
 
-    /// A plan whose concepts gain so, among random directions with a deviation of one.
-    fn found(gains: &[(usize, f64)], own: &[usize], effect: Option<f64>) -> Leak {
+    /// A plan whose concepts have so many words in 100 tokens, among random directions with a deviation of one.
+    fn found(said: &[(usize, f64)], own: &[usize], effect: Option<f64>) -> Leak {
         let suite = Suite::built_in().unwrap();
         let n = suite.concepts.len();
-        let mut logs = vec![0.0; n];
-        gains.iter().for_each(|&(j, log)| logs[j] = log);
-        let random = [vec![-1.0; n], vec![0.0; n], vec![1.0; n]];
-        leak(&suite, own, vec![Gains { name: "plan".into(), logs }], &random, effect)
+        let mut rates = vec![1.0; n];
+        said.iter().for_each(|&(j, more)| rates[j] += more);
+        let random = [vec![0.0; n], vec![1.0; n], vec![2.0; n]];
+        leak(&suite, own, Vec::new(), (&rates, 0.5), &random, effect)
     }
 
     #[test]
     fn a_concept_alone_is_selective_and_noise_is_none() {
-        let alone = found(&[(1, 6.0), (4, 1.9)], &[1], None);
+        let alone = found(&[(1, 9.0), (4, 2.9)], &[1], None);
         assert_eq!((alone.selectivity, alone.leak, alone.leaks_to.as_deref()), (Some(1.0), Some(0.0), None));
-        let two = found(&[(1, 6.0), (0, 3.0)], &[1], None);
+        let two = found(&[(1, 9.0), (0, 4.5)], &[1], None);
         assert_eq!((two.leak, two.leaks_to.as_deref()), (Some(0.5), Some("war")));
-        assert!((two.selectivity.unwrap() - 6.0 / 9.0).abs() < 1e-12);
-        let falls = found(&[(1, 6.0), (0, -5.0)], &[1], None);
+        assert!((two.selectivity.unwrap() - 9.0 / 13.5).abs() < 1e-12);
+        let falls = found(&[(1, 9.0), (0, -5.0)], &[1], None);
         assert_eq!(falls.selectivity, Some(1.0), "speaking less of others is no leak");
     }
 
@@ -92,15 +108,24 @@ mod tests {
         let manner = found(&[(2, 4.0)], &[], Some(8.0));
         assert_eq!((manner.own_rise, manner.leak), (Some(8.0), Some(0.5)));
         assert_eq!(found(&[(2, 4.0)], &[], None).selectivity, None);
-        assert_eq!(found(&[(2, 4.0)], &[1], None).leak, None, "what does not rise has nothing to leak from");
+        assert_eq!(found(&[(1, -1.0), (2, 4.0)], &[1], None).leak, None, "what does not rise has nothing to leak from");
     }
 
     #[test]
-    fn a_first_word_among_silent_directions_is_no_wonder() {
+    fn among_silent_directions_words_count_one_by_one() {
         let suite = Suite::built_in().unwrap();
         let n = suite.concepts.len();
-        let row = Gains { name: String::new(), logs: vec![3f64.ln(); n] };
-        let silent = leak(&suite, &[0], vec![row], &[vec![0.0; n], vec![0.0; n]], None);
-        assert!(silent.rise[0] < 2.3 && silent.deviation[0] == LEAST_DEVIATION, "{silent:?}");
+        let silent = leak(&suite, &[0], Vec::new(), (&vec![0.4; n], 0.2), &[vec![0.0; n], vec![0.0; n]], None);
+        assert!((silent.rise[0] - 2.0).abs() < 1e-12 && silent.leaks_to.is_none(), "two words: {silent:?}");
+    }
+
+    #[test]
+    fn rows_are_gains_of_lists_of_words() {
+        let suite = Suite::built_in().unwrap();
+        assert!(words(&suite, true)[1].contains(&"sea".into()) && !words(&suite, false)[1].contains(&"sea".into()));
+        let text = |text: &str| [Text { text: text.into(), tokens: vec![1; 50], ..Text::default() }];
+        let row = gains("plan", &text("The sea, the captain."), &text("A man."), &words(&suite, true));
+        assert!((row.logs[1] - 5f64.ln()).abs() < 1e-12 && row.logs[2] == 0.0, "{row:?}");
+        assert_eq!(rates(&text("The sea"), &words(&suite, true)).0[1], 2.0);
     }
 }

@@ -160,12 +160,14 @@ fn measure(
     bench.work.begin("rules alone");
     let alone = together::alone(bench, subject)?;
     card.additivity = together::additivity(aims, &alone, sets);
-    let mut rows = vec![gains("the plan", &with, &unsteered, suite)];
-    rows.extend(asked.as_deref().map(|asked| gains("asked", asked, &unsteered, suite)));
-    rows.extend(alone.iter().map(|(name, texts)| gains(&format!("alone: {name}"), texts, &unsteered, suite)));
-    let first: Vec<Text> = unsteered.iter().take(drawn.n).cloned().collect();
-    let random: Vec<Vec<f64>> = drawn.texts.iter().map(|texts| leak::logs(texts, &first, suite)).collect();
-    card.leak = leak::leak(suite, &aims.own, rows, &random, card.effect.sigma);
+    let words = leak::words(suite, aims.measure == Measure::Asked);
+    let gains = |name: &str, texts: &[Text]| leak::gains(name, texts, &unsteered, &words);
+    let mut rows = vec![gains("the plan", &with)];
+    rows.extend(asked.as_deref().map(|asked| gains("asked", asked)));
+    rows.extend(alone.iter().map(|(name, texts)| gains(&format!("alone: {name}"), texts)));
+    let (rates, one) = leak::rates(&with, &words);
+    let random: Vec<Vec<f64>> = drawn.texts.iter().map(|texts| leak::rates(texts, &words).0).collect();
+    card.leak = leak::leak(suite, &aims.own, rows, (&rates, one), &random, card.effect.sigma);
     Ok(())
 }
 
@@ -193,10 +195,6 @@ fn sigma(aims: &Aims, drawn: &Drawn, (with, unsteered, asked): aim::Sets<'_>, ra
     let own = aims.effect_alone((&first(with), &first(unsteered), asked.as_deref()))?;
     let deviation = random.deviation.filter(|deviation| *deviation > 0.0)?;
     Some((own - random.mean?) / deviation)
-}
-
-fn gains(name: &str, texts: &[Text], unsteered: &[Text], suite: &Suite) -> Gains {
-    Gains { name: name.to_owned(), logs: leak::logs(texts, unsteered, suite) }
 }
 
 fn samples(bench: &Bench<'_, '_>, (with, unsteered, asked): aim::Sets<'_>, usual: f64) -> Vec<Sample> {

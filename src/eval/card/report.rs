@@ -238,7 +238,7 @@ impl Whole {
     }
 }
 
-/// What the texts speak of: held-out words of each concept per 100 tokens, steered over unsteered.
+/// What the texts speak of: words of each concept per 100 tokens, steered over unsteered.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Leak {
     /// Their names.
@@ -247,19 +247,19 @@ pub struct Leak {
     pub own: Vec<usize>,
     /// The plan, what is held against it, and its rules.
     pub rows: Vec<Gains>,
-    /// Standard deviation of the logarithm over random directions, of each concept.
+    /// Standard deviation of the rate over random directions, of each concept; one word of the plan's texts at least.
     pub deviation: Vec<f64>,
-    /// Mean of the logarithm over random directions.
+    /// Mean of the rate over random directions.
     pub mean: Vec<f64>,
     /// T: by how many standard deviations each concept rises above random directions.
     pub rise: Vec<f64>,
-    /// T of what the plan is meant for; of the concept that rises most where that is none of these.
+    /// T of what the plan is meant for; or of its effect, whichever is more.
     pub own_rise: Option<f64>,
     /// Largest T of another concept over `own_rise`.
     pub leak: Option<f64>,
     /// The concept of that.
     pub leaks_to: Option<String>,
-    /// `own_rise` over all T of 2 and more.
+    /// `own_rise` over all T of 3 and more.
     pub selectivity: Option<f64>,
 }
 

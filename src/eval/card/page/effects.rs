@@ -102,8 +102,8 @@ pub(super) fn selectivity(card: &Report) -> String {
         ),
         _ => "<p>What it is meant for does not rise, so nothing can be told of selectivity.</p>".into(),
     };
-    let text = "<p class=\"soft small\">Held-out words of each concept per 100 tokens, over unsteered. T: by how many standard \
-        deviations of random directions the plan's texts rise above these; below 2 is noise. Bold: what the plan is for, \
+    let text = "<p class=\"soft small\">Words of each concept per 100 tokens, over unsteered; those that chose features are left out. T: by how many standard \
+        deviations of random directions (one word at least) the plan's texts rise above these; below 3 is noise. Bold: what the plan is for, \
         and rises beyond noise.</p>";
     section("Selectivity and leak", &format!("{numbers}{}{legend}{text}", chart::heat(leak)))
 }

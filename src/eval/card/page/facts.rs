@@ -8,7 +8,8 @@ const SHOWN: usize = 4;
 
 fn chips(list: &[(String, f64)]) -> String {
     let chip = |(text, share): &(String, f64)| {
-        let text = text.replace('\n', "⏎");
+        let shown = text.trim().replace('\n', "⏎");
+        let text = if shown.is_empty() { text.replace('\n', "⏎").replace(' ', "␣") } else { shown };
         format!("<li title=\"{} of the sum\">{}</li>", percent(*share), escape(&text))
     };
     format!("<ul class=\"chips\">{}</ul>", list.iter().map(chip).collect::<String>())
@@ -25,12 +26,13 @@ pub(super) fn meaning(card: &Report) -> String {
     }
     if !card.meaning.features.is_empty() {
         let row = |feature: &super::super::report::Feature| {
-            let lens = if feature.by_lens { " <span class=\"soft small\">(points at)</span>" } else { "" };
+            let words = escape(&feature.words);
+            let words = if feature.by_lens { format!("<i>{words}</i>") } else { words };
             let lift = feature.lift.map_or_else(|| "–".into(), |lift| format!("{lift:+.2}"));
             vec![
                 feature.feature.to_string(),
                 feature.layer.map_or_else(String::new, |layer| layer.to_string()),
-                format!("{}{lens}", escape(&feature.words)),
+                words,
                 lift,
                 if feature.lift.is_some() { escape(&feature.lifted.join(" ")) } else { String::new() },
             ]
@@ -42,7 +44,8 @@ pub(super) fn meaning(card: &Report) -> String {
             n => format!(" {n} more features are not listed."),
         };
         body += &format!(
-            "<p class=\"soft small\">Lift: by how many nats pushing the feature alone makes these words likelier.{more}</p>"
+            "<p class=\"soft small\">In italics: words that the direction points at in the unembedding; others are of \
+             explanations. Lift: by how many nats pushing the feature alone makes these words likelier.{more}</p>"
         );
     }
     section("What it does, in words", &body)
