@@ -91,7 +91,7 @@ TILLER_TEST_MODELS=$(dirname "${models[0]}")
 export TILLER_TEST_MODELS
 
 say "checks"
-step "scripts" bash -n examples/setup.sh examples/quickstart.sh tests/run.sh tests/hands.sh tests/gpu.sh .ci/run
+step "scripts" bash -n examples/setup.sh examples/quickstart.sh tests/run.sh tests/hands.sh tests/gpu.sh tests/killed.sh tests/memory.sh .ci/run
 if cargo fmt --version >/dev/null 2>&1; then step "format" cargo fmt --check; fi
 if cargo clippy --version >/dev/null 2>&1; then
     step "lint" cargo clippy --release --locked --all-targets -- --deny warnings
