@@ -24,6 +24,8 @@ const SELECTIVITY: f64 = 0.5;
 const INTERACTION: f64 = 0.5;
 /// Largest rise of another concept over its own.
 const LEAK: f64 = 0.5;
+/// Share of questions whose answers may get worse, less those that get better: six of sixty.
+const WORSENED: f64 = 0.1;
 
 /// What a plan is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,7 +40,7 @@ pub enum Word {
     Weak,
     /// Several other things rise with its own, or its rules do not add up.
     Entangled,
-    /// One other thing rises with its own.
+    /// One other thing rises with its own, or answers to questions get worse.
     Leaky,
     /// It does what it is meant for, and nothing else that was measured.
     Selective,
@@ -116,7 +118,8 @@ impl Verdict {
             self.checks.iter().filter(|check| check.word == self.word && check.holds()).map(Check::sentence).collect();
         match (self.word, deciding.is_empty()) {
             (Word::Selective, _) => {
-                "It does what it is meant for, its texts stay whole, and no other concept rises with it.".into()
+                "It does what it is meant for, its texts stay whole, no other concept rises with it, and answers stay as right."
+                    .into()
             }
             (Word::Unknown, _) => "It changes what is written; nothing says what it is meant for.".into(),
             (_, true) => String::new(),
@@ -170,6 +173,9 @@ fn checks(card: &Report) -> Vec<Check> {
         Measure::Asked => check(Word::Weak, "share of what asking does", card.effect.value, SHARE, false),
         _ => check(Word::Weak, "gain of the words", card.effect.value.map(f64::exp), GAIN, false),
     };
+    let choices = &card.choices;
+    let worsened = choices.worsened as f64 - choices.improved as f64;
+    let worsened = (choices.questions > 0).then(|| worsened / choices.questions as f64);
     vec![
         check(Word::DoesNothing, "mean KL in nats a token", Some(card.divergence.mean), NOTHING[0], false),
         check(Word::DoesNothing, "95th percentile of KL", Some(card.divergence.p95), NOTHING[1], false),
@@ -198,6 +204,7 @@ fn checks(card: &Report) -> Vec<Check> {
             true,
         ),
         check(Word::Leaky, "largest rise of another concept over its own", card.leak.leak, LEAK, true),
+        check(Word::Leaky, "share of questions answered worse, less those answered better", worsened, WORSENED, true),
     ]
 }
 
@@ -205,6 +212,7 @@ fn checks(card: &Report) -> Vec<Check> {
 mod tests {
     use super::super::report::{Additivity, Effect, Fluencies, Leak, Whole};
     use super::*;
+    use crate::eval::choices::SideEffects;
     use crate::eval::divergence::Divergence;
 
     /// A plan that does what it should.
@@ -243,6 +251,9 @@ mod tests {
         assert_eq!(verdict(|card| card.effect.sigma = Some(1.0)).word, Word::Weak);
         assert_eq!(verdict(|card| card.leak.selectivity = Some(0.3)).word, Word::Entangled);
         assert_eq!(verdict(|card| card.leak.leak = Some(0.8)).word, Word::Leaky);
+        let harmed = |worsened, improved| SideEffects { questions: 60, worsened, improved, ..SideEffects::default() };
+        assert_eq!(verdict(|card| card.choices = harmed(8, 0)).word, Word::Leaky);
+        assert_eq!(verdict(|card| card.choices = harmed(8, 5)).word, Word::Selective, "answers that only change");
         let rules = Additivity { mean: Some(0.7), ..Additivity::default() };
         assert_eq!(verdict(|card| card.additivity = Some(rules)).word, Word::Entangled);
     }
