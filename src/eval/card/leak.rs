@@ -53,6 +53,11 @@ pub(super) fn leak(
     random: &[Vec<f64>],
     effect: Option<f64>,
 ) -> Leak {
+    let concepts = suite.concepts.iter().map(|concept| concept.name.clone()).collect();
+    // Among no directions nothing can be told: a plan that edits nothing has none of its length.
+    if random.len() < 2 {
+        return Leak { concepts, own: own.to_vec(), rows, ..Leak::default() };
+    }
     let column = |j: usize| random.iter().map(|rates| rates[j]).collect::<Vec<f64>>();
     let spreads: Vec<(f64, f64)> = (0..plan.len()).map(|j| spread(&column(j)).unwrap_or_default()).collect();
     let rise: Vec<f64> =
@@ -65,7 +70,7 @@ pub(super) fn leak(
     let sum: f64 = others.iter().map(|(_, t)| t).sum();
     let rises = own_rise.filter(|t| *t > 0.0);
     Leak {
-        concepts: suite.concepts.iter().map(|concept| concept.name.clone()).collect(),
+        concepts,
         own: own.to_vec(),
         rows,
         mean: spreads.iter().map(|(mean, _)| *mean).collect(),
@@ -116,6 +121,8 @@ mod tests {
         let suite = Suite::built_in().unwrap();
         let n = suite.concepts.len();
         let silent = leak(&suite, &[0], Vec::new(), (&vec![0.4; n], 0.2), &[vec![0.0; n], vec![0.0; n]], None);
+        let none = leak(&suite, &[0], Vec::new(), (&vec![0.4; n], 0.2), &[], Some(3.0));
+        assert_eq!((none.own_rise, none.rise.len()), (None, 0), "no directions, no figures");
         assert!((silent.rise[0] - 2.0).abs() < 1e-12 && silent.leaks_to.is_none(), "two words: {silent:?}");
     }
 
