@@ -68,7 +68,8 @@ pub(super) fn leak(
     let others: Vec<(usize, f64)> = others.collect();
     let worst = others.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1));
     let sum: f64 = others.iter().map(|(_, t)| t).sum();
-    let rises = own_rise.filter(|t| *t > 0.0);
+    // Where nothing rises beyond noise there is nothing to compare.
+    let rises = own_rise.filter(|t| *t >= NOISE || (*t > 0.0 && sum > 0.0));
     Leak {
         concepts,
         own: own.to_vec(),
@@ -104,6 +105,8 @@ mod tests {
         let two = found(&[(1, 9.0), (0, 4.5)], &[1], None);
         assert_eq!((two.leak, two.leaks_to.as_deref()), (Some(0.5), Some("war")));
         assert!((two.selectivity.unwrap() - 9.0 / 13.5).abs() < 1e-12);
+        let little = found(&[(1, 2.0)], &[1], None);
+        assert_eq!((little.selectivity, little.own_rise), (None, Some(2.0)), "all of it is noise");
         let falls = found(&[(1, 9.0), (0, -5.0)], &[1], None);
         assert_eq!(falls.selectivity, Some(1.0), "speaking less of others is no leak");
     }

@@ -100,7 +100,7 @@ pub(super) fn selectivity(card: &Report) -> String {
             short(own),
             percent(selectivity)
         ),
-        _ => "<p>What it is meant for does not rise, so nothing can be told of selectivity.</p>".into(),
+        _ => "<p>What it is meant for does not rise beyond noise, so nothing can be told of selectivity.</p>".into(),
     };
     let text = "<p class=\"soft small\">Words of each concept per 100 tokens, over unsteered; those that chose features are left out. T: by how many standard \
         deviations of random directions (one word at least) the plan's texts rise above these; below 3 is noise. Bold: what the plan is for, \

@@ -132,7 +132,7 @@ fn header(card: &Report) -> String {
 fn verdict(card: &Report) -> String {
     let row = |check: &Check| {
         let (side, bound) = (if check.above { ">" } else { "<" }, short(check.threshold));
-        let (name, value) = (check.word.name(), check.value.map_or_else(|| "not measured".into(), short));
+        let (name, value) = (check.word.name(), check.value.map_or_else(|| "–".into(), short));
         let (name, value) = match check.holds() {
             true => (format!("<b class=\"{}\">{name} ✓</b>", color(check.word)), format!("<b>{value}</b>")),
             false => (format!("<span class=\"soft\">{name}</span>"), value),
@@ -141,7 +141,7 @@ fn verdict(card: &Report) -> String {
     };
     let rows: Vec<Vec<String>> = card.verdict.checks.iter().map(row).collect();
     let text = "<p class=\"soft small\">The first word that holds is the verdict; both numbers of KL must hold for the \
-        first. A plan of which none holds is selective.</p>";
+        first. A plan of which none holds is selective. –: not measured.</p>";
     section("Verdict", &(table(&["word", "number", "#measured", "#holds if"], &rows) + text))
 }
 
