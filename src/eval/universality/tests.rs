@@ -132,7 +132,7 @@ fn a_null_counts_runs_that_reach_the_value_on_any_number_of_threads() {
 }
 
 fn compared(x: &[f32], y: &[f32], n: usize) -> Vec<Similarity> {
-    let chance = Chance { runs: 199, subsets: 100, seed: 1, threads: 2 };
+    let chance = Chance { runs: 199, subsets: 99, seed: 1, threads: 2 };
     let d = x.len() / n;
     compare(
         [x, y],
@@ -154,12 +154,17 @@ fn a_rotated_copy_is_universal_and_a_shuffled_one_is_not() {
         assert!(s.value > 0.95 && s.shuffled.p < 0.01 && s.shuffled.mean < 0.7, "{s:?}");
         assert!(s.subsets.p <= 1.0 / 11.0 + 1e-9, "{s:?}");
     }
-    let order = deal(n, n, &mut rng(4));
-    let shuffled: Vec<f32> = order.iter().flat_map(|&i| y[i * d..(i + 1) * d].to_vec()).collect();
-    for s in compared(&x, &shuffled, n) {
-        // By chance: within what shuffling spreads.
-        assert!(s.value < 0.5 && (s.value - s.shuffled.mean).abs() < 4.0 * s.shuffled.sd, "{s:?}");
+    // By chance p is anything from 0 to 1, as often as anything else: 12 of them lie around a half.
+    let mut sums = [0.0; 3];
+    for seed in 0..12 {
+        let order = deal(n, n, &mut rng(seed));
+        let shuffled: Vec<f32> = order.iter().flat_map(|&i| y[i * d..(i + 1) * d].to_vec()).collect();
+        for (sum, s) in sums.iter_mut().zip(compared(&x, &shuffled, n)) {
+            assert!(s.value < 0.5, "{s:?}");
+            *sum += s.shuffled.p / 12.0;
+        }
     }
+    assert!(sums.iter().all(|p| (0.25..0.75).contains(p)), "{sums:?}");
 }
 
 #[test]
