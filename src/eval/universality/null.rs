@@ -11,6 +11,8 @@ use crate::num::parallel::{count, each};
 use crate::num::rng;
 use crate::progress::{Progress, report};
 
+/// Values that differ by less are equal but for rounding: a measure that is 1 by counting is 1 in every run.
+const TIE: f64 = 1e-9;
 /// Runs between reports.
 const WAVE: usize = 32;
 
@@ -55,7 +57,8 @@ impl Null {
         let n = told.len() as f64;
         let mean = told.iter().sum::<f64>() / n;
         let sd = (told.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
-        let reach = values.iter().filter(|v| v.partial_cmp(&&observed) != Some(Ordering::Less)).count();
+        let below = |v: &&f64| v.partial_cmp(&&(observed - TIE)) == Some(Ordering::Less);
+        let reach = runs - values.iter().filter(below).count();
         Ok(Self { mean, sd, runs, p: (1 + reach) as f64 / (1 + runs) as f64 })
     }
 }

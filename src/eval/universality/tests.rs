@@ -125,6 +125,8 @@ fn a_null_counts_runs_that_reach_the_value_on_any_number_of_threads() {
     let half = run(1, 0.5);
     assert!((half.p - 0.5).abs() < 0.06 && (half.mean - 0.5).abs() < 0.04 && (half.sd - 0.2887).abs() < 0.02);
     assert_eq!(run(1, 2.0).p, 0.001);
+    let tied = Null::of(1.0, 99, 3, 1, &mut silent, &|_| 1.0 - 1e-15).unwrap();
+    assert_eq!(tied.p, 1.0, "what rounding makes smaller is not smaller");
     let nothing = Null::of(0.5, 9, 3, 1, &mut silent, &|_| f64::NAN).unwrap();
     assert!(nothing.p == 1.0 && nothing.mean.is_nan(), "what has no value speaks for chance");
     let mut stop = |_: crate::progress::Step<'_>| false;
