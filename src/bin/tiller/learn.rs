@@ -188,7 +188,7 @@ fn show(args: &Args, made: &Outcome, out: &Out) -> Result<()> {
         out.table(&["unsteered", "asked", "learned"], [row.to_vec()])?;
     }
     if !report.fluent {
-        out.note("warning: at every strength that was tried the text breaks more than when the model is asked");
+        out.note("warning: at every strength that was tried the text breaks more than without steering");
     }
     Ok(())
 }

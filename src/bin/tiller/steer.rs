@@ -132,7 +132,7 @@ fn learned(engine: &Engine, model: &Model, what: &str, avoid: bool, out: &Out) -
         report.score.asked_perplexity
     ));
     if !report.fluent {
-        out.note("warning: at every strength that was tried the text breaks more than when the model is asked");
+        out.note("warning: at every strength that was tried the text breaks more than without steering");
     }
     made.dictionary.save_gguf(&path, GgmlType::F32)?;
     Ok(path)
