@@ -39,7 +39,7 @@ pub use generate::{Generate, Generation, REPEAT_WINDOW, Stop};
 pub use harvest::{Harvest, Harvested};
 pub use host::{eval, host};
 pub use options::Options;
-pub use quantize::{convert, multiplies_slowly, packer, requantize};
+pub use quantize::{convert, faster_type, packer, requantize};
 pub use read::TakeRows;
 pub use score::Score;
 pub use stream::Streamed;

@@ -12,13 +12,17 @@ use crate::file::gguf::GgmlType;
 use crate::file::write_atomic_by_name;
 use crate::model::Model;
 
-/// Whether llama.cpp multiplies weights of a type row by row on this processor, so that an F16 copy of the model, the same
-/// weights, runs up to twice as fast. Its repacked kernels leave these types out; where it was built for AMX, tiles take
-/// quantized weights, and F16 is the slow one.
-pub fn multiplies_slowly(kind: GgmlType) -> bool {
+/// The type that weights of `kind` run faster in on this processor, in batches of many rows; none where their own is as fast.
+/// Where llama.cpp was built for AMX, tiles take most quantized types, but neither Q5_0 nor Q5_1; elsewhere its repacked
+/// kernels leave these and Q4_1 out, and F16 runs up to twice as fast.
+pub fn faster_type(kind: GgmlType) -> Option<GgmlType> {
     // SAFETY: says how ggml was compiled; touches nothing.
     let tiles = unsafe { sys::ggml_cpu_has_amx_int8() } != 0;
-    !tiles && matches!(kind, GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1)
+    match kind {
+        GgmlType::Q5_0 | GgmlType::Q5_1 if tiles => Some(GgmlType::Q8_0),
+        GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1 if !tiles => Some(GgmlType::F16),
+        _ => None,
+    }
 }
 
 /// Writes the model at `from` to `to` with other weights. `kind` is llama.cpp's name: `F32`, `F16`, `BF16`, `Q8_0`,

@@ -2,25 +2,55 @@
 
 use super::{Mat, gemm};
 use crate::error::{Error, Result};
-use nalgebra::{Cholesky, DMatrix};
+use nalgebra::{Cholesky, DMatrix, Dyn};
 
-/// Solves A·X = B for symmetric positive definite `a`: `[n, n]`, of which the lower triangle is read; `b` and the
-/// result are `[n, m]`, all row-major. Fails with [`Kind::Numeric`](crate::Kind::Numeric) if A is not positive
-/// definite, and [`Kind::Argument`](crate::Kind::Argument) if the sizes do not agree.
+/// A symmetric positive definite matrix, factored once for many right sides.
+pub struct Factor(Cholesky<f64, Dyn>);
+
+impl Factor {
+    /// Factors `a` `[n, n]`, row-major, of which the lower triangle is read.
+    ///
+    /// # Errors
+    /// [`Kind::Numeric`](crate::Kind::Numeric) if it is not positive definite, [`Kind::Argument`](crate::Kind::Argument) if it
+    /// is no square.
+    pub fn new(a: &[f64], n: usize) -> Result<Self> {
+        if n == 0 || n.checked_mul(n) != Some(a.len()) {
+            return Err(Error::argument(format!("solve: {} values are no square of {n}", a.len())));
+        }
+        let factor = Cholesky::new(DMatrix::from_row_slice(n, n, a));
+        factor.map(Self).ok_or_else(|| Error::numeric(format!("the [{n}, {n}] matrix is not positive definite")))
+    }
+
+    /// X of A·X = B: `b` and the result are `[n, m]`, row-major.
+    ///
+    /// # Errors
+    /// [`Kind::Numeric`](crate::Kind::Numeric) if there is no finite solution, [`Kind::Argument`](crate::Kind::Argument) if the
+    /// sizes do not agree.
+    pub fn solve(&self, b: &[f64]) -> Result<Vec<f64>> {
+        let n = self.0.l_dirty().nrows();
+        if !b.len().is_multiple_of(n) {
+            return Err(Error::argument(format!("solve: {} values are no right side of {n} unknowns", b.len())));
+        }
+        let x = self.0.solve(&DMatrix::from_row_slice(n, b.len() / n, b));
+        if x.iter().any(|v| !v.is_finite()) {
+            return Err(Error::numeric(format!("the [{n}, {n}] system has no finite solution")));
+        }
+        // Column-major X is row-major Xᵀ.
+        Ok(x.transpose().as_slice().to_vec())
+    }
+}
+
+/// Solves A·X = B once, as [`Factor`] does.
 pub fn cholesky_solve(a: &[f64], b: &[f64], n: usize) -> Result<Vec<f64>> {
-    if n == 0 || n.checked_mul(n) != Some(a.len()) || !b.len().is_multiple_of(n) {
-        let (a, b) = (a.len(), b.len());
-        return Err(Error::argument(format!("solve: {a} and {b} values are no system of {n} unknowns")));
-    }
-    let m = b.len() / n;
-    let factor = Cholesky::new(DMatrix::from_row_slice(n, n, a))
-        .ok_or_else(|| Error::numeric(format!("the [{n}, {n}] matrix is not positive definite")))?;
-    let x = factor.solve(&DMatrix::from_row_slice(n, m, b));
-    if x.iter().any(|v| !v.is_finite()) {
-        return Err(Error::numeric(format!("the [{n}, {n}] system has no finite solution")));
-    }
-    // Column-major X is row-major Xᵀ.
-    Ok(x.transpose().as_slice().to_vec())
+    Factor::new(a, n)?.solve(b)
+}
+
+/// Eigenvectors of a symmetric `a` `[n, n]` as rows of `[n, n]`, that of the largest eigenvalue first.
+pub fn eigenvectors(a: &[f64], n: usize) -> Vec<f64> {
+    let eigen = DMatrix::from_row_slice(n, n, a).symmetric_eigen();
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]).then(a.cmp(&b)));
+    order.into_iter().flat_map(|i| eigen.eigenvectors.column(i).iter().copied().collect::<Vec<_>>()).collect()
 }
 
 /// Ridge regression: W `[d_in, d_out]` that minimises ‖X·W − Y‖² + λ·‖W‖² for rows `x` `[n, d_in]` and `y` `[n, d_out]`.

@@ -1,4 +1,4 @@
-//! Which layers, which gate and how strongly: short answers, at rising strengths until the text breaks.
+//! Which layers, how many directions and how strongly: short answers, at rising strengths until the text breaks.
 
 use serde::Serialize;
 
@@ -27,9 +27,13 @@ const NEAR: f32 = 1.25;
 /// The share of the effect that may spill over to messages for which the instruction is not meant.
 const SPILL: f64 = 0.15;
 
-/// Where a form begins on the ladder: a step below where most instructions stop being fluent.
-fn usual(form: Form) -> usize {
-    if form == Form::Gated { 4 } else { 5 }
+/// Where a candidate begins on the ladder: a step below where most instructions stop being fluent.
+fn usual(candidate: &Candidate) -> usize {
+    match (candidate.form, candidate.rank) {
+        (Form::Constant, _) => 5,
+        (Form::Gated, 1) => 4,
+        (Form::Gated, _) => 3,
+    }
 }
 
 /// What a strength did.
@@ -39,8 +43,8 @@ pub(super) struct Dose {
     pub(super) form: &'static str,
     /// The set of layers.
     pub(super) layers: &'static str,
-    /// Of the gate; it changes nothing in the constant form.
-    pub(super) lambda: f64,
+    /// Directions a layer.
+    pub(super) rank: usize,
     pub(super) strength: f32,
     #[serde(flatten)]
     pub(super) did: Effect,
@@ -93,7 +97,7 @@ impl<'f> Search<'f> {
         Self { frame, unless, bounds: Bounds::of(frame), doses: Vec::new() }
     }
 
-    /// The best of some candidates of one form, each tried once at the form's usual strength.
+    /// The best of some candidates of one form, each tried once at its usual strength.
     pub(super) fn best_of(
         &mut self,
         engine: &mut Engine,
@@ -116,7 +120,7 @@ impl<'f> Search<'f> {
     /// Tries strengths of a candidate: up while the text holds, else down; then once between the strongest good one and the
     /// next.
     pub(super) fn strengths(&mut self, engine: &mut Engine, candidate: &Candidate, work: &mut Work<'_>) -> Result<()> {
-        let begin = usual(candidate.form);
+        let begin = usual(candidate);
         let good = self.begin(engine, candidate, work)?.good;
         let rest: Vec<f32> =
             if good { LADDER[begin + 1..].to_vec() } else { LADDER[..begin].iter().rev().copied().collect() };
@@ -136,16 +140,16 @@ impl<'f> Search<'f> {
         Ok(())
     }
 
-    /// What a candidate does at its form's usual strength.
+    /// What a candidate does at its usual strength.
     fn begin(&mut self, engine: &mut Engine, candidate: &Candidate, work: &mut Work<'_>) -> Result<Dose> {
         let tried = self.of(candidate).next().cloned();
-        tried.map_or_else(|| self.attempt(engine, candidate, LADDER[usual(candidate.form)], work), Ok)
+        tried.map_or_else(|| self.attempt(engine, candidate, LADDER[usual(candidate)], work), Ok)
     }
 
     /// The trials of a candidate.
     pub(super) fn of(&self, candidate: &Candidate) -> impl Iterator<Item = &Dose> {
-        let (form, layers, lambda) = (candidate.form.name(), candidate.layers, candidate.lambda);
-        self.doses.iter().filter(move |d| d.form == form && d.layers == layers && d.lambda == lambda)
+        let (form, layers, rank) = (candidate.form.name(), candidate.layers, candidate.rank);
+        self.doses.iter().filter(move |d| d.form == form && d.layers == layers && d.rank == rank)
     }
 
     fn attempt(
@@ -168,8 +172,8 @@ impl<'f> Search<'f> {
             None => None,
         };
         let good = self.bounds.allow(&did) && spill.is_none_or(|spill| spill <= SPILL);
-        let (form, layers, lambda) = (candidate.form.name(), candidate.layers, candidate.lambda);
-        let dose = Dose { form, layers, lambda, strength, did, spill, good };
+        let (form, layers, rank) = (candidate.form.name(), candidate.layers, candidate.rank);
+        let dose = Dose { form, layers, rank, strength, did, spill, good };
         self.doses.push(dose.clone());
         Ok(dose)
     }
@@ -214,8 +218,8 @@ pub(super) fn against(
         let did = frame.effect(&frame.answers(engine, Some(&plan), true, work)?);
         let did = Effect { effect: 1.0 - did.effect, ..did };
         let good = bounds.allow(&did);
-        let (form, layers, lambda) = (candidate.form.name(), candidate.layers, candidate.lambda);
-        doses.push(Dose { form, layers, lambda, strength: -strength, did, spill: None, good });
+        let (form, layers, rank) = (candidate.form.name(), candidate.layers, candidate.rank);
+        doses.push(Dose { form, layers, rank, strength: -strength, did, spill: None, good });
         if !good || work.is_past(0.9) {
             break;
         }
@@ -229,7 +233,7 @@ mod tests {
 
     fn dose(form: Form, strength: f32, effect: f64, perplexity: f64, good: bool) -> Dose {
         let did = Effect { effect, perplexity, distinct: 1.0, broken: 0.0 };
-        Dose { form: form.name(), layers: "upper half", lambda: 0.3, strength, did, spill: None, good }
+        Dose { form: form.name(), layers: "upper half", rank: 1, strength, did, spill: None, good }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | where the instruction stands: as system message or behind the user's, by which of them changes the answers more | fit | `asking.rs` |
 //! | the asked model answers; rows of all layers over the same answers, asked and not, in one pass each | fit | `rows.rs` |
-//! | closed-form features for sets of layers and gates ([`train::learn`](crate::train::learn)) | choose | `layers.rs` |
+//! | closed-form features for sets of layers ([`train::learn`](crate::train::learn)) | choose | `layers.rs` |
 //! | form, layers and strength, by answers that the asked and the unsteered model judge | choose | `trials.rs`, `dose.rs` |
 //! | what it does, once | score | `report.rs` |
 //!
@@ -35,7 +35,7 @@ pub use report::{Report, Sample, Score};
 pub use request::{Example, Place, Request};
 pub use wording::instruction;
 
-use crate::dictionary::{Dictionary, Form, Info, Learned};
+use crate::dictionary::{Dictionary, Info, Learned};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::num::rng;
@@ -49,7 +49,7 @@ use trials::{Frame, Sum};
 use work::Work;
 
 /// Counts up whenever the same request would give other features.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Messages that choose, and that score, at most.
 const CHOOSE: usize = 16;
@@ -141,10 +141,8 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
     drop(rows);
     work.mark("fitting");
     let mut search = Search::new(&frame, unless.as_ref());
-    let gated = search.best_of(engine, fitted.candidates(Form::Gated)?, &mut work)?;
-    let gates = [vec![gated.clone()], fitted.other_gates(&gated)?].concat();
-    let gated = search.best_of(engine, gates, &mut work)?;
-    let constant = unless.is_none().then(|| fitted.constant(&gated)).transpose()?;
+    let gated = search.best_of(engine, fitted.gated()?, &mut work)?;
+    let constant = unless.is_none().then(|| gated.constant()).transpose()?;
     let candidates: Vec<&Candidate> = [Some(&gated), constant.as_ref()].into_iter().flatten().collect();
     for candidate in &candidates {
         search.strengths(engine, candidate, &mut work)?;
@@ -161,10 +159,11 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
     let mut report = Report {
         instruction: request.instruction.clone(),
         place: asking.name().to_owned(),
-        layers: candidate.features.iter().map(|f| f.layer).collect(),
+        layers: candidate.layers(),
         form: chosen.form.to_owned(),
         strength: chosen.strength,
-        lambda: candidate.lambda,
+        rank: candidate.rank,
+        lambda: layers::LAMBDA,
         fluent: chosen.good,
         avoid,
         perplexity_bound: dose::bound(&frame),
@@ -307,7 +306,7 @@ fn score(
 fn dictionary(engine: &Engine, request: &Request, candidate: &Candidate, report: &Report) -> Result<Dictionary> {
     let model = engine.counted_as(request.counts_as.as_deref())?;
     let recipe = serde_json::json!({
-        "learned": VERSION, "place": report.place, "layers": candidate.layers, "lambda": candidate.lambda,
+        "learned": VERSION, "place": report.place, "layers": candidate.layers, "rank": candidate.rank, "lambda": layers::LAMBDA,
         "answers": request.answers, "max_tokens": request.max_tokens, "seed": request.seed, "rows": report.n_rows,
         "own_messages": !request.messages.is_empty(), "unless": request.unless.len(), "examples": request.examples.len(),
     });
@@ -355,10 +354,10 @@ mod tests {
         let request = Request::new("Rhyme.");
         let deal = Deal::of(all.clone(), &request);
         let mut dealt = [deal.fit.clone(), deal.choose.clone(), deal.score.clone()].concat();
-        assert_eq!((deal.fit.len(), deal.choose.len(), deal.score.len()), (32, 16, 12));
+        assert_eq!((deal.fit.len(), deal.choose.len(), deal.score.len()), (48, 16, 12));
         dealt.sort();
         dealt.dedup();
-        assert_eq!(dealt.len(), 60, "each message once");
+        assert_eq!(dealt.len(), 76, "each message once");
         assert_eq!(Deal::of(all.clone(), &request).fit, deal.fit, "a seed deals alike");
         assert_ne!(Deal::of(all, &Request { seed: 1, ..request.clone() }).fit, deal.fit);
         let few: Vec<String> = (0..12).map(|i| i.to_string()).collect();

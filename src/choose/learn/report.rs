@@ -20,7 +20,9 @@ pub struct Report {
     pub form: String,
     /// α.
     pub strength: f32,
-    /// λ of the gate.
+    /// Directions a layer.
+    pub rank: usize,
+    /// λ of the gates.
     pub lambda: f64,
     /// Whether the text stayed as fluent as the asked model's; if not, no strength that was tried kept it so.
     pub fluent: bool,

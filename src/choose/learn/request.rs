@@ -53,7 +53,7 @@ impl Default for Request {
             unless: Vec::new(),
             place: Place::Auto,
             avoid: false,
-            answers: 32,
+            answers: 48,
             max_tokens: 60,
             seed: 0,
             minutes: 0.0,
