@@ -15,7 +15,7 @@ const LADDER: [f32; 7] = [0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8];
 /// Strengths against the instruction.
 const AVOID: [f32; 4] = [0.5, 1.0, 1.5, 2.0];
 /// Where asking makes text likelier, steering may make it less likely by this much.
-const LEAST: f64 = 1.15;
+const LEAST: f64 = 1.25;
 /// Answers must stay this varied: what repeats itself a little in short ones runs in circles in long ones.
 const DISTINCT: f64 = 0.92;
 /// The share of texts that may be broken beyond that of unsteered ones: one of sixteen.
