@@ -100,7 +100,10 @@ fn across(answers: &[Vec<Said>]) -> f64 {
     let mut everywhere: HashMap<&str, f64> = HashMap::new();
     for group in answers {
         let mut here: HashMap<&str, f64> = HashMap::new();
-        group.iter().filter(|said| !said.words.is_empty()).for_each(|said| *here.entry(&said.words).or_default() += 1.0);
+        group
+            .iter()
+            .filter(|said| !said.words.is_empty())
+            .for_each(|said| *here.entry(&said.words).or_default() += 1.0);
         same -= here.values().map(|n| n * n).sum::<f64>();
         pairs -= (group.len() * group.len()) as f64;
         here.into_iter().for_each(|(words, n)| *everywhere.entry(words).or_default() += n);

@@ -123,7 +123,11 @@ mod tests {
             assert_eq!((turned.consistent, turned.inconsistent), (more, less));
         }
         let features = contrast.features(9).unwrap();
-        assert_eq!(features.iter().map(|f| f.feature).collect::<Vec<_>>(), [1, 0], "a feature that is the same is none");
+        assert_eq!(
+            features.iter().map(|f| f.feature).collect::<Vec<_>>(),
+            [1, 0],
+            "a feature that is the same is none"
+        );
         let rule = rule(&features);
         assert_eq!((rule.op, rule.features[0], rule.features[1]), (Op::AddActive, Feature::new(1, -2.5), 0.into()));
     }

@@ -152,7 +152,8 @@ mod tests {
             let error = open(&path).unwrap_err();
             assert!(error.message().contains(what), "{error}");
         }
-        let lines = "{\"texts\": [\"a?\", \"b?\"]}\n\n{\"kind\": \"k\", \"texts\": [\"c?\", \"d?\"], \"answer\": \"x\"}\n";
+        let lines =
+            "{\"texts\": [\"a?\", \"b?\"]}\n\n{\"kind\": \"k\", \"texts\": [\"c?\", \"d?\"], \"answer\": \"x\"}\n";
         std::fs::write(&path, lines).unwrap();
         let found = open(&path).unwrap();
         assert_eq!((&*found[0].kind, found[0].answers.len()), ("1", 0));
