@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::card;
 use super::consistency::{self, consistency};
 use super::entanglement::{self, entanglement};
+use super::explained::{self, explained};
 use super::quality::{self, report_quality};
 use super::universality::{self, universality};
 use crate::engine::Engine;
@@ -12,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 
 /// The evaluators that there are.
-pub const KNOWN: &[&str] = &["card", "consistency", "entanglement", "quality", "universality"];
+pub const KNOWN: &[&str] = &["card", "consistency", "entanglement", "explained", "quality", "universality"];
 
 /// Runs the evaluator that the key "evaluate" of `request` names; the other keys are its own. Returns its report.
 ///
@@ -26,6 +27,10 @@ pub fn evaluate(engine: &mut Engine, request: &str, progress: &mut Progress<'_>)
         "consistency" => {
             let request = consistency::Request::from_json(&rest)?;
             serde_json::to_string(&consistency(engine, &request, progress)?)
+        }
+        "explained" => {
+            let request = explained::Request::from_json(&rest)?;
+            serde_json::to_string(&explained(engine, &request, progress)?)
         }
         "quality" => {
             let request = quality::Request::from_json(&rest)?;
@@ -72,7 +77,10 @@ mod tests {
         assert_eq!((&*name, &*rest), ("entanglement", "{\"seed\":3}"));
         assert!(KNOWN.contains(&&*name));
         for (json, what) in [
-            ("{}", "evaluate: expected one of card, consistency, entanglement, quality, universality, found none"),
+            (
+                "{}",
+                "evaluate: expected one of card, consistency, entanglement, explained, quality, universality, found none",
+            ),
             ("{\"evaluate\": 3}", "found 3"),
             ("[]", "request"),
             ("{\"evaluate\":", "request"),

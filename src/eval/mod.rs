@@ -15,6 +15,7 @@
 //! | [`entanglement`] | do features say one concept each, and does steering by one leave the others alone? |
 //! | [`evaluate`] | evaluators by name, for callers in any language (feature `engine`) |
 //! | [`expected`] | what does a plan do to the next word, before any is drawn? (feature `engine`) |
+//! | [`explained`] | which way to explain features is best? (feature `engine`) |
 //! | [`firing`] | on which tokens of a text do features fire? (feature `engine`) |
 //! | [`fluency`] | is a text whole, or does it loop, or is it gibberish? |
 //! | [`gain`] | how much more does a model speak of a concept when steered by its words? (feature `engine`) |
@@ -45,6 +46,8 @@ pub mod entanglement;
 pub mod evaluate;
 #[cfg(feature = "engine")]
 pub mod expected;
+#[cfg(feature = "engine")]
+pub mod explained;
 #[cfg(feature = "engine")]
 pub mod firing;
 pub mod fluency;

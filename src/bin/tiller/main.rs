@@ -14,6 +14,7 @@ mod convert;
 mod entanglement;
 mod eval;
 mod explain;
+mod explained;
 mod fetch;
 mod find;
 mod harvest;

@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::dictionary::Dictionary;
-use crate::num::gemm::{Mat, gemm};
 use crate::num::stats::{mean, median, quantile};
+use crate::num::{Mat, gemm};
 
 /// Features that are compared with each other: of a larger dictionary, so many taken evenly. Costs n² d multiplications.
 const MOST: usize = 16_384;
