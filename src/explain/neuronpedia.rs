@@ -40,11 +40,11 @@ struct Line {
     #[serde(default, rename = "frac_nonzero")]
     frac_nonzero: Option<f32>,
     #[serde(default, rename = "pos_str")]
-    pos_str: Vec<String>,
+    pos_str: Option<Vec<String>>,
     #[serde(default, rename = "pos_values")]
-    pos_values: Vec<f32>,
+    pos_values: Option<Vec<f32>>,
     #[serde(default)]
-    explanations: Vec<Described>,
+    explanations: Option<Vec<Described>>,
 }
 
 #[derive(Deserialize)]
@@ -105,19 +105,21 @@ fn layer_of(source: &str) -> Option<u32> {
 }
 
 fn explanation(feature: u32, line: &Line) -> std::result::Result<Explanation, String> {
-    if line.pos_str.len() != line.pos_values.len() {
-        let (n, m) = (line.pos_str.len(), line.pos_values.len());
+    let tokens = line.pos_str.as_deref().unwrap_or_default();
+    let values = line.pos_values.as_deref().unwrap_or_default();
+    if tokens.len() != values.len() {
+        let (n, m) = (tokens.len(), values.len());
         return Err(format!("pos_values: expected {n} numbers, as many as pos_str, found {m}"));
     }
     let mut words: Vec<(String, f32)> = Vec::new();
-    for (token, &value) in line.pos_str.iter().zip(&line.pos_values) {
+    for (token, &value) in tokens.iter().zip(values) {
         let word = normalize(token.trim_start_matches(['Ġ', '▁', ' ']));
         if let Some(word) = word.filter(|word| words.iter().all(|(known, _)| known != word)) {
             words.push((word, value));
         }
     }
     words.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let inner = line.explanations.iter().filter_map(|e| e.description.as_ref());
+    let inner = line.explanations.iter().flatten().filter_map(|e| e.description.as_ref());
     let label = line.description.iter().chain(inner).map(|text| text.trim()).find(|text| !text.is_empty());
     Ok(Explanation { feature, density: line.frac_nonzero, mean: None, label: label.map(str::to_owned), words })
 }

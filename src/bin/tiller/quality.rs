@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         ..Request::new(&args.dictionary, args.text.clone())
     };
     request.check()?;
-    let mut engine = args.machine.engine(&args.model, 512.max(args.window), 1)?;
+    let mut engine = args.machine.engine(&args.model, args.window.max(512), 1)?;
     notes(&engine, out);
     let mut bar = out.bar("quality", "tokens");
     let report = report_quality(&mut engine, &request, &mut |step| bar.step(step))?;
