@@ -79,7 +79,10 @@ fn the_model_notices_no_perfect_reconstruction_and_takes_nothing_for_zero() {
         assert!((score - 1.0).abs() < 1e-5, "{:?}", perfect.scores);
     }
     let nothing = report_quality(&mut engine, &quick(trivial(dir.path(), d, -1e9), text.clone()), &mut silent).unwrap();
-    assert_eq!((nothing.l0, nothing.density.alive, nothing.recovered.reconstructed), (0.0, 0.0, nothing.recovered.zero));
+    assert_eq!(
+        (nothing.l0, nothing.density.alive, nothing.recovered.reconstructed),
+        (0.0, 0.0, nothing.recovered.zero)
+    );
     assert!(nothing.scores.ce_zero.abs() < 1e-9 && nothing.scores.kl_zero.abs() < 1e-9);
     assert_eq!(nothing.recovered.cross_entropy, found.cross_entropy);
     // The patch is gone.
@@ -93,8 +96,10 @@ fn a_report_of_the_shipped_dictionary_comes_from_json() {
     let Some(mut engine) = engine(1) else { return };
     let dir = tempfile::tempdir().unwrap();
     let text = written(dir.path(), "t.txt", &TEXT.repeat(3));
-    let themes = ["The ships sailed the sea and the sailors saw the waves.", "The court heard the lawyer and the judge."];
-    let line = |i: usize| format!("{}\n", json!({"text": format!("{} It was day {i}.", themes[i % 2]), "topic": i % 2}));
+    let themes =
+        ["The ships sailed the sea and the sailors saw the waves.", "The court heard the lawyer and the judge."];
+    let line =
+        |i: usize| format!("{}\n", json!({"text": format!("{} It was day {i}.", themes[i % 2]), "topic": i % 2}));
     let labelled = written(dir.path(), "l.jsonl", &(0..32).map(line).collect::<String>());
     let request = json!({"evaluate": "quality", "dictionary": support::shipped(), "text": [text], "score_tokens": 60,
         "labelled": labelled, "label": "topic", "words": 400});
@@ -164,7 +169,9 @@ fn consistency_is_measured_on_groups_that_chose_nothing() {
     assert!(report.features.windows(2).all(|f| f[0].change().abs() >= f[1].change().abs()));
     assert!((report.gain - (report.after.agreement - report.before.agreement)).abs() < 1e-12);
     assert!(report.gain_interval[0] <= report.gain && report.gain <= report.gain_interval[1]);
-    assert!(report.cost.divergence.n_tokens > 100 && report.cost.divergence.mean >= 0.0 && report.cost.perplexity > 0.0);
+    assert!(
+        report.cost.divergence.n_tokens > 100 && report.cost.divergence.mean >= 0.0 && report.cost.perplexity > 0.0
+    );
     assert_eq!((report.controls.len(), report.plan.rules.len(), report.plan.rules[0].features.len()), (1, 1, 8));
     let again = consistency(&mut engine, &request, &mut silent).unwrap();
     assert_eq!(again, report, "a seed does the same twice");

@@ -81,7 +81,7 @@ pub(super) fn load(path: &Path) -> Result<Explanations> {
             }
         };
         let layer = layer_of(&line.layer);
-        if header.model.as_ref().is_some_and(|known| *known != line.model_id) || (number > 1 && header.layer != layer) {
+        if header.model.as_ref().is_some_and(|known| *known != line.model_id || header.layer != layer) {
             return Err(refused(format!("expected one source, found {} {} too", line.model_id, line.layer)));
         }
         (header.model, header.layer) = (Some(line.model_id.clone()), layer);

@@ -235,8 +235,8 @@ mod tests {
         assert_eq!(of(&[(1, 4.0)], 8.0), (0.0, false), "2 is less than 0.4 × 8");
         assert_eq!(of(&[(5, 1000.0)], 8.0).1, false, "the largest is not aligned");
         assert_eq!(of(&[(5, 1000.0)], 8.0).0, 0.0);
-        // M = 4, A = 4: of the 8 that are left of 12, four are taken.
-        let (fraction, full) = of(&[(0, 5.0), (1, 8.0)], 12.0);
+        // M = 4, A = 4: of the 5 that are left of 9, four are taken.
+        let (fraction, full) = of(&[(0, 5.0), (1, 8.0)], 9.0);
         // 5 × 0.8 is not quite 4 in 32 bits.
         assert!((fraction - 0.5).abs() < 1e-6 && !full, "{fraction}: its own feature fires");
         // Four share; three count: 1 + 0.6 + 0.48 of 4.

@@ -178,8 +178,8 @@ mod tests {
                 let noise = rng.random_range(0f32..0.4);
                 match (i % 3, feature) {
                     (1, 5) => 1.0 + noise,
-                    (2, 7) if i % 2 == 0 => 1.0 + noise,
-                    (2, 8) if i % 2 == 1 => 1.0 + noise,
+                    (2, 7) if i % 2 == 0 => 2.0 + noise,
+                    (2, 8) if i % 2 == 1 => 2.0 + noise,
                     _ => noise,
                 }
             })
