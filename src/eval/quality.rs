@@ -17,6 +17,7 @@ pub mod absorption;
 pub mod density;
 pub mod geometry;
 pub mod labelled;
+mod matched;
 #[cfg(feature = "engine")]
 pub mod recovered;
 #[cfg(test)]
@@ -35,6 +36,8 @@ pub use request::Request;
 pub use run::report_quality;
 
 use rand::seq::SliceRandom;
+
+use matched::Matched;
 
 use super::sinks::Sinks;
 use crate::activations::Activations;
@@ -182,40 +185,6 @@ pub struct Meter<'a> {
     squares: f64,
     /// Of each feature: rows that activate it, Σf, max f.
     features: Vec<(u64, f64, f32)>,
-}
-
-/// Sums over rows of how their reconstructions compare.
-#[derive(Clone, Copy, Debug, Default)]
-struct Matched {
-    /// Σ|f|
-    l1: f64,
-    cosine: f64,
-    l2_ratio: f64,
-    /// Σ x·x̂ and Σ‖x̂‖².
-    dot: f64,
-    square: f64,
-}
-
-impl Matched {
-    fn add(&mut self, x: &[f32], x_hat: &[f32], codes: &[(u32, f32)]) {
-        let (mut xx, mut xy, mut yy) = (0f64, 0f64, 0f64);
-        for (&x, &y) in x.iter().zip(x_hat) {
-            let (x, y) = (f64::from(x), f64::from(y));
-            (xx, xy, yy) = (xx + x * x, xy + x * y, yy + y * y);
-        }
-        self.l1 += codes.iter().map(|(_, f)| f64::from(f.abs())).sum::<f64>();
-        self.cosine += if xx > 0.0 && yy > 0.0 { xy / (xx * yy).sqrt() } else { 0.0 };
-        self.l2_ratio += if xx > 0.0 { (yy / xx).sqrt() } else { 0.0 };
-        (self.dot, self.square) = (self.dot + xy, self.square + yy);
-    }
-
-    fn join(&mut self, other: Self) {
-        self.l1 += other.l1;
-        self.cosine += other.cosine;
-        self.l2_ratio += other.l2_ratio;
-        self.dot += other.dot;
-        self.square += other.square;
-    }
 }
 
 /// Sums over a group of rows.

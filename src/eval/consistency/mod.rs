@@ -11,6 +11,8 @@
 //! with the plan and once for every control.
 
 pub mod answers;
+#[cfg(feature = "engine")]
+mod bench;
 pub mod contrast;
 pub mod groups;
 mod report;

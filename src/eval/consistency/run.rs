@@ -4,52 +4,24 @@ use std::sync::Arc;
 
 use rand::Rng;
 
-use super::answers::{Figures, Said, agreement, compared, figures, partners};
+use super::answers::{Figures, Said, agreement, figures};
+use super::bench::Bench;
 use super::contrast::{Contrast, Turned, row_rule, rule};
 use super::groups::{self, Group};
-use super::report::{Cost, Dose, Example, Report};
+use super::report::{Dose, Example, Report};
 use super::request::Request;
-use super::split::{Split, split};
+use super::split::split;
 use crate::dictionary::Dictionary;
-use crate::engine::{Document, Engine, Generate, Message};
+use crate::engine::{Engine, Message};
 use crate::error::{Error, Result};
 use crate::eval::bootstrap::interval;
-use crate::eval::choices::{self, Asked, SideEffects};
-use crate::eval::divergence::{self, Case, Divergence, Moved};
-use crate::eval::trial::PROMPTS;
 use crate::hook_point::HookPoint;
 use crate::num::rng;
 use crate::plan::{Compiled, Plan, Route, Rule, Selector, Vector};
-use crate::progress::{Progress, Step};
+use crate::progress::Progress;
 
-/// What a chat model is told besides, so that answers can be compared.
-const SHORT: &str = "Answer with one or two words only.";
-/// Tokens that go on behind a neutral beginning.
-const NEUTRAL: usize = 24;
 /// Changed answers that are told.
 const EXAMPLES: usize = 12;
-
-/// Texts that were read or answered.
-struct Work<'p, 'q> {
-    progress: &'p mut Progress<'q>,
-    done: u64,
-    total: u64,
-    note: &'static str,
-}
-
-impl Work<'_, '_> {
-    fn go_on(&mut self) -> bool {
-        (self.progress)(Step { done: self.done.min(self.total), total: self.total, note: self.note })
-    }
-
-    fn step(&mut self, n: usize) -> Result<()> {
-        self.done += n as u64;
-        if self.go_on() { Ok(()) } else { Err(Error::cancelled()) }
-    }
-}
-
-/// A question's ways to ask, as the model's tokens.
-type Prompts = Vec<Vec<Vec<i32>>>;
 
 /// Measures how consistently the engine's model answers paraphrases, and what turning the features that tell consistent
 /// answers from inconsistent ones does. No plan is in force afterwards; progress counts texts.
@@ -76,7 +48,7 @@ fn measure(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>) 
 
     let prompts = bench.prompts(&parts.fit)?;
     let (_, said) = bench.ask(None, &parts.fit, &prompts, "answering, to find features")?;
-    let contrast = bench.contrast(&target, &prompts, &said)?;
+    let contrast = bench.contrast((target.dictionary.as_deref(), target.point), &prompts, &said)?;
     let (features, base) = target.rule(&contrast, request)?;
 
     let prompts = bench.prompts(&parts.choose)?;
@@ -224,148 +196,6 @@ fn chosen(usual: &Figures, doses: &[Dose], slack: f64) -> Option<(f32, bool)> {
     let least = || doses.iter().max_by(|a, b| accuracy(&a.figures).total_cmp(&accuracy(&b.figures)));
     let dose = best.or_else(least)?;
     Some((dose.strength, best.is_some() && net(&dose.figures) > net(usual)))
-}
-
-/// The model, and how it is asked.
-struct Bench<'e, 'p, 'q> {
-    engine: &'e mut Engine,
-    chat: bool,
-    max_tokens: usize,
-    work: Work<'p, 'q>,
-}
-
-impl<'e, 'p, 'q> Bench<'e, 'p, 'q> {
-    fn new(
-        engine: &'e mut Engine,
-        request: &Request,
-        chat: bool,
-        parts: &Split,
-        progress: &'p mut Progress<'q>,
-    ) -> Result<Self> {
-        let n = |groups: &[Group]| groups.iter().map(|group| group.texts.len()).sum::<usize>();
-        let (fit, choose, score) = (n(&parts.fit), n(&parts.choose), n(&parts.score));
-        let total = 2 * fit + (1 + request.strengths.len()) * choose + (2 + request.controls) * score;
-        let work = Work { progress, done: 0, total: total as u64, note: "" };
-        Ok(Self { engine, chat, max_tokens: request.max_tokens, work })
-    }
-
-    fn prompts(&self, groups: &[Group]) -> Result<Prompts> {
-        let one = |text: &String| match self.chat {
-            true => self.engine.chat_tokens(&[Message::user(format!("{text} {SHORT}"))], true),
-            false => self.engine.document_tokens(&Document::Text(format!("Question: {text}\nAnswer:"))),
-        };
-        groups.iter().map(|group| group.texts.iter().map(one).collect()).collect()
-    }
-
-    /// The answers, and what they say, a list a group.
-    fn ask(
-        &mut self,
-        plan: Option<&Arc<Compiled>>,
-        groups: &[Group],
-        prompts: &Prompts,
-        note: &'static str,
-    ) -> Result<(Vec<Vec<String>>, Vec<Vec<Said>>)> {
-        self.work.note = note;
-        let flat: Vec<Vec<i32>> = prompts.iter().flatten().cloned().collect();
-        let greedy = Generate { max_tokens: self.max_tokens, ..Generate::default() };
-        self.engine.set_plan(plan.cloned())?;
-        let mut texts = Vec::with_capacity(flat.len());
-        let mut asked = Ok(());
-        for wave in flat.chunks(self.engine.sequences()) {
-            let work = &mut self.work;
-            asked = self.engine.generate_while(wave, &greedy, &mut || work.go_on()).and_then(|written| {
-                texts.extend(written.iter().map(|made| made.text().to_owned()));
-                work.step(wave.len())
-            });
-            if asked.is_err() {
-                break;
-            }
-        }
-        let hooked = self.engine.finish();
-        self.engine.set_plan(None)?;
-        asked?;
-        hooked.ok()?;
-        let mut texts = texts.into_iter();
-        let answers: Vec<Vec<String>> =
-            prompts.iter().map(|group| texts.by_ref().take(group.len()).collect()).collect();
-        let said = compared(groups, &answers);
-        Ok((answers, said))
-    }
-
-    /// The means of the last rows of all prompts.
-    fn contrast(&mut self, target: &Target, prompts: &Prompts, said: &[Vec<Said>]) -> Result<Contrast> {
-        self.work.note = "reading the questions";
-        let d = self.engine.d_model();
-        let width = target.dictionary.as_ref().map_or(d, |dictionary| dictionary.n_features());
-        let mut contrast = Contrast::new(width);
-        for (group, said) in prompts.iter().zip(said) {
-            let partners = partners(said);
-            self.engine.read_rows(group, &[target.point], &mut |text, _, rows| {
-                let last = rows.get(rows.len().saturating_sub(d)..).unwrap_or_default();
-                match &target.dictionary {
-                    Some(dictionary) => {
-                        let codes = dictionary.encode_batch(last, 1);
-                        contrast.add(codes.entries().iter().copied(), partners[text]);
-                    }
-                    None => contrast.add((0..).zip(last.iter().copied()), partners[text]),
-                }
-                Ok(())
-            })?;
-            self.work.step(group.len())?;
-        }
-        Ok(contrast)
-    }
-
-    /// What the plan does to neutral texts, and to multiple-choice questions.
-    fn cost(&mut self, plan: &Arc<Compiled>, questions: bool) -> Result<Cost> {
-        self.work.note = "what it costs";
-        let prompts = PROMPTS.iter().map(|&text| self.engine.tokenize(text, true)).collect::<Result<Vec<_>>>()?;
-        let usual = self.neutral(None, &prompts)?;
-        let steered = self.neutral(Some(plan), &prompts)?;
-        let nll = |texts: &[Moved]| {
-            let n = texts.iter().map(|moved| moved.kl.len()).sum::<usize>().max(1);
-            texts.iter().map(|moved| moved.nll).sum::<f64>() / n as f64
-        };
-        let side_effects = match questions {
-            true => Some(self.side_effects(plan)?),
-            false => None,
-        };
-        Ok(Cost { divergence: Divergence::of(&steered), perplexity: (nll(&steered) - nll(&usual)).exp(), side_effects })
-    }
-
-    /// Neutral texts under `plan`, as the model without it reads them.
-    fn neutral(&mut self, plan: Option<&Arc<Compiled>>, prompts: &[Vec<i32>]) -> Result<Vec<Moved>> {
-        let greedy = Generate { max_tokens: NEUTRAL, ..Generate::default() };
-        self.engine.set_plan(plan.cloned())?;
-        let written = self.engine.generate_many_tokens(prompts, &greedy);
-        let hooked = self.engine.finish();
-        self.engine.set_plan(None)?;
-        let written = written?;
-        hooked.ok()?;
-        let cases: Vec<Case<'_>> = prompts
-            .iter()
-            .zip(&written)
-            .map(|(prompt, made)| Case { steered: prompt, base: prompt, answer: made.tokens() })
-            .collect();
-        let mut all = Vec::with_capacity(cases.len());
-        for wave in cases.chunks(self.engine.sequences()) {
-            all.extend(divergence::read(self.engine, plan, wave, None)?);
-            self.work.step(0)?;
-        }
-        Ok(all)
-    }
-
-    fn side_effects(&mut self, plan: &Arc<Compiled>) -> Result<SideEffects> {
-        let questions = choices::built_in()?;
-        let asked = Asked::new(self.engine, &questions, self.chat)?;
-        let mut scores = Vec::with_capacity(2);
-        for plan in [None, Some(plan)] {
-            let work = &mut self.work;
-            scores.push(choices::scores(self.engine, plan, &asked, &mut |_| work.go_on())?);
-        }
-        let right: Vec<usize> = questions.iter().map(|question| question.answer).collect();
-        Ok(SideEffects::of(&right, &scores[0], &scores[1]))
-    }
 }
 
 fn engine_name(engine: &Engine) -> String {
