@@ -326,7 +326,7 @@ impl<'a> Meter<'a> {
             mse: self.error / (n * self.sum.len() as f64),
             cosine: self.matched.cosine / n,
             l2_ratio: self.matched.l2_ratio / n,
-            reconstruction_bias: self.matched.square / self.matched.dot,
+            reconstruction_bias: self.matched.bias(),
             dead_share: dead as f64 / self.features.len() as f64,
             features: self.features.iter().map(stats).collect(),
         })

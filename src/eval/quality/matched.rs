@@ -8,8 +8,8 @@ pub(super) struct Matched {
     pub(super) cosine: f64,
     pub(super) l2_ratio: f64,
     /// Σ x·x̂ and Σ‖x̂‖².
-    pub(super) dot: f64,
-    pub(super) square: f64,
+    dot: f64,
+    square: f64,
 }
 
 impl Matched {
@@ -23,6 +23,11 @@ impl Matched {
         self.cosine += if xx > 0.0 && yy > 0.0 { xy / (xx * yy).sqrt() } else { 0.0 };
         self.l2_ratio += if xx > 0.0 { (yy / xx).sqrt() } else { 0.0 };
         (self.dot, self.square) = (self.dot + xy, self.square + yy);
+    }
+
+    /// Σ‖x̂‖² / Σ x·x̂; 0 where nothing was reconstructed.
+    pub(super) fn bias(&self) -> f64 {
+        if self.dot == 0.0 { 0.0 } else { self.square / self.dot }
     }
 
     pub(super) fn join(&mut self, other: Self) {
