@@ -158,7 +158,7 @@ fn consistency_is_measured_on_groups_that_chose_nothing() {
         strengths: vec![1.0, 4.0],
         controls: 1,
         features: 8,
-        fit: 0.4,
+        fit: 0.35,
         choose: 0.2,
         questions: false,
         ..Request::new(support::shipped())
