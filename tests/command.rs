@@ -102,6 +102,24 @@ fn labels_of_counterparts_go_to_a_new_file() {
 }
 
 #[test]
+fn evaluators_refuse_what_they_cannot_measure() {
+    let quality = ["eval", "quality", "d.gguf", "m.gguf", "--text", "t.txt"];
+    assert!(fails(&quality[..4], 2).contains("--text"));
+    assert!(fails(&[&quality[..], &["--words", "3"]].concat(), 2).contains("words: expected 0, or 100"));
+    assert!(fails(&[&quality[..], &["--label", "topic"]].concat(), 2).contains("--labelled"));
+    assert!(fails(&quality, 1).contains("m.gguf"));
+    let consistency = ["eval", "consistency", "m.gguf", "--dictionary", "d.gguf"];
+    assert!(fails(&consistency[..3], 2).contains("--dictionary"));
+    assert!(fails(&[&consistency[..], &["--layer", "3"]].concat(), 2).contains("--layer"));
+    assert!(fails(&[&consistency[..], &["--strengths", "1,-2"]].concat(), 2).contains("strengths: expected more"));
+    assert!(fails(&consistency, 1).contains("m.gguf"));
+    let explained = ["eval", "explained", "d.gguf", "--model", "m.gguf", "--rows", "r", "--held-out", "h"];
+    assert!(fails(&explained[..7], 2).contains("--held-out"));
+    assert!(fails(&[&explained[..], &["--features", "0"]].concat(), 2).contains("features: expected 1"));
+    assert!(fails(&explained, 1).contains("m.gguf"));
+}
+
+#[test]
 fn explanations_of_another_dictionary_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("e.jsonl").to_str().unwrap().to_owned();

@@ -108,8 +108,14 @@ fn refused(opened: (tempfile::TempDir, tiller::Result<Dictionary>), kind: Kind, 
 
 #[test]
 fn an_unknown_architecture_is_named() {
-    let changed = altered("standard", |c| drop(c.insert("architecture".into(), "temporal".into())), &[]);
-    refused(changed, Kind::Unsupported, &["cfg.json", "\"architecture\"", "jumprelu", "\"temporal\""]);
+    let refused = |kind: &str, what: &str| {
+        let changed = altered("standard", |c| drop(c.insert("architecture".into(), kind.into())), &[]);
+        refused(changed, Kind::Unsupported, &["cfg.json", "\"architecture\"", what, &format!("\"{kind}\"")]);
+    };
+    refused("spectral", "jumprelu");
+    refused("temporal", "earlier rows");
+    refused("matching_pursuit", "one after the other");
+    refused("abs_topk", "negative");
 }
 
 #[test]

@@ -204,7 +204,7 @@ fn part(
 }
 
 /// log p of every token.
-fn log_softmax(logits: &[f32]) -> Vec<f32> {
+pub(super) fn log_softmax(logits: &[f32]) -> Vec<f32> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     // In blocks, so that 32 bits are enough for each sum.
     let sum: f64 = logits.chunks(4096).map(|part| f64::from(part.iter().map(|v| (v - max).exp()).sum::<f32>())).sum();
@@ -214,7 +214,7 @@ fn log_softmax(logits: &[f32]) -> Vec<f32> {
 
 /// Σ p' (log p' − log p) of two rows of log-probabilities `[n_vocab]`, never below 0. Tokens that the model forbids (−∞ in
 /// both) count nothing.
-fn kl(with: &[f32], base: &[f32]) -> f32 {
+pub(super) fn kl(with: &[f32], base: &[f32]) -> f32 {
     let part = |(with, base): (&[f32], &[f32])| {
         let terms = with.iter().zip(base).filter(|(q, _)| **q > f32::NEG_INFINITY).map(|(q, p)| q.exp() * (q - p));
         f64::from(terms.sum::<f32>())

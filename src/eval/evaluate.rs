@@ -2,13 +2,18 @@
 
 use serde_json::{Map, Value};
 
+use super::card;
+use super::consistency::{self, consistency};
 use super::entanglement::{self, entanglement};
+use super::explained::{self, explained};
+use super::quality::{self, report_quality};
+use super::universality::{self, universality};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 
 /// The evaluators that there are.
-pub const KNOWN: &[&str] = &["entanglement"];
+pub const KNOWN: &[&str] = &["card", "consistency", "entanglement", "explained", "quality", "universality"];
 
 /// Runs the evaluator that the key "evaluate" of `request` names; the other keys are its own. Returns its report.
 ///
@@ -18,6 +23,24 @@ pub const KNOWN: &[&str] = &["entanglement"];
 pub fn evaluate(engine: &mut Engine, request: &str, progress: &mut Progress<'_>) -> Result<String> {
     let (name, rest) = named(request)?;
     let report = match name.as_str() {
+        "card" => return card::card_json(engine, &rest, progress),
+        "consistency" => {
+            let request = consistency::Request::from_json(&rest)?;
+            serde_json::to_string(&consistency(engine, &request, progress)?)
+        }
+        "explained" => {
+            let request = explained::Request::from_json(&rest)?;
+            serde_json::to_string(&explained(engine, &request, progress)?)
+        }
+        "quality" => {
+            let request = quality::Request::from_json(&rest)?;
+            serde_json::to_string(&report_quality(engine, &request, progress)?)
+        }
+        // Its request names the models.
+        "universality" => {
+            let request = universality::Request::from_json(&rest)?;
+            serde_json::to_string(&universality(&request, progress)?)
+        }
         "entanglement" => {
             let request = entanglement::Request::from_json(&rest)?;
             serde_json::to_string(&entanglement(engine, &request, progress)?)
@@ -54,7 +77,10 @@ mod tests {
         assert_eq!((&*name, &*rest), ("entanglement", "{\"seed\":3}"));
         assert!(KNOWN.contains(&&*name));
         for (json, what) in [
-            ("{}", "evaluate: expected one of entanglement, found none"),
+            (
+                "{}",
+                "evaluate: expected one of card, consistency, entanglement, explained, quality, universality, found none",
+            ),
             ("{\"evaluate\": 3}", "found 3"),
             ("[]", "request"),
             ("{\"evaluate\":", "request"),

@@ -8,12 +8,14 @@
 //! | [`choices`] | does a plan harm what the model knows? |
 //! | [`codes`] | what are the codes of rows in files, and the rows of codes? |
 //! | [`concepts`] | does steering by a concept's words work, and how hard should it be? |
+//! | [`consistency`] | does a model answer paraphrases alike, and can steering make it? |
 //! | [`diagnosis`] | what is wrong with a dictionary that does not fit? |
 //! | [`divergence`] | how far does a plan move what comes next? (feature `engine`) |
 //! | [`drift`] | what does quantizing the model do to a dictionary? (feature `engine`) |
 //! | [`entanglement`] | do features say one concept each, and does steering by one leave the others alone? |
 //! | [`evaluate`] | evaluators by name, for callers in any language (feature `engine`) |
 //! | [`expected`] | what does a plan do to the next word, before any is drawn? (feature `engine`) |
+//! | [`explained`] | which way to explain features is best? (feature `engine`) |
 //! | [`firing`] | on which tokens of a text do features fire? (feature `engine`) |
 //! | [`fluency`] | is a text whole, or does it loop, or is it gibberish? |
 //! | [`gain`] | how much more does a model speak of a concept when steered by its words? (feature `engine`) |
@@ -33,6 +35,7 @@ pub mod card;
 pub mod choices;
 pub mod codes;
 pub mod concepts;
+pub mod consistency;
 pub mod diagnosis;
 #[cfg(feature = "engine")]
 pub mod divergence;
@@ -43,6 +46,8 @@ pub mod entanglement;
 pub mod evaluate;
 #[cfg(feature = "engine")]
 pub mod expected;
+#[cfg(feature = "engine")]
+pub mod explained;
 #[cfg(feature = "engine")]
 pub mod firing;
 pub mod fluency;

@@ -6,8 +6,38 @@
 //! Attention sinks are set apart, counted, and in none of these figures: the row at position 0, and rows elsewhere that lie
 //! far from all others ([`sinks`](super::sinks)): a few of them would be half of all variance.
 //!
+//! [`report_quality`] measures all of SAEBench's core on a model: what is above, what the model notices of reconstructions
+//! ([`recovered`]), how often features fire ([`density`]), how alike directions are ([`geometry`]), whether single features
+//! say what a text is ([`labelled`]), and absorption ([`absorption`](mod@absorption)).
+//!
 //! One pass over the rows, of which a few thousand are in memory at a time. Costs one encode (a matrix product) and L0
 //! decoder rows for each; sums are kept in `f64` over fixed groups of rows, so results do not depend on threads.
+
+pub mod absorption;
+pub mod density;
+pub mod geometry;
+pub mod labelled;
+mod matched;
+#[cfg(feature = "engine")]
+pub mod recovered;
+#[cfg(test)]
+#[path = "quality/tests.rs"]
+mod reference;
+#[cfg(feature = "engine")]
+mod report;
+mod request;
+#[cfg(feature = "engine")]
+mod run;
+
+#[cfg(feature = "engine")]
+pub use report::{Report, Scores};
+pub use request::Request;
+#[cfg(feature = "engine")]
+pub use run::report_quality;
+
+use rand::seq::SliceRandom;
+
+use matched::Matched;
 
 use super::sinks::Sinks;
 use crate::activations::Activations;
@@ -30,6 +60,16 @@ pub struct Quality {
     pub l0: f64,
     /// Σ‖x − x̂‖² / Σ‖x − mean‖².
     pub fvu: f64,
+    /// Mean sum of the codes of a row.
+    pub l1: f64,
+    /// Mean of (x − x̂)² over rows and coordinates.
+    pub mse: f64,
+    /// Mean cosine of x and x̂; 0 counts for a row or reconstruction of length 0.
+    pub cosine: f64,
+    /// Mean ‖x̂‖ / ‖x‖.
+    pub l2_ratio: f64,
+    /// Σ‖x̂‖² / Σ x·x̂: below 1 reconstructions are too short.
+    pub reconstruction_bias: f64,
     /// Share of features that no row activated.
     pub dead_share: f64,
     /// Of each feature: density, largest and mean positive activation.
@@ -135,6 +175,8 @@ pub struct Meter<'a> {
     length: f64,
     /// Σ‖x − x̂‖².
     error: f64,
+    /// Of reconstructions besides.
+    matched: Matched,
     /// Sums are taken of x − shift, so that a large mean cancels no digits; the mean of the first rows.
     shift: Vec<f32>,
     /// Σ(x − shift).
@@ -148,6 +190,7 @@ pub struct Meter<'a> {
 /// Sums over a group of rows.
 struct Partial {
     error: f64,
+    matched: Matched,
     sum: Vec<f64>,
     squares: f64,
 }
@@ -164,6 +207,7 @@ impl<'a> Meter<'a> {
             n_active: 0,
             length: 0.0,
             error: 0.0,
+            matched: Matched::default(),
             shift: Vec::new(),
             sum: vec![0.0; d],
             squares: 0.0,
@@ -207,6 +251,7 @@ impl<'a> Meter<'a> {
         });
         for part in partials.into_iter().flatten() {
             self.error += part.error;
+            self.matched.join(part.matched);
             self.squares += part.squares;
             self.sum.iter_mut().zip(&part.sum).for_each(|(sum, v)| *sum += v);
         }
@@ -228,6 +273,13 @@ impl<'a> Meter<'a> {
     /// What was told by the first rows; none before them.
     pub fn sinks(&self) -> Option<&Sinks> {
         self.sinks.as_ref()
+    }
+
+    /// The mean row `[d_model]`; zeros before any.
+    pub fn mean_row(&self) -> Vec<f32> {
+        let n = self.n_rows.max(1) as f64;
+        let shift = self.shift.iter().chain(std::iter::repeat(&0.0));
+        self.sum.iter().zip(shift).map(|(sum, &shift)| (f64::from(shift) + sum / n) as f32).collect()
     }
 
     /// The state in a line.
@@ -270,10 +322,23 @@ impl<'a> Meter<'a> {
             mean_norm: self.length / n,
             l0: self.n_active as f64 / n,
             fvu,
+            l1: self.matched.l1 / n,
+            mse: self.error / (n * self.sum.len() as f64),
+            cosine: self.matched.cosine / n,
+            l2_ratio: self.matched.l2_ratio / n,
+            reconstruction_bias: self.matched.bias(),
             dead_share: dead as f64 / self.features.len() as f64,
             features: self.features.iter().map(stats).collect(),
         })
     }
+}
+
+/// Places below `n`, dealt by the seed: four of five to train on, the rest to test on.
+fn split_words(n: usize, seed: u64) -> (Vec<usize>, Vec<usize>) {
+    let mut places: Vec<usize> = (0..n).collect();
+    places.shuffle(&mut num::rng(seed));
+    let test = places.split_off(n - n / 5);
+    (places, test)
 }
 
 fn partial<'a>(
@@ -283,10 +348,11 @@ fn partial<'a>(
     codes: impl Iterator<Item = &'a [(u32, f32)]>,
 ) -> Partial {
     let d = shift.len();
-    let mut out = Partial { error: 0.0, sum: vec![0.0; d], squares: 0.0 };
+    let mut out = Partial { error: 0.0, matched: Matched::default(), sum: vec![0.0; d], squares: 0.0 };
     let mut x_hat = vec![0f32; d];
     for (x, codes) in rows.chunks_exact(d).zip(codes) {
         dictionary.reconstruct(x, codes, &mut x_hat);
+        out.matched.add(x, &x_hat, codes);
         out.error += x.iter().zip(&x_hat).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
         for ((sum, &x), &shift) in out.sum.iter_mut().zip(x).zip(shift) {
             let v = f64::from(x) - f64::from(shift);

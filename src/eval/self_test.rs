@@ -145,17 +145,10 @@ fn test(
     let total = (n_tokens + 3 * score_tokens) as u64;
     let mut done = 0;
     let mut meter = Meter::new(dictionary);
-    let mut rows = Vec::new();
-    for (i, window) in windows.iter().enumerate() {
-        let captured = engine.rows(window, point)?;
-        rows.extend_from_slice(captured.get(dictionary.d_model()..).unwrap_or_default()); // all but position 0
-        if rows.len() >= BLOCK * dictionary.d_model() || i + 1 == windows.len() {
-            meter.add(&rows, threads);
-            rows.clear();
-        }
-        done += window.len() as u64;
-        report(progress, done, total, "L0, FVU")?;
-    }
+    show(engine, &mut meter, point, &windows, &mut |n| {
+        done += n as u64;
+        report(progress, done, total, "L0, FVU")
+    })?;
     let sinks = Arc::new(meter.sinks().cloned().unwrap_or_else(|| Sinks::none(dictionary.d_model())));
     let quality = meter.finish()?;
     let diagnosis = diagnosis::diagnose(dictionary, &neighbours(engine, &windows, point)?, threads, &mut |_| true)?;
@@ -168,7 +161,12 @@ fn test(
         let window = window.get(..window.len().min(left).max(2)).unwrap_or(window);
         left = left.saturating_sub(window.len());
         for (mode, score) in scores.iter_mut().enumerate() {
-            let patch = (mode > 0).then(|| replace(dictionary.clone(), sinks.clone(), threads, mode == 1));
+            let stand = match mode {
+                0 => None,
+                1 => Some(Stand::Reconstruction),
+                _ => Some(Stand::Row(vec![0.0; dictionary.d_model()])),
+            };
+            let patch = stand.map(|stand| replace(dictionary.clone(), sinks.clone(), threads, stand));
             engine.hook_mut().patch(point, patch)?;
             let one = engine.score(window, 1)?;
             engine.finish().ok()?;
@@ -186,6 +184,28 @@ fn test(
         n_tokens: clean.n_tokens,
     };
     Ok((quality, cross_entropy, diagnosis))
+}
+
+/// Shows the rows of `windows` at `point` to `meter`, but those at position 0. `tell` is told how many tokens were read.
+pub(super) fn show(
+    engine: &mut Engine,
+    meter: &mut Meter<'_>,
+    point: HookPoint,
+    windows: &[Vec<i32>],
+    tell: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<()> {
+    let (threads, d_model) = (engine.options().threads, engine.d_model());
+    let mut rows = Vec::new();
+    for (i, window) in windows.iter().enumerate() {
+        let captured = engine.rows(window, point)?;
+        rows.extend_from_slice(captured.get(d_model..).unwrap_or_default());
+        if rows.len() >= BLOCK * d_model || i + 1 == windows.len() {
+            meter.add(&rows, threads);
+            rows.clear();
+        }
+        tell(window.len())?;
+    }
+    Ok(())
 }
 
 /// Some hundred rows at `point`, and of the residual stream after the two blocks before and behind it.
@@ -222,27 +242,37 @@ pub(super) fn windows(engine: &Engine, text: &[Document], options: &Options) -> 
     if windows.is_empty() { Err(Error::argument("the text has no two tokens")) } else { Ok(windows) }
 }
 
-/// Puts each row's reconstruction, or zero, in its place, except for attention sinks.
-fn replace(
+/// What takes the place of a row.
+#[derive(Clone, Debug)]
+pub(super) enum Stand {
+    /// Its reconstruction.
+    Reconstruction,
+    /// This row `[d_model]`.
+    Row(Vec<f32>),
+}
+
+/// Puts something in the place of each row, except for attention sinks.
+pub(super) fn replace(
     dictionary: Arc<Dictionary>,
     sinks: Arc<Sinks>,
     threads: usize,
-    reconstruct: bool,
+    stand: Stand,
 ) -> Box<crate::hook::Patch> {
     Box::new(move |rows, meta| {
         let d_model = dictionary.d_model();
         if meta.iter().any(|row| row.position.is_none()) {
             return Err(Error::mismatch("a row's position could not be told"));
         }
-        let codes = reconstruct.then(|| dictionary.encode_batch(rows, threads));
+        let codes = matches!(stand, Stand::Reconstruction).then(|| dictionary.encode_batch(rows, threads));
         let mut row_before = vec![0.0; d_model];
         for (i, (row, meta)) in rows.chunks_exact_mut(d_model).zip(meta).enumerate() {
             if meta.position == Some(0) || sinks.contains(row) {
                 continue;
             }
-            match &codes {
-                None => row.fill(0.0),
-                Some(codes) => {
+            match (&stand, &codes) {
+                (Stand::Row(other), _) => row.copy_from_slice(other),
+                (Stand::Reconstruction, None) => {}
+                (Stand::Reconstruction, Some(codes)) => {
                     row_before.copy_from_slice(row);
                     dictionary.reconstruct(&row_before, codes.row(i), row);
                 }

@@ -17,6 +17,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::neuronpedia;
 use crate::dictionary::Dictionary;
 use crate::error::{Error, Result};
 use crate::file::text::{for_each_line, wrong};
@@ -321,14 +322,18 @@ impl Explanations {
         Ok(())
     }
 
-    /// Reads what [`save`](Self::save), or another program, wrote.
+    /// Reads what [`save`](Self::save), or another program, wrote; also Neuronpedia's [exports](super::neuronpedia).
     ///
     /// # Errors
     /// [`Io`](crate::Kind::Io); [`Format`](crate::Kind::Format) reads `file:line: expected …, found …`.
     pub fn load(path: &Path) -> Result<Self> {
         let mut all = Self { header: Header::new(Estimator::Data), list: Vec::new(), places: HashMap::new() };
-        let mut first = true;
+        let (mut first, mut theirs) = (true, false);
         for_each_line(path, LONGEST_LINE, |number, text| {
+            theirs |= first && neuronpedia::is_theirs(text);
+            if theirs {
+                return Ok(());
+            }
             if std::mem::take(&mut first) && has_kind(text) {
                 let header: Header =
                     serde_json::from_str(text).map_err(|e| json::error(&e, text, path.display(), number, HINT))?;
@@ -346,6 +351,9 @@ impl Explanations {
                 serde_json::from_str(text).map_err(|e| json::error(&e, text, path.display(), number, HINT))?;
             all.push(explanation).map_err(|what| wrong(path, number, what).hinted(HINT))
         })?;
+        if theirs {
+            return neuronpedia::load(path);
+        }
         if all.list.is_empty() {
             return Err(Error::format(
                 path,

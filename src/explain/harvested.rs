@@ -5,7 +5,7 @@ use super::counted::{Count, count};
 use super::lens::{Condition, Lens, Mode, Sight, score, word_vectors};
 use super::tuned::Fit;
 use super::vocabulary::Counter;
-use super::windows::{Collector, Text};
+use super::windows::{Collector, Text, Windows};
 use super::{Estimator, Explanation, Explanations, Header, TOP_WORDS, Vocabulary};
 use crate::activations::{Activations, Shard};
 use crate::dictionary::{Codes, Dictionary};
@@ -79,6 +79,27 @@ pub fn data(
     options: &Data,
     progress: &mut Progress<'_>,
 ) -> Result<Explanations> {
+    let windows = windows(rows, model, dictionary, vocabulary, options, progress)?;
+    let words = count(&windows, &options.count);
+    let mut header = header(Estimator::Data, model, dictionary, vocabulary)?;
+    header.n_tokens = Some(windows.n_rows());
+    header.mode = Some(format!("windows of {}", options.window));
+    let fired = |feature: usize| Some(windows.density_and_mean(feature));
+    Explanations::new(header, list(words, vocabulary, &fired)?)
+}
+
+/// Windows of `rows` with the words that occur and the features that fire in each. Progress counts rows.
+///
+/// # Errors
+/// As [`data`].
+pub fn windows(
+    rows: &[Activations],
+    model: &Model,
+    dictionary: &Dictionary,
+    vocabulary: &Vocabulary,
+    options: &Data,
+    progress: &mut Progress<'_>,
+) -> Result<Windows> {
     rows.iter().try_for_each(|rows| check_rows(rows, model, dictionary))?;
     let n_rows: usize = rows.iter().map(Activations::n_rows).sum();
     let total = if options.max_rows == 0 { n_rows } else { options.max_rows.min(n_rows) } as u64;
@@ -95,12 +116,7 @@ pub fn data(
     }
     let windows = collector.finish()?;
     report(progress, total, total, "counting")?;
-    let words = count(&windows, &options.count);
-    let mut header = header(Estimator::Data, model, dictionary, vocabulary)?;
-    header.n_tokens = Some(windows.n_rows());
-    header.mode = Some(format!("windows of {}", options.window));
-    let fired = |feature: usize| Some(windows.density_and_mean(feature));
-    Explanations::new(header, list(words, vocabulary, &fired)?)
+    Ok(windows)
 }
 
 /// The estimators that look through the unembedding: `lens`, or `tuned` with a `map` from [`tuned_map`]. `tokenize` adds no

@@ -12,17 +12,19 @@
 //! The default is `data`: on a 135M model's middle layers the lens' words were noise, and steering by them moved nothing.
 //! [`harvested`] runs them on shards. [`Explanations`] hold the words of every feature, live in a JSONL file, and are searched by the words of a concept
 //! ([`Explanations::find`]). A direction that is no feature is read as a few features ([`pursuit`]) or as words ([`pointed`]).
-//! [`baselines`] and [`quality`] stand beside them for comparison.
+//! [`baselines`], [`quality`] and [`detect`] stand beside them for comparison.
 
 pub mod baselines;
 mod best;
 pub mod counted;
+pub mod detect;
 mod explanations;
 mod find;
 pub mod harvested;
 
 mod labels;
 pub mod lens;
+pub mod neuronpedia;
 pub mod pointed;
 pub mod pursuit;
 pub mod quality;

@@ -157,6 +157,8 @@ pub(super) struct Condition {
 /// How a code f changes to f', given the feature's strength s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
+    /// `f' = f + s` where f > 0.
+    ByIfActive,
     /// `f' = f + s f`: scale by m is s = m − 1, ablate is s = −1.
     Times,
     /// `f' = s`
@@ -476,6 +478,8 @@ impl Change {
         for (f, &s) in codes.iter_mut().zip(strengths) {
             let s = s * scale;
             *f = match self {
+                Change::ByIfActive if *f > 0.0 => s,
+                Change::ByIfActive => 0.0,
                 Change::Times => s * *f,
                 Change::To => s - *f,
                 Change::AtLeast | Change::Spread => (s - *f).max(0.0),

@@ -378,6 +378,7 @@ fn feature_edit(
                 },
             ));
         }
+        Op::AddActive => Change::ByIfActive,
         Op::Scale | Op::Amplify | Op::Ablate => Change::Times,
         Op::Clamp => Change::To,
         Op::MinClamp | Op::Calibrate => Change::AtLeast,

@@ -50,6 +50,7 @@
 //! | `op` | effect | strength |
 //! |---|---|---|
 //! | `add` | `x + s d_i` | any unit |
+//! | `add_active` | `f' = f + s` where `f > 0` (arXiv 2501.11036) | any unit |
 //! | `scale` | `f' = s f`, with a weight `f' = (1 + w (s − 1)) f` | a plain factor |
 //! | `clamp` | `f' = s` | any unit |
 //! | `min_clamp` | `f' = max(f, s)` | any unit, not negative |

@@ -164,6 +164,8 @@ impl Rule {
 pub enum Op {
     /// Add a constant to the code, so a multiple of the decoder direction to the row.
     Add,
+    /// As [`Add`](Op::Add), where the feature is active, and nothing elsewhere (arXiv 2501.11036).
+    AddActive,
     /// Multiply the code.
     Scale,
     /// Set the code.
@@ -188,6 +190,7 @@ impl Op {
     pub fn name(self) -> &'static str {
         match self {
             Op::Add => "add",
+            Op::AddActive => "add_active",
             Op::Scale => "scale",
             Op::Clamp => "clamp",
             Op::MinClamp => "min_clamp",
@@ -202,6 +205,7 @@ impl Op {
     /// Every operator.
     pub const ALL: &[Op] = &[
         Op::Add,
+        Op::AddActive,
         Op::Scale,
         Op::Clamp,
         Op::MinClamp,

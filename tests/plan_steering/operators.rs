@@ -57,6 +57,7 @@ const FEATURES: [Feature; 4] =
 fn operator(op: Op, f: f32, s: f32) -> f32 {
     match op {
         Op::Add => f + s,
+        Op::AddActive => f + if f > 0.0 { s } else { 0.0 },
         Op::Scale => s * f,
         Op::Clamp => s,
         Op::MinClamp => f.max(s),
@@ -187,6 +188,22 @@ fn topk_with_thresholds_is_approximate_and_says_so() {
     assert!(compile(&jump).is_empty());
     let whole = dictionaries().into_iter().find(|(name, _)| name == "topk").unwrap().1;
     assert!(compile(&whole)[0].contains("exact, but slow"));
+}
+
+#[test]
+fn add_active_adds_where_the_feature_fires_and_nowhere_else() {
+    let (x, dictionary) = (rows(14, 60), plain());
+    let mut fired = [0; 2];
+    for x in x.chunks(D) {
+        let mut codes = vec![0.0; dictionary.n_features()];
+        dictionary.encode(x, &mut codes);
+        let active = codes[3] > 0.0;
+        let steer = |op| steer([Rule::new(op, [3u32], Strength::raw(-0.7))], &dictionary, x, &prompt(1)).0;
+        let want = if active { steer(Op::Add) } else { x.to_vec() };
+        assert!(error(&steer(Op::AddActive), &want) < 1e-6);
+        fired[usize::from(active)] += 1;
+    }
+    assert!(fired.iter().all(|n| *n > 5), "{fired:?}");
 }
 
 #[test]

@@ -29,7 +29,10 @@ enum What {
     Drift(DriftArgs),
     /// How well single features of coders and dictionaries say what concepts are (MPC)
     Mpc(mpc::Args),
+    Consistency(crate::consistency::Args),
     Entanglement(crate::entanglement::Args),
+    Explained(crate::explained::Args),
+    Quality(crate::quality::Args),
     SideEffects(crate::side_effects::Args),
     Universality(crate::universality::Args),
 }
@@ -61,7 +64,10 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     match &args.what {
         What::Drift(args) => run_drift(args, out),
         What::Mpc(args) => mpc::run(args, out),
+        What::Consistency(args) => crate::consistency::run(args, out),
         What::Entanglement(args) => crate::entanglement::run(args, out),
+        What::Explained(args) => crate::explained::run(args, out),
+        What::Quality(args) => crate::quality::run(args, out),
         What::SideEffects(args) => crate::side_effects::run(args, out),
         What::Universality(args) => crate::universality::run(args, out),
     }

@@ -61,6 +61,12 @@ pub(crate) struct Args {
     /// Pieces of text a feature, for the estimator topact
     #[arg(long, default_value_t = SPANS, value_name = "N")]
     n_spans: usize,
+    /// Write Neuronpedia's features.jsonl and explanations.jsonl into this directory
+    #[arg(long, value_name = "DIR")]
+    neuronpedia: Option<PathBuf>,
+    /// The names there of the model and of the source, such as gemma-2-2b 20-gemmascope-res-16k
+    #[arg(long, num_args = 2, value_names = ["MODEL", "SOURCE"], requires = "neuronpedia")]
+    neuronpedia_names: Vec<String>,
     /// Labels to put in: JSONL with feature and label
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -153,6 +159,7 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         made.load_labels(labels)?;
         made.save(&args.out)?;
     }
+    neuronpedia(args, &made)?;
     let explained = made.list().iter().filter(|e| !e.words.is_empty()).count();
     let seconds = start.elapsed().as_secs_f64();
     if out.json() {
@@ -168,6 +175,19 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
         ("words", vocabulary.len().to_string()),
         ("seconds", format!("{seconds:.1}")),
     ])
+}
+
+/// Writes what Neuronpedia reads, under its names or the model's own.
+fn neuronpedia(args: &Args, made: &Explanations) -> Result<()> {
+    let Some(dir) = &args.neuronpedia else { return Ok(()) };
+    std::fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+    let header = made.header();
+    let (own, source) = (header.model.clone().unwrap_or_default(), header.layer.unwrap_or_default());
+    let source = format!("{source}-tiller-{}", header.estimator.name());
+    let name = |at: usize, own: String| args.neuronpedia_names.get(at).cloned().unwrap_or(own);
+    let (model, source) = (name(0, own), name(1, source));
+    made.save_neuronpedia_features(&dir.join("features.jsonl"), &model, &source)?;
+    made.save_neuronpedia_explanations(&dir.join("explanations.jsonl"), &model, &source)
 }
 
 fn vocabulary(args: &Args, rows: &[Activations], model: &Model, out: &Out) -> Result<Vocabulary> {

@@ -36,7 +36,7 @@ pub(crate) struct Wish {
     /// What ranks the features that mean the words
     #[arg(long, default_value = "output")]
     pub(crate) rank: Rank,
-    /// What to do with them: min_clamp, add, clamp, scale, ablate, amplify, calibrate, calibrate_spread, max_clamp
+    /// What to do with them: min_clamp, add, add_active, clamp, scale, ablate, amplify, calibrate, calibrate_spread, max_clamp
     #[arg(long, default_value = "min_clamp", value_parser = op)]
     pub(crate) op: Op,
     /// What a strength of 1 is: activation (the feature's mean), raw, norm (the row's length)

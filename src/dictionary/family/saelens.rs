@@ -2,7 +2,7 @@
 //!
 //! Architectures: `standard`, `topk`, `jumprelu`, `gated`; `batchtopk` and `matryoshka_batchtopk`, which are saved as
 //! `jumprelu`, and as themselves in training checkpoints; `transcoder`, `jumprelu_transcoder` and both with a skip
-//! connection. Configurations of version 6 (details under `metadata`) and before (all flat, other names). `W_dec`
+//! connection. `temporal`, `matching_pursuit` and `abs_topk` are refused: no plan can edit their features. Configurations of version 6 (details under `metadata`) and before (all flat, other names). `W_dec`
 //! `[d_sae, d_out]` is feature-major already; `W_enc` `[d_in, d_sae]` is not, and is turned round in memory by the first
 //! encode of a whole row: convert a dictionary that encodes often ([`Dictionary::save_gguf`]).
 //!
@@ -27,6 +27,13 @@ pub(in super::super) const SPARSITY: &str = "sparsity.safetensors";
 /// Families of models whose residual stream no version of TransformerLens has centred: they have RMS norms.
 const RMS_NORM_MODELS: [&str; 9] =
     ["gemma", "llama", "mistral", "mixtral", "qwen", "smollm", "olmo-2", "phi-3", "deepseek"];
+
+/// Kinds whose features no operator of a plan can edit: codes are read off one encoder row each, and are not negative.
+const REFUSED: [(&str, &str); 3] = [
+    ("temporal", "its codes depend on earlier rows"),
+    ("matching_pursuit", "its codes come one after the other, each from what the ones before left"),
+    ("abs", "its codes may be negative"),
+];
 
 /// Reads the directory.
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<Draft> {
@@ -154,6 +161,11 @@ impl Configuration {
             "gated" => Ok(Activation::Gated),
             "batchtopk" | "matryoshka_batchtopk" => Ok(Activation::BatchTopK { k: keys.mean_k("k")? }),
             other => {
+                if let Some((_, why)) = REFUSED.iter().find(|(name, _)| other.contains(name)) {
+                    let expected =
+                        format!("a kind whose codes are read off a row, one by one, and not negative ({why})");
+                    return Err(keys.unsupported("architecture", &expected, other));
+                }
                 let known = "standard, topk, jumprelu, gated, batchtopk, matryoshka_batchtopk, transcoder, \
                              skip_transcoder, jumprelu_transcoder or jumprelu_skip_transcoder";
                 Err(keys.unsupported("architecture", known, other))
