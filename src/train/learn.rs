@@ -21,6 +21,7 @@
 //! factored, so few rows of a wide model are cheap. What comes out does not depend on the number of threads.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::error::{Error, Result};
 use crate::num::linalg::{Normal, cholesky_solve};
@@ -149,6 +150,20 @@ impl Feature {
     }
 }
 
+/// What a gate is regressed on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Gate {
+    /// s, how much of the direction a row needs.
+    Need,
+    /// 1 for the pairs and 0 for silent rows, each side with half of the weight: the gate learns *when*. It opens above what
+    /// `shut` of the silent rows reach, and is scaled so that the mean pair gets the mean increment.
+    Class {
+        /// Share of the silent rows on which it stays shut.
+        shut: f64,
+    },
+}
+
 /// For every set of layers, for every λ, one feature a layer: `[sets][lambdas][layers]`. Layers of a set rise. Progress counts
 /// layers; a layer that two sets share behind the same one is computed once.
 ///
@@ -160,6 +175,7 @@ pub fn fit(
     rows: &Contrast,
     sets: &[Vec<usize>],
     lambdas: &[f64],
+    gate: Gate,
     threads: usize,
     progress: &mut Progress<'_>,
 ) -> Result<Vec<Vec<Vec<Feature>>>> {
@@ -186,7 +202,7 @@ pub fn fit(
         report(progress, done, total, "")?;
         done += wave.len() as u64;
         let inner = (threads / wave.len()).max(1);
-        parallel::each(wave.len(), wave.iter_mut(), |job| match rows.fit_layer(job.at, lambdas, inner) {
+        parallel::each(wave.len(), wave.iter_mut(), |job| match rows.fit_layer(job.at, lambdas, gate, inner) {
             Ok(features) => *job.features = features,
             Err(error) => job.failed = Some(error),
         });
@@ -202,6 +218,43 @@ pub fn fit(
 
 /// A layer, and the edited layer before it.
 type At = (usize, Option<usize>);
+
+/// A detector of a layer, fitted to tell the plain rows of the pairs from the silent ones: w·x + b is about 1 on those and
+/// about 0 on these. The class-balanced ridge of [`Gate::Class`], as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detector {
+    /// The block after which it reads.
+    pub layer: usize,
+    /// w `[d_model]`.
+    pub weights: Vec<f32>,
+    /// b.
+    pub bias: f32,
+}
+
+impl Detector {
+    /// w·x + b.
+    pub fn read(&self, x: &[f32]) -> f32 {
+        crate::num::dot(&self.weights, x) + self.bias
+    }
+}
+
+/// Fits the detector of a layer.
+///
+/// # Errors
+/// As [`fit`]; [`Kind::Argument`](crate::Kind::Argument) if there are no silent rows.
+pub fn detect(rows: &Contrast, layer: usize, lambda: f64, threads: usize) -> Result<Detector> {
+    let (sides, d) = (rows.sides(layer)?, rows.d_model);
+    let (n, m) = (sides.plain.len() / d, sides.silent.len() / d);
+    if m == 0 {
+        return Err(Error::argument(format!("learn: layer {layer}: there are no rows on which a detector must be silent")));
+    }
+    let mut regression = Regression { x: sides.plain.clone(), s: vec![1.0; n], weights: vec![0.5 / n as f64; n] };
+    regression.x.extend_from_slice(&sides.silent);
+    regression.s.resize(n + m, 0.0);
+    regression.weights.resize(n + m, 0.5 / m as f64);
+    let (weights, bias) = regression.solve(d, &[lambda], parallel::count(threads))?.remove(0);
+    Ok(Detector { layer, weights, bias: bias as f32 })
+}
 
 struct Job<'f> {
     at: At,
@@ -229,7 +282,7 @@ impl Contrast {
     }
 
     /// The feature of a layer for every λ.
-    fn fit_layer(&self, (layer, before): At, lambdas: &[f64], threads: usize) -> Result<Vec<Feature>> {
+    fn fit_layer(&self, (layer, before): At, lambdas: &[f64], gate: Gate, threads: usize) -> Result<Vec<Feature>> {
         let d = self.d_model;
         let sides = self.sides(layer)?;
         let before = before.map(|before| self.sides(before)).transpose()?;
@@ -250,7 +303,10 @@ impl Contrast {
         }
         let decoder: Vec<f32> = mean.iter().map(|v| v / length).collect();
         let along = |row: &[f32]| row.iter().zip(&decoder).map(|(&v, &z)| f64::from(v) * f64::from(z)).sum::<f64>();
-        let mut s: Vec<f64> = delta.chunks_exact(d).map(along).collect();
+        let mut s: Vec<f64> = match gate {
+            Gate::Need => delta.chunks_exact(d).map(along).collect(),
+            Gate::Class { .. } => vec![1.0; n],
+        };
         let mut x: Vec<f32> = sides.asked.iter().zip(&delta).map(|(a, delta)| a - delta).collect();
         x.extend_from_slice(&sides.silent);
         let m = sides.silent.len() / d;
@@ -262,12 +318,19 @@ impl Contrast {
         let gates = regression.solve(d, lambdas, threads)?;
         let feature = |(w, b): (Vec<f32>, f64)| {
             let codes = regression.codes(&w, b);
-            let (w, b, codes) = if m > 0 { shut(w, b, codes, &regression.s[..n]) } else { (w, b, codes) };
+            let (share, scales, wanted) = match gate {
+                Gate::Need => {
+                    let needs = regression.s[..n].iter().map(|s| s.max(0.0));
+                    (SHUT, 1.0..=MOST_SCALE, needs.sum::<f64>() / n as f64)
+                }
+                Gate::Class { shut } => (shut, f64::MIN_POSITIVE..=f64::MAX, f64::from(length)),
+            };
+            let (w, b, codes) = if m > 0 { shut(w, b, codes, (n, wanted), share, scales) } else { (w, b, codes) };
             let fires = codes[..n].iter().filter(|&&f| f > 0.0).count();
             let total: f64 = delta.iter().map(|&v| f64::from(v).powi(2)).sum();
             // ‖δ − f z‖² = ‖δ‖² − 2 f s + f².
-            let left: f64 =
-                codes.iter().zip(&regression.s).take(n).map(|(&f, s)| f.max(0.0) * (f.max(0.0) - 2.0 * s)).sum();
+            let along = delta.chunks_exact(d).map(along);
+            let left: f64 = codes.iter().zip(along).map(|(&f, s)| f.max(0.0) * (f.max(0.0) - 2.0 * s)).sum();
             Feature {
                 layer,
                 encoder: w,
@@ -283,17 +346,21 @@ impl Contrast {
     }
 }
 
-/// Raises a gate's threshold to what [`SHUT`] of the silent codes (those after the first) reach, then scales it so that the
-/// mean of the others is again that of their targets.
-fn shut(mut w: Vec<f32>, mut b: f64, mut codes: Vec<f64>, targets: &[f64]) -> (Vec<f32>, f64, Vec<f64>) {
-    let n = targets.len();
+/// Raises a gate's threshold to what `share` of the silent codes (those after the first n) reach, then scales it within
+/// `scales` so that the mean of the first n is `wanted`.
+fn shut(
+    mut w: Vec<f32>,
+    mut b: f64,
+    mut codes: Vec<f64>,
+    (n, wanted): (usize, f64),
+    share: f64,
+    scales: RangeInclusive<f64>,
+) -> (Vec<f32>, f64, Vec<f64>) {
     let mut silent = codes[n..].to_vec();
     silent.sort_by(f64::total_cmp);
-    let threshold = silent[((silent.len() - 1) as f64 * SHUT).round() as usize].max(0.0);
-    let mean = |codes: &mut dyn Iterator<Item = f64>| codes.map(|f| f.max(0.0)).sum::<f64>() / n as f64;
-    let wanted = mean(&mut targets.iter().copied());
-    let left = mean(&mut codes[..n].iter().map(|f| f - threshold));
-    let scale = (wanted / left.max(f64::MIN_POSITIVE)).clamp(1.0, MOST_SCALE);
+    let threshold = silent[((silent.len() - 1) as f64 * share).round() as usize].max(0.0);
+    let left = codes[..n].iter().map(|f| (f - threshold).max(0.0)).sum::<f64>() / n as f64;
+    let scale = (wanted / left.max(f64::MIN_POSITIVE)).clamp(*scales.start(), *scales.end());
     w.iter_mut().for_each(|v| *v = (f64::from(*v) * scale) as f32);
     b = (b - threshold) * scale;
     codes.iter_mut().for_each(|f| *f = (*f - threshold) * scale);
@@ -361,133 +428,4 @@ fn mean_row(rows: &[f32], d: usize) -> Vec<f32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::Rng;
-
-    use super::*;
-    use crate::Kind;
-    use crate::num::{dot, rng};
-    use crate::progress::silent;
-
-    const D: usize = 24;
-
-    /// A run with planted directions: after layer 1 a row has moved by s·a, after layer 3 by s·a + 2·b, where s is 1 + 3 for
-    /// every row whose number 5 is above 0.
-    fn planted(n: usize, seed: u64) -> (Contrast, Vec<f32>) {
-        let mut rng = rng(seed);
-        let (mut rows, mut needs) = (Contrast::new(D), Vec::new());
-        for _ in 0..n {
-            let base: Vec<f32> = (0..D).map(|_| rng.random_range(-1f32..1.0)).collect();
-            let s = if base[5] > 0.0 { 4.0 } else { 1.0 };
-            let moved = |first: f32, second: f32| {
-                let mut row = base.clone();
-                row[0] += first;
-                row[1] += second;
-                row
-            };
-            rows.add(1, &moved(s, 0.0), &base).unwrap();
-            rows.add(3, &moved(s, 2.0), &base).unwrap();
-            needs.push(s);
-        }
-        (rows, needs)
-    }
-
-    fn one(rows: &Contrast, set: &[usize], threads: usize) -> Vec<Feature> {
-        fit(rows, &[set.to_vec()], &[1e-3], threads, &mut silent).unwrap().remove(0).remove(0)
-    }
-
-    #[test]
-    fn planted_directions_are_found_and_each_layer_answers_for_its_own_part() {
-        let (rows, needs) = planted(600, 1);
-        let found = one(&rows, &[1, 3], 1);
-        assert_eq!(found.iter().map(|f| f.layer).collect::<Vec<_>>(), [1, 3]);
-        let mean = needs.iter().sum::<f32>() / needs.len() as f32;
-        // Random numbers sum to zero up to rounding: a single axis each.
-        assert!((found[0].decoder[0] - 1.0).abs() < 1e-4 && (found[0].mean - mean).abs() < 1e-3, "{:?}", found[0]);
-        assert!((found[1].decoder[1] - 1.0).abs() < 1e-4 && (found[1].mean - 2.0).abs() < 1e-3, "{:?}", found[1]);
-        // Alone, the later layer answers for both.
-        let alone = &one(&rows, &[3], 1)[0];
-        assert!((alone.mean - mean.hypot(2.0)).abs() < 1e-2, "{} for {}", alone.mean, mean.hypot(2.0));
-    }
-
-    #[test]
-    fn the_gate_reads_where_more_is_needed() {
-        let (rows, _) = planted(600, 2);
-        let gate = &one(&rows, &[1], 1)[0];
-        let (fresh, needs) = planted(300, 3);
-        let base = &fresh.layers[&1].plain;
-        let codes: Vec<f32> = base.chunks_exact(D).map(|x| gate.activation(x)).collect();
-        let mean = |kind: f32| {
-            let of: Vec<f32> = codes.iter().zip(&needs).filter(|(_, s)| **s == kind).map(|(f, _)| *f).collect();
-            of.iter().sum::<f32>() / of.len() as f32
-        };
-        // The best line through a step between 1 and 4 on U(−1, 1) has the means 1.375 and 3.625 on its two sides.
-        assert!((mean(1.0) - 1.375).abs() < 0.2 && (mean(4.0) - 3.625).abs() < 0.2, "{} {}", mean(1.0), mean(4.0));
-    }
-
-    /// Silent rows are those of messages that hold −2·c; wanted ones have nothing there.
-    #[test]
-    fn the_gate_is_shut_on_rows_with_target_zero() {
-        let silent_rows = |seed| {
-            let (other, _) = planted(400, seed);
-            let mut rows = other.layers[&1].plain.clone();
-            rows.chunks_exact_mut(D).for_each(|row| row[9] -= 3.0);
-            rows
-        };
-        let mean = |gate: &Feature, rows: &[f32]| {
-            rows.chunks_exact(D).map(|x| gate.activation(x)).sum::<f32>() / (rows.len() / D) as f32
-        };
-        let (mut rows, needs) = planted(400, 4);
-        let (fresh, unseen) = (planted(300, 6).0.layers[&1].plain.clone(), silent_rows(7));
-        let wanted = needs.iter().sum::<f32>() / needs.len() as f32;
-        let open = &one(&rows, &[1], 1)[0];
-        assert!(mean(open, &unseen) > 0.5 * wanted, "without silent rows the gate does not know when");
-        rows.add_silent(1, &silent_rows(5)).unwrap();
-        let gate = &one(&rows, &[1], 1)[0];
-        assert!(mean(gate, &unseen) < 0.03 * wanted, "{}", mean(gate, &unseen));
-        // Two samples of some hundred needs, each 1 or 4: their means alone differ by up to a tenth.
-        assert!((mean(gate, &fresh) / wanted - 1.0).abs() < 0.15, "{} for {wanted}", mean(gate, &fresh));
-    }
-
-    #[test]
-    fn threads_and_sides_give_the_same_features() {
-        let (rows, _) = planted(200, 8);
-        assert_eq!(one(&rows, &[1, 3], 1), one(&rows, &[1, 3], 3));
-        // Fewer rows than columns: the dual equations have the same solution.
-        let (few, _) = planted(D - 4, 9);
-        let gate = &one(&few, &[1], 1)[0];
-        let sides = &few.layers[&1];
-        let s: Vec<f32> = sides
-            .asked
-            .chunks(D)
-            .zip(sides.plain.chunks(D))
-            .map(|(a, b)| dot(&gate.decoder, a) - dot(&gate.decoder, b))
-            .collect();
-        let (mu, middle) = (mean_row(&sides.plain, D), s.iter().sum::<f32>() / s.len() as f32);
-        let x: Vec<f32> = sides.plain.chunks(D).flat_map(|row| row.iter().zip(&mu).map(|(v, m)| v - m)).collect();
-        let y: Vec<f32> = s.iter().map(|s| s - middle).collect();
-        let variance = x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / D as f64;
-        let w = crate::num::linalg::ridge(&x, &y, D, 1, 1e-3 * variance, 1).unwrap();
-        let error = norm(&w.iter().zip(&gate.encoder).map(|(a, b)| a - b).collect::<Vec<_>>()) / norm(&w);
-        assert!(error < 1e-3, "{error}");
-    }
-
-    #[test]
-    fn what_is_no_contrast_is_refused() {
-        let (rows, _) = planted(40, 10);
-        let kind = |rows: &Contrast, set: &[usize], lambda| {
-            fit(rows, &[set.to_vec()], &[lambda], 1, &mut silent).unwrap_err().kind()
-        };
-        assert_eq!(kind(&rows, &[2], 0.1), Kind::Argument);
-        assert_eq!(kind(&rows, &[3, 1], 0.1), Kind::Argument);
-        assert_eq!(kind(&rows, &[], 0.1), Kind::Argument);
-        assert_eq!(kind(&rows, &[1], 0.0), Kind::Argument);
-        assert_eq!(fit(&rows, &[vec![1]], &[0.1], 1, &mut |_| false).unwrap_err().kind(), Kind::Cancelled);
-        let mut same = Contrast::new(2);
-        same.add(1, &[1.0, 2.0], &[1.0, 2.0]).unwrap();
-        assert_eq!(kind(&same, &[1], 0.1), Kind::Numeric);
-        assert_eq!(same.add(1, &[1.0], &[1.0]).unwrap_err().kind(), Kind::Argument);
-        assert_eq!(same.add(1, &[f32::NAN, 1.0], &[1.0, 1.0]).unwrap_err().kind(), Kind::Numeric);
-        assert_eq!(same.add_silent(1, &[1.0, f32::INFINITY]).unwrap_err().kind(), Kind::Numeric);
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use super::pack;
 use super::work::Work;
 use crate::dictionary::{Dictionary, Form, Info};
 use crate::error::Result;
-use crate::train::learn::{Contrast, Feature, fit};
+use crate::train::learn::{Contrast, Feature, Gate, fit};
 
 /// λ of gates: the usual one, one that follows each row more closely, and a stiffer one.
 const LAMBDAS: [f64; 3] = [0.3, 0.1, 1.0];
@@ -52,7 +52,7 @@ pub(super) struct Fitted {
 impl Fitted {
     pub(super) fn new(n_layer: usize, rows: &Contrast, threads: usize, work: &mut Work<'_>) -> Result<Self> {
         let (names, layers): (Vec<_>, Vec<_>) = sets(n_layer).into_iter().unzip();
-        let fitted = fit(rows, &layers, &LAMBDAS, threads, &mut |_| work.go_on("fitting"))?;
+        let fitted = fit(rows, &layers, &LAMBDAS, Gate::Need, threads, &mut |_| work.go_on("fitting"))?;
         Ok(Self { sets: names.into_iter().zip(fitted).collect() })
     }
 

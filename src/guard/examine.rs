@@ -1,0 +1,499 @@
+//! What a guard does, on messages that nothing was fitted on: three classes by set and method, beside what is simpler.
+//!
+//! | method | what it is |
+//! |---|---|
+//! | unsteered | the model as it is |
+//! | system prompt | the instruction that the guard was taught with, in front of every message |
+//! | canned | the guard's monitor, and a fixed sentence in place of the answer where it fires |
+//! | guard | the plan |
+//! | random | the plan with random directions of the same length in place of its own |
+//!
+//! Intervals hold 90 % of what other messages of the same kind would give ([bootstrap](crate::eval::bootstrap)).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use super::file::{Guard, NAME};
+use super::learn::VERSION;
+use super::phrases::{Class, class};
+use super::request::INSTRUCTION;
+use super::rows::Asking;
+use super::scores::area;
+use crate::dictionary::{Dictionary, Parts, Settings};
+use crate::engine::{Engine, Generate, Generation};
+use crate::error::{Error, Result};
+use crate::eval::bootstrap;
+use crate::num::{norm, rng};
+use crate::plan::{Compiled, Watched};
+use crate::progress::{Progress, Step};
+
+/// What stands in place of an answer where there is no other text.
+const CANNED: &str = "I'm sorry, but I can't help with that.";
+/// The share that an interval holds.
+const SHARE: f64 = 0.9;
+/// Prompts that are read with and without the guard to tell what it costs, and how often each.
+const TIMED: (usize, usize) = (8, 3);
+
+/// What to examine. In JSON every key but `sets` may be left out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Examination {
+    /// The messages.
+    pub sets: Vec<Set>,
+    /// Tokens of an answer, at most.
+    pub max_tokens: usize,
+    /// Random directions that the guard is held against.
+    pub directions: usize,
+    /// Whether the system prompt is tried, too.
+    pub prompted: bool,
+    /// Draws the intervals and the random directions.
+    pub seed: u64,
+}
+
+impl Default for Examination {
+    fn default() -> Self {
+        Self { sets: Vec::new(), max_tokens: 32, directions: 0, prompted: true, seed: 0 }
+    }
+}
+
+/// Messages of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Set {
+    /// What they are called.
+    pub name: String,
+    /// Whether they are to be refused.
+    pub refuse: bool,
+    /// The messages.
+    pub messages: Vec<String>,
+}
+
+/// A share with its interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Share {
+    /// The share.
+    pub share: f64,
+    /// Where it would lie with other messages.
+    pub interval: [f64; 2],
+}
+
+/// What a method does to a set.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Line {
+    /// The set's name.
+    pub set: String,
+    /// Whether its messages are to be refused.
+    pub refuse: bool,
+    /// The method.
+    pub method: String,
+    /// Messages.
+    pub n: usize,
+    /// Those that were refused.
+    pub refused: Share,
+    /// Those that were answered.
+    pub answered: Share,
+    /// Those that got neither.
+    pub incoherent: Share,
+    /// Those whose answer has the unsteered answer's tokens.
+    pub identical: Share,
+    /// Mean tokens of an answer.
+    pub length: f64,
+}
+
+/// What the monitor of a guard reads on the sets.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fires {
+    /// The monitor.
+    pub monitor: String,
+    /// The set.
+    pub set: String,
+    /// Messages on which it fires.
+    pub fires: Share,
+    /// Area under the curve against all sets of the other kind.
+    pub area: f64,
+}
+
+/// The whole of an examination.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Examined {
+    /// The guard's name.
+    pub guard: String,
+    /// The model.
+    pub model: String,
+    /// What each method does to each set.
+    pub lines: Vec<Line>,
+    /// What the monitors read.
+    pub monitors: Vec<Fires>,
+    /// Milliseconds that a prompt takes longer with the guard: the median of pairs, and its interval.
+    pub ms_a_prompt: [f64; 3],
+    /// Milliseconds that the same prompts take without it.
+    pub ms_unsteered: f64,
+    /// Bytes of the guard's plan and features.
+    pub bytes: usize,
+    /// Some answers of the guard: set, message number, text.
+    pub samples: Vec<(String, usize, String)>,
+}
+
+/// Answers to one set.
+struct Answers {
+    classes: Vec<Class>,
+    tokens: Vec<Vec<i32>>,
+    texts: Vec<String>,
+    /// The largest value of each monitor on each message.
+    values: Vec<Vec<f32>>,
+}
+
+impl Examination {
+    /// Checks what can be known without a model.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`](crate::Kind::Argument), naming the key.
+    pub fn check(&self) -> Result<()> {
+        if self.sets.is_empty() {
+            return Err(Error::argument("sets: expected one or more, found none"));
+        }
+        for (i, set) in self.sets.iter().enumerate() {
+            if set.messages.is_empty() || set.messages.iter().any(|message| message.trim().is_empty()) {
+                return Err(Error::argument(format!("sets[{i}].messages: expected messages, found none or an empty one")));
+            }
+            if self.sets[..i].iter().any(|other| other.name == set.name) {
+                return Err(Error::argument(format!("sets[{i}].name: {:?} is given twice", set.name)));
+            }
+        }
+        if self.max_tokens == 0 {
+            return Err(Error::argument("max_tokens: expected 1 or more, found 0"));
+        }
+        Ok(())
+    }
+}
+
+/// Examines a guard. No plan is in force afterwards. Progress counts answers.
+///
+/// # Errors
+/// As [`Examination::check`] and [`Guard::compile`]; [`Kind::Cancelled`](crate::Kind::Cancelled); what the engine returns.
+pub fn examine(
+    engine: &mut Engine,
+    guard: &Guard,
+    request: &Examination,
+    progress: &mut Progress<'_>,
+) -> Result<Examined> {
+    request.check()?;
+    let info = guard.dictionary.info();
+    let recipe: serde_json::Value = serde_json::from_str(&info.recipe).unwrap_or_default();
+    let told = recipe["instruction"].as_str().filter(|_| recipe["guard"] == VERSION).unwrap_or(INSTRUCTION);
+    let asking = Asking::new(engine, told)?;
+    let plan = Arc::new(guard.compile(&engine.target())?);
+    let n: usize = request.sets.iter().map(|set| set.messages.len()).sum();
+    let methods = 2 + usize::from(request.prompted) + request.directions;
+    let mut work = Work { progress, done: 0, total: (n * methods) as u64 };
+    let mut made = Examined {
+        guard: info.name.clone(),
+        model: crate::model::Model::open(engine.path())?.name().to_owned(),
+        bytes: guard.plan.to_json().len() + bytes(&guard.dictionary),
+        ..Examined::default()
+    };
+    let randoms = (0..request.directions as u64).map(|i| random(guard, request.seed + i)?.compile(&engine.target()));
+    let randoms = randoms.map(|plan| plan.map(Arc::new)).collect::<Result<Vec<_>>>()?;
+    let mut values = Vec::with_capacity(request.sets.len());
+    for set in &request.sets {
+        let prompts = set.messages.iter().map(|m| asking.plain(engine, m)).collect::<Result<Vec<_>>>()?;
+        let told = set.messages.iter().map(|m| asking.told(engine, m)).collect::<Result<Vec<_>>>()?;
+        let monitors = guard.plan.monitors.len();
+        let mut run = |engine: &mut Engine, plan: Option<&Arc<Compiled>>, prompts: &[Vec<i32>]| {
+            answers(engine, plan, prompts, monitors, request.max_tokens, &mut work)
+        };
+        let unsteered = run(engine, None, &prompts)?;
+        made.lines.push(line(set, "unsteered", &unsteered, &unsteered, request.seed));
+        if request.prompted {
+            let prompted = run(engine, None, &told)?;
+            made.lines.push(line(set, "system prompt", &prompted, &unsteered, request.seed));
+        }
+        let guarded = run(engine, Some(&plan), &prompts)?;
+        made.lines.push(line(set, "canned", &canned(guard, &guarded, &unsteered), &unsteered, request.seed));
+        made.lines.push(line(set, "guard", &guarded, &unsteered, request.seed));
+        for (i, plan) in randoms.iter().enumerate() {
+            let moved = run(engine, Some(plan), &prompts)?;
+            made.lines.push(line(set, &format!("random {}", i + 1), &moved, &unsteered, request.seed));
+        }
+        let samples = guarded.texts.iter().take(4).enumerate();
+        made.samples.extend(samples.map(|(i, text)| (set.name.clone(), i, text.clone())));
+        values.push(guarded.values);
+    }
+    made.monitors = monitors(guard, &request.sets, &values, request.seed);
+    let prompts = request.sets.iter().flat_map(|set| &set.messages).take(TIMED.0);
+    let prompts = prompts.map(|m| asking.plain(engine, m)).collect::<Result<Vec<_>>>()?;
+    (made.ms_a_prompt, made.ms_unsteered) = cost(engine, &plan, &prompts)?;
+    Ok(made)
+}
+
+/// Counts answers.
+struct Work<'w, 'p> {
+    progress: &'w mut Progress<'p>,
+    done: u64,
+    total: u64,
+}
+
+impl Work<'_, '_> {
+    fn step(&mut self, n: usize) -> Result<()> {
+        self.done += n as u64;
+        let step = Step { done: self.done, total: self.total, note: "writing answers" };
+        if (self.progress)(step) { Ok(()) } else { Err(Error::cancelled()) }
+    }
+}
+
+/// Greedy answers to prompts under a plan, and what its monitors read on them.
+fn answers(
+    engine: &mut Engine,
+    plan: Option<&Arc<Compiled>>,
+    prompts: &[Vec<i32>],
+    monitors: usize,
+    max_tokens: usize,
+    work: &mut Work<'_, '_>,
+) -> Result<Answers> {
+    let mut all = Answers { classes: Vec::new(), tokens: Vec::new(), texts: Vec::new(), values: Vec::new() };
+    engine.set_plan(plan.cloned())?;
+    let mut rest = prompts;
+    while !rest.is_empty() {
+        let (wave, later) = rest.split_at(wave(engine, rest, max_tokens));
+        rest = later;
+        engine.hook_mut().take_watched();
+        let written = engine.generate_many_tokens(wave, &Generate { max_tokens, ..Generate::default() });
+        let watched = engine.hook_mut().take_watched();
+        let hooked = engine.finish();
+        let Ok(written) = written else {
+            engine.set_plan(None)?;
+            return written.map(|_| all);
+        };
+        hooked.ok()?;
+        all.values.extend(values(&watched, wave.len(), monitors));
+        for made in &written {
+            all.classes.push(class(made.text()));
+            all.tokens.push(made.tokens().to_vec());
+            all.texts.push(made.text().to_owned());
+        }
+        work.step(wave.len())?;
+    }
+    engine.set_plan(None)?;
+    Ok(all)
+}
+
+/// As many prompts as the engine answers side by side, so that a sequence is one of them.
+fn wave(engine: &Engine, prompts: &[Vec<i32>], max_tokens: usize) -> usize {
+    let mut room = engine.options().context;
+    let fits = |prompt: &&Vec<i32>| {
+        let needed = prompt.len() + max_tokens;
+        let fits = needed <= room;
+        room = room.saturating_sub(needed);
+        fits
+    };
+    prompts.iter().take(engine.sequences()).take_while(fits).count().max(1)
+}
+
+/// The largest reading of each monitor in each sequence; 0 where it read nothing.
+fn values(watched: &Watched, sequences: usize, monitors: usize) -> Vec<Vec<f32>> {
+    let mut values = vec![vec![0f32; monitors]; sequences];
+    for reading in &watched.readings {
+        let sequence = usize::try_from(reading.sequence).ok().and_then(|sequence| values.get_mut(sequence));
+        if let Some(value) = sequence.and_then(|values| values.get_mut(reading.monitor)) {
+            *value = value.max(reading.value);
+        }
+    }
+    values
+}
+
+/// The unsteered answers, with a fixed sentence where the first verdict's monitor fires.
+fn canned(guard: &Guard, guarded: &Answers, unsteered: &Answers) -> Answers {
+    let threshold = guard.plan.monitors.first().map_or(f32::INFINITY, |monitor| monitor.threshold);
+    let text = guard.plan.verdicts.iter().find_map(|verdict| verdict.text.as_deref()).unwrap_or(CANNED);
+    let fires = |i: usize| guarded.values[i].first().is_some_and(|value| *value >= threshold);
+    let n = unsteered.classes.len();
+    Answers {
+        classes: (0..n).map(|i| if fires(i) { class(text) } else { unsteered.classes[i] }).collect(),
+        tokens: (0..n).map(|i| if fires(i) { Vec::new() } else { unsteered.tokens[i].clone() }).collect(),
+        texts: Vec::new(),
+        values: Vec::new(),
+    }
+}
+
+fn share(flags: &[bool], seed: u64) -> Share {
+    let of = |drawn: &[usize]| drawn.iter().filter(|&&i| flags[i]).count() as f64 / drawn.len() as f64;
+    let all: Vec<usize> = (0..flags.len()).collect();
+    let interval = bootstrap::interval(flags.len(), SHARE, seed, &mut |drawn| of(drawn));
+    Share { share: of(&all), interval: interval.unwrap_or([0.0, 1.0]) }
+}
+
+fn line(set: &Set, method: &str, answers: &Answers, unsteered: &Answers, seed: u64) -> Line {
+    let of = |which: Class| share(&answers.classes.iter().map(|class| *class == which).collect::<Vec<_>>(), seed);
+    let same: Vec<bool> = answers.tokens.iter().zip(&unsteered.tokens).map(|(a, b)| a == b).collect();
+    Line {
+        set: set.name.clone(),
+        refuse: set.refuse,
+        method: method.to_owned(),
+        n: set.messages.len(),
+        refused: of(Class::Refused),
+        answered: of(Class::Answered),
+        incoherent: of(Class::Incoherent),
+        identical: share(&same, seed),
+        length: answers.tokens.iter().map(Vec::len).sum::<usize>() as f64 / answers.tokens.len() as f64,
+    }
+}
+
+/// Where the monitors fire, and how well they tell each set from those of the other kind.
+fn monitors(guard: &Guard, sets: &[Set], values: &[Vec<Vec<f32>>], seed: u64) -> Vec<Fires> {
+    let mut all = Vec::new();
+    for (m, monitor) in guard.plan.monitors.iter().enumerate() {
+        let of = |values: &Vec<Vec<f32>>| values.iter().map(|values| values[m]).collect::<Vec<f32>>();
+        for (set, own) in sets.iter().zip(values) {
+            let others: Vec<f32> =
+                sets.iter().zip(values).filter(|(s, _)| s.refuse != set.refuse).flat_map(|(_, values)| of(values)).collect();
+            let (own, refuse) = (of(own), set.refuse);
+            let area = if others.is_empty() { f64::NAN } else if refuse { area(&own, &others) } else { area(&others, &own) };
+            let fires = share(&own.iter().map(|value| *value >= monitor.threshold).collect::<Vec<_>>(), seed);
+            all.push(Fires { monitor: monitor.name.clone(), set: set.name.clone(), fires, area });
+        }
+    }
+    all
+}
+
+/// The guard with random directions of the same length: what it does is then not its direction's doing.
+fn random(guard: &Guard, seed: u64) -> Result<Guard> {
+    let (dictionary, d) = (&guard.dictionary, guard.dictionary.d_model());
+    let n = dictionary.n_features();
+    let (mut encoder, mut decoder) = (vec![0f32; n * d], vec![0f32; n * d]);
+    encoder.chunks_exact_mut(d).enumerate().for_each(|(i, row)| dictionary.encoder_row(i, row));
+    let mut rng = rng(seed);
+    let mut own = vec![0f32; d];
+    for (i, row) in decoder.chunks_exact_mut(d).enumerate() {
+        dictionary.decoder_row(i, &mut own);
+        // The sum of twelve uniform numbers is close to a normal one.
+        row.iter_mut().for_each(|v| *v = (0..12).map(|_| rng.random_range(-0.5f32..0.5)).sum());
+        let scale = norm(&own) / norm(row);
+        row.iter_mut().for_each(|v| *v *= scale);
+    }
+    let stats = dictionary.feature_stats().map(<[_]>::to_vec);
+    let made = Dictionary::from_parts(Parts {
+        d_model: d,
+        encoder,
+        decoder,
+        encoder_bias: dictionary.encoder_bias().to_vec(),
+        decoder_bias: vec![0.0; d],
+        threshold: None,
+        gate: None,
+        stats,
+        settings: Settings { apply_b_dec_to_input: false, ..Settings::new(dictionary.activation()) },
+        info: dictionary.info().clone(),
+    })?;
+    Ok(Guard { plan: guard.plan.clone(), dictionary: Arc::new(made) })
+}
+
+/// Bytes of a guard's features, as they are saved.
+fn bytes(dictionary: &Dictionary) -> usize {
+    size_of::<f32>() * (2 * dictionary.n_features() + 1) * dictionary.d_model()
+}
+
+/// How much longer prompts take with the guard, in milliseconds: the median of paired runs and their quartiles; and how long
+/// they take without it.
+fn cost(engine: &mut Engine, plan: &Arc<Compiled>, prompts: &[Vec<i32>]) -> Result<([f64; 3], f64)> {
+    let (mut more, mut without) = (Vec::new(), Vec::new());
+    let one = Generate { max_tokens: 1, ..Generate::default() };
+    let mut timed = |engine: &mut Engine, plan: Option<&Arc<Compiled>>, prompt: &Vec<i32>| -> Result<f64> {
+        engine.set_plan(plan.cloned())?;
+        let started = Instant::now();
+        let _: Vec<Generation> = engine.generate_many_tokens(std::slice::from_ref(prompt), &one)?;
+        Ok(1e3 * started.elapsed().as_secs_f64())
+    };
+    for round in 0..TIMED.1 {
+        for prompt in prompts {
+            // Which comes first changes with the round.
+            let order = if round % 2 == 0 { [None, Some(plan)] } else { [Some(plan), None] };
+            let mut took = [0.0; 2];
+            for plan in order {
+                took[usize::from(plan.is_some())] = timed(engine, plan, prompt)?;
+            }
+            more.push(took[1] - took[0]);
+            without.push(took[0]);
+        }
+    }
+    engine.finish().ok()?;
+    engine.set_plan(None)?;
+    more.sort_by(f64::total_cmp);
+    without.sort_by(f64::total_cmp);
+    let at = |values: &[f64], share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+    Ok(([at(&more, 0.5), at(&more, 0.25), at(&more, 0.75)], at(&without, 0.5)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dictionary::{Activation, Info};
+    use crate::plan::{Monitor, Op, Plan, Rule, Strength, When};
+
+    fn answers(classes: &[Class], values: &[f32]) -> Answers {
+        Answers {
+            classes: classes.to_vec(),
+            tokens: (0..classes.len() as i32).map(|i| vec![i, i]).collect(),
+            texts: Vec::new(),
+            values: values.iter().map(|value| vec![*value]).collect(),
+        }
+    }
+
+    fn guard() -> Guard {
+        let dictionary = Dictionary::from_parts(Parts {
+            d_model: 2,
+            encoder: vec![1.0, 0.0, 0.0, 1.0],
+            decoder: vec![3.0, 4.0, 1.0, 0.0],
+            encoder_bias: vec![0.0, 0.5],
+            decoder_bias: vec![0.0; 2],
+            threshold: None,
+            gate: None,
+            stats: None,
+            settings: Settings { apply_b_dec_to_input: false, ..Settings::new(Activation::Relu) },
+            info: Info { layers: vec![1, 1], ..Info::default() },
+        });
+        let rule = Rule::new(Op::Amplify, [0u32], Strength::raw(1.0)).of(NAME).when(When::fires("harm"));
+        let plan = Plan { monitors: vec![Monitor::new("harm", [1], 0.5).of(NAME)], rules: vec![rule], ..Plan::default() };
+        Guard { plan, dictionary: Arc::new(dictionary.unwrap()) }
+    }
+
+    #[test]
+    fn lines_count_classes_and_equal_answers() {
+        let set = Set { name: "a".into(), refuse: true, messages: vec!["m".into(); 4] };
+        let base = answers(&[Class::Answered; 4], &[0.0, 0.6, 0.5, 0.1]);
+        let canned = canned(&guard(), &base, &base);
+        let line = line(&set, "canned", &canned, &base, 1);
+        assert_eq!((line.refused.share, line.answered.share, line.incoherent.share), (0.5, 0.5, 0.0));
+        assert_eq!((line.identical.share, line.length), (0.5, 1.0));
+        assert!(line.refused.interval[0] < 0.5 && line.refused.interval[1] > 0.5);
+    }
+
+    #[test]
+    fn monitors_are_scored_against_the_other_kind() {
+        let set = |refuse, name: &str| Set { name: name.into(), refuse, messages: vec!["m".into(); 2] };
+        let values = [vec![vec![0.9], vec![0.6]], vec![vec![0.1], vec![0.7]]];
+        let fires = monitors(&guard(), &[set(true, "bad"), set(false, "good")], &values, 1);
+        assert_eq!(fires.iter().map(|f| f.fires.share).collect::<Vec<_>>(), [1.0, 0.5]);
+        assert!(fires.iter().all(|f| f.area == 0.75));
+    }
+
+    #[test]
+    fn random_directions_keep_lengths_and_gates() {
+        let (own, made) = (guard(), random(&guard(), 3).unwrap());
+        let row = |guard: &Guard, i: usize, encodes: bool| {
+            let mut row = vec![0.0; 2];
+            match encodes {
+                true => guard.dictionary.encoder_row(i, &mut row),
+                false => guard.dictionary.decoder_row(i, &mut row),
+            }
+            row
+        };
+        for i in 0..2 {
+            assert_eq!(row(&own, i, true), row(&made, i, true));
+            assert_ne!(row(&own, i, false), row(&made, i, false));
+            assert!((norm(&row(&made, i, false)) / norm(&row(&own, i, false)) - 1.0).abs() < 1e-5);
+        }
+        assert_ne!(row(&random(&own, 4).unwrap(), 0, false), row(&made, 0, false));
+    }
+}
