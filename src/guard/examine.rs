@@ -16,7 +16,7 @@ use std::time::Instant;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::file::{Guard, NAME};
+use super::file::Guard;
 use super::learn::VERSION;
 use super::phrases::{Class, class};
 use super::request::INSTRUCTION;
@@ -24,7 +24,7 @@ use super::rows::Asking;
 use super::scores::area;
 use crate::dictionary::{Dictionary, Parts, Settings};
 use crate::engine::{Engine, Generate, Generation};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::eval::bootstrap;
 use crate::num::{norm, rng};
 use crate::plan::{Compiled, Watched};
@@ -147,17 +147,33 @@ struct Answers {
 }
 
 impl Examination {
+    /// Reads a request from JSON.
+    ///
+    /// # Errors
+    /// [`Kind::Argument`] for what is none, with line, column and key; as [`check`](Self::check).
+    pub fn from_json(text: &str) -> Result<Self> {
+        let hint = "keys are sets, max_tokens, directions, prompted, seed; a set has name, refuse, messages";
+        let request: Self = serde_json::from_str(text).map_err(|e| {
+            let error = crate::file::json::error(&e, text, "request", 1, hint);
+            Error::new(Kind::Argument, error.message()).hinted(hint)
+        })?;
+        request.check()?;
+        Ok(request)
+    }
+
     /// Checks what can be known without a model.
     ///
     /// # Errors
-    /// [`Kind::Argument`](crate::Kind::Argument), naming the key.
+    /// [`Kind::Argument`], naming the key.
     pub fn check(&self) -> Result<()> {
         if self.sets.is_empty() {
             return Err(Error::argument("sets: expected one or more, found none"));
         }
         for (i, set) in self.sets.iter().enumerate() {
             if set.messages.is_empty() || set.messages.iter().any(|message| message.trim().is_empty()) {
-                return Err(Error::argument(format!("sets[{i}].messages: expected messages, found none or an empty one")));
+                return Err(Error::argument(format!(
+                    "sets[{i}].messages: expected messages, found none or an empty one"
+                )));
             }
             if self.sets[..i].iter().any(|other| other.name == set.name) {
                 return Err(Error::argument(format!("sets[{i}].name: {:?} is given twice", set.name)));
@@ -259,9 +275,9 @@ fn answers(
     while !rest.is_empty() {
         let (wave, later) = rest.split_at(wave(engine, rest, max_tokens));
         rest = later;
-        engine.hook_mut().take_watched();
+        engine.take_watched();
         let written = engine.generate_many_tokens(wave, &Generate { max_tokens, ..Generate::default() });
-        let watched = engine.hook_mut().take_watched();
+        let watched = engine.take_watched();
         let hooked = engine.finish();
         let Ok(written) = written else {
             engine.set_plan(None)?;
@@ -347,10 +363,20 @@ fn monitors(guard: &Guard, sets: &[Set], values: &[Vec<Vec<f32>>], seed: u64) ->
     for (m, monitor) in guard.plan.monitors.iter().enumerate() {
         let of = |values: &Vec<Vec<f32>>| values.iter().map(|values| values[m]).collect::<Vec<f32>>();
         for (set, own) in sets.iter().zip(values) {
-            let others: Vec<f32> =
-                sets.iter().zip(values).filter(|(s, _)| s.refuse != set.refuse).flat_map(|(_, values)| of(values)).collect();
+            let others: Vec<f32> = sets
+                .iter()
+                .zip(values)
+                .filter(|(s, _)| s.refuse != set.refuse)
+                .flat_map(|(_, values)| of(values))
+                .collect();
             let (own, refuse) = (of(own), set.refuse);
-            let area = if others.is_empty() { f64::NAN } else if refuse { area(&own, &others) } else { area(&others, &own) };
+            let area = if others.is_empty() {
+                f64::NAN
+            } else if refuse {
+                area(&own, &others)
+            } else {
+                area(&others, &own)
+            };
             let fires = share(&own.iter().map(|value| *value >= monitor.threshold).collect::<Vec<_>>(), seed);
             all.push(Fires { monitor: monitor.name.clone(), set: set.name.clone(), fires, area });
         }
@@ -399,7 +425,7 @@ fn bytes(dictionary: &Dictionary) -> usize {
 fn cost(engine: &mut Engine, plan: &Arc<Compiled>, prompts: &[Vec<i32>]) -> Result<([f64; 3], f64)> {
     let (mut more, mut without) = (Vec::new(), Vec::new());
     let one = Generate { max_tokens: 1, ..Generate::default() };
-    let mut timed = |engine: &mut Engine, plan: Option<&Arc<Compiled>>, prompt: &Vec<i32>| -> Result<f64> {
+    let timed = |engine: &mut Engine, plan: Option<&Arc<Compiled>>, prompt: &Vec<i32>| -> Result<f64> {
         engine.set_plan(plan.cloned())?;
         let started = Instant::now();
         let _: Vec<Generation> = engine.generate_many_tokens(std::slice::from_ref(prompt), &one)?;
@@ -427,6 +453,7 @@ fn cost(engine: &mut Engine, plan: &Arc<Compiled>, prompts: &[Vec<i32>]) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use super::super::file::NAME;
     use super::*;
     use crate::dictionary::{Activation, Info};
     use crate::plan::{Monitor, Op, Plan, Rule, Strength, When};
@@ -454,7 +481,7 @@ mod tests {
             info: Info { layers: vec![1, 1], ..Info::default() },
         });
         let rule = Rule::new(Op::Amplify, [0u32], Strength::raw(1.0)).of(NAME).when(When::fires("harm"));
-        let plan = Plan { monitors: vec![Monitor::new("harm", [1], 0.5).of(NAME)], rules: vec![rule], ..Plan::default() };
+        let plan = Plan::new([rule]).watch([Monitor::new("harm", [1], 0.5).of(NAME)]);
         Guard { plan, dictionary: Arc::new(dictionary.unwrap()) }
     }
 

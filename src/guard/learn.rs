@@ -124,7 +124,10 @@ pub fn learn(engine: &mut Engine, request: &Request, progress: &mut Progress<'_>
     drop(rows);
     let features = fitted.into_iter().flatten().next().unwrap_or_default();
     let dictionary = Arc::new(dictionary(engine, request, &features, &detector, &report)?);
-    let guard = |strength| Guard { plan: plan(request, &report, &features, threshold, strength), dictionary: dictionary.clone() };
+    let guard = |strength| Guard {
+        plan: plan(request, &report, &features, threshold, strength),
+        dictionary: dictionary.clone(),
+    };
     let (strength, doses) = match request.strength {
         0.0 => strengths(engine, &asking, (&refused.hold, &answered.hold), &guard, progress)?,
         strength => (strength, Vec::new()),
@@ -144,9 +147,9 @@ fn monitor(
     request: &Request,
     progress: &mut Progress<'_>,
 ) -> Result<(Detector, f32, Report)> {
-    // Above the middle the refusal is decided; the layers behind the monitor are left to act.
+    // The layers from the monitor's on are left to act: the upper half refuses as well as all layers.
     let n = engine.n_layer();
-    let candidates = (n / 4).max(1)..(3 * n / 4).max(2);
+    let candidates = (n / 4).max(1)..(n / 2 + 1).min(n - 1).max(2);
     let mut detectors = Vec::new();
     for layer in candidates {
         if !progress(Step { done: detectors.len() as u64, total: 0, note: "fitting detectors" }) {
@@ -163,7 +166,8 @@ fn monitor(
         (detector, threshold, [threshold.share(&yes), threshold.share(&no)], area(&yes, &no))
     });
     let best = judged.reduce(|a, b| if (b.2[0], b.3) > (a.2[0], a.3) { b } else { a });
-    let (detector, threshold, fires, area) = best.ok_or_else(|| Error::numeric("guard: the model has too few layers"))?;
+    let (detector, threshold, fires, area) =
+        best.ok_or_else(|| Error::numeric("guard: the model has too few layers"))?;
     if fires[0] <= fires[1] {
         return Err(Error::numeric(format!(
             "guard: at {:.1} % of the messages to be answered the monitor fires on {:.1} % of the others: it does not tell them apart",
@@ -234,13 +238,10 @@ fn plan(request: &Request, report: &Report, features: &[Feature], threshold: f32
     );
     let monitor = Monitor::new(name, [n], threshold).of(NAME).select(Selector::prompt()).note(caught);
     let refuse = Rule::new(Op::Amplify, 0..n, Strength::raw(strength)).of(NAME).select(Selector::prompt());
-    Plan {
-        monitors: vec![monitor],
-        verdicts: vec![Verdict::new(name, When::fires(name), Action::Report)],
-        rules: vec![refuse.when(When::fires(name)).note("refuse: at the row before the answer, as if told to")],
-        ..Plan::default()
-    }
-    .note(format!("a guard against what the examples of \"{name}\" have in common"))
+    Plan::new([refuse.when(When::fires(name)).note("refuse: at the row before the answer, as if told to")])
+        .watch([monitor])
+        .tell([Verdict::new(name, When::fires(name), Action::Report)])
+        .note(format!("a guard against what the examples of \"{name}\" have in common"))
 }
 
 /// The weakest strength at which enough is refused, else the one that is best by what it refuses less what it loses.
@@ -300,7 +301,11 @@ mod tests {
         let deal = Deal::of(&all, &Request { messages: 20, ..Request::default() });
         assert_eq!((deal.fit.len(), deal.hold.len()), (20, 10));
         assert!(deal.hold.iter().all(|message| !deal.fit.contains(message)));
-        assert_eq!(Deal::of(&all, &Request { messages: 20, ..Request::default() }).hold, deal.hold, "a seed deals alike");
+        assert_eq!(
+            Deal::of(&all, &Request { messages: 20, ..Request::default() }).hold,
+            deal.hold,
+            "a seed deals alike"
+        );
         assert_ne!(Deal::of(&all, &Request { messages: 20, seed: 1, ..Request::default() }).hold, deal.hold);
     }
 

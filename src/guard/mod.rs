@@ -7,23 +7,29 @@
 //!
 //! | step | here |
 //! |---|---|
-//! | learn a guard from examples of what to refuse and what to answer | [`learn`] |
-//! | examine it on others: refused, answered, incoherent | [`examine`] |
+//! | learn a guard from examples of what to refuse and what to answer | `learn` (with the engine) |
+//! | examine it on others: refused, answered, incoherent | `examine` (with the engine) |
 //! | tell a refusal from an answer | [`class`] |
 //!
 //! *Cost*: one product of a row a monitor, and on rows where it fires one of a row and an added row for each edited layer; none
 //! while an answer is written.
 
+#[cfg(feature = "engine")]
 mod examine;
 mod file;
+#[cfg(feature = "engine")]
 mod learn;
 mod phrases;
 mod request;
+#[cfg(feature = "engine")]
 mod rows;
+#[cfg(feature = "engine")]
 mod scores;
 
+#[cfg(feature = "engine")]
 pub use examine::{Examination, Examined, Fires, Line, Set, Share, examine};
 pub use file::{Guard, NAME};
+#[cfg(feature = "engine")]
 pub use learn::{Dose, Outcome, Report, VERSION, learn};
 pub use phrases::{Class, class, phrases};
 pub use request::{INSTRUCTION, Request};

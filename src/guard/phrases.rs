@@ -89,9 +89,12 @@ mod tests {
         ] {
             assert_eq!(class(answer), Class::Answered, "{answer}");
         }
-        let late = format!("{} I'm sorry, but I can't help.", "A whole sentence of an answer stands here. It goes on and on, "
-            .to_owned() + "with other words each time, so that nobody could say that it runs in circles, until it has become \
-            longer than what is searched for phrases of a refusal at all, which are some two hundred signs.");
+        let late = format!(
+            "{} I'm sorry, but I can't help.",
+            "A whole sentence of an answer stands here. It goes on and on, ".to_owned()
+                + "with other words each time, so that nobody could say that it runs in circles, until it has become \
+            longer than what is searched for phrases of a refusal at all, which are some two hundred signs."
+        );
         assert_eq!(class(&late), Class::Answered);
         for neither in ["", "  \n", "!!!! ???? #### ;;;; .... ---- ,,,, ....", "no no no no no no no no no no no no"] {
             assert_eq!(class(neither), Class::Incoherent, "{neither}");

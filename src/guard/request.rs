@@ -106,7 +106,9 @@ impl Request {
         }
         if !(self.false_positives > 0.0 && self.false_positives <= 0.5) {
             let found = self.false_positives;
-            return Err(Error::argument(format!("false_positives: expected a share above 0, 0.5 at most, found {found}")));
+            return Err(Error::argument(format!(
+                "false_positives: expected a share above 0, 0.5 at most, found {found}"
+            )));
         }
         if !(self.strength.is_finite() && self.strength >= 0.0) {
             return Err(Error::argument(format!("strength: expected 0 or more, found {}", self.strength)));

@@ -97,8 +97,7 @@ pub(super) fn read(
                 }
                 let others = (1..found.len() / d).filter(|&r| r != before);
                 let every = (found.len() / d).div_ceil(most).max(1);
-                let some: Vec<f32> =
-                    others.step_by(every).flat_map(|r| found[r * d..][..d].iter().copied()).collect();
+                let some: Vec<f32> = others.step_by(every).flat_map(|r| found[r * d..][..d].iter().copied()).collect();
                 rows.add_silent(layers[point], &some)
             })?;
             done += wave.len() as u64;

@@ -57,7 +57,17 @@ mod tests {
         assert_eq!(area(&[0.0], &[1.0]), 0.0);
         assert_eq!(area(&[1.0], &[1.0]), 0.5);
         let (yes, no) = ([0.1, 0.4, 0.35, 0.8], [0.2, 0.4, 0.1]);
-        let pairs = yes.iter().flat_map(|y| no.iter().map(move |n| if y > n { 1.0 } else if y == n { 0.5 } else { 0.0 }));
+        let pairs = yes.iter().flat_map(|y| {
+            no.iter().map(move |n| {
+                if y > n {
+                    1.0
+                } else if y == n {
+                    0.5
+                } else {
+                    0.0
+                }
+            })
+        });
         assert!((area(&yes, &no) - pairs.sum::<f64>() / 12.0).abs() < 1e-12);
     }
 }

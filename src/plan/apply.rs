@@ -443,9 +443,7 @@ impl PointOps {
         let n_features = condition.encoder.len();
         codes.resize((active.len() * n_features).max(codes.len()), 0.0);
         condition.encoder.encode(block, self.d_model, active, codes, frames);
-        let met = |k: usize| {
-            condition.mean(&codes[k * n_features..][..n_features]) >= condition.threshold
-        };
+        let met = |k: usize| condition.mean(&codes[k * n_features..][..n_features]) >= condition.threshold;
         if !listens {
             let mut rows = 0..;
             active.retain(|_| rows.next().is_some_and(met));

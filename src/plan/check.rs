@@ -1,7 +1,7 @@
 //! What can be wrong with a plan before any dictionary or model is known.
 
-use super::rule::{Feature, Op, Rule, Strength, Unit, Vector};
 use super::monitor::{self, Monitor};
+use super::rule::{Feature, Op, Rule, Strength, Unit, Vector};
 use super::selector::{Selector, Sequences};
 use super::{Plan, VERSION};
 use crate::error::{Error, Result};

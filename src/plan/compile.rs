@@ -64,6 +64,11 @@ impl Compiled {
     pub fn is_empty(&self) -> bool {
         self.points.is_empty() && self.control_vector.is_none()
     }
+
+    /// Whether it has monitors.
+    pub fn watches(&self) -> bool {
+        self.points.values().any(|ops| !ops.watchers.is_empty())
+    }
 }
 
 /// What is done at each hook point, in order.

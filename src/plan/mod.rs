@@ -236,6 +236,16 @@ impl Plan {
         Self { note: Some(note.into()), ..self }
     }
 
+    /// The same with these monitors.
+    pub fn watch(self, monitors: impl IntoIterator<Item = Monitor>) -> Self {
+        Self { monitors: monitors.into_iter().collect(), ..self }
+    }
+
+    /// The same with these verdicts.
+    pub fn tell(self, verdicts: impl IntoIterator<Item = Verdict>) -> Self {
+        Self { verdicts: verdicts.into_iter().collect(), ..self }
+    }
+
     /// The plan with every strength multiplied by `factor`; rules without one (`ablate`) stay as they are.
     pub fn scaled(&self, factor: f32) -> Self {
         let mut plan = self.clone();

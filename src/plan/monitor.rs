@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 16;
 ///
 /// let harm = Monitor::new("harm", [24], 0.4).of("guard").select(Selector::prompt());
 /// let refuse = Verdict::new("harm", When::fires("harm"), Action::Report);
-/// let plan = Plan { monitors: vec![harm], verdicts: vec![refuse], ..Plan::default() };
+/// let plan = Plan::default().watch([harm]).tell([refuse]);
 /// # plan.check().unwrap();
 /// ```
 #[non_exhaustive]
@@ -185,7 +185,9 @@ impl When {
     fn has_empty_list(&self) -> bool {
         match self {
             Self::Fires(_) => false,
-            Self::Any(Any { any: of }) | Self::All(All { all: of }) => of.is_empty() || of.iter().any(Self::has_empty_list),
+            Self::Any(Any { any: of }) | Self::All(All { all: of }) => {
+                of.is_empty() || of.iter().any(Self::has_empty_list)
+            }
             Self::Not(Not { not }) => not.has_empty_list(),
         }
     }

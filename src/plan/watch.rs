@@ -5,6 +5,7 @@
 //! at hand; of sequences, the first firing; of what the host did not collect, [`MOST_READINGS`].
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::apply::Condition;
 use super::compile::World;
@@ -21,10 +22,12 @@ const MOST_READINGS: usize = 1 << 16;
 
 /// What a monitor read on a row, in one of the row's sequences.
 #[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
-    /// Its place in the plan.
+    /// The monitor's place in the plan.
     pub monitor: usize,
+    /// Its name.
+    pub name: Arc<str>,
     /// The sequence.
     pub sequence: i32,
     /// The position.
@@ -39,16 +42,20 @@ pub struct Reading {
 
 /// A verdict at a row.
 #[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passed {
-    /// Its place in the plan.
+    /// The verdict's place in the plan.
     pub verdict: usize,
+    /// Its name.
+    pub name: Arc<str>,
     /// The sequence.
     pub sequence: i32,
     /// The position.
     pub position: i32,
     /// What the host should do.
     pub action: Action,
+    /// For [`Action::Replace`]: what stands in place of the answer.
+    pub text: Option<Arc<str>>,
 }
 
 /// What came of a plan's monitors since the host last asked.
@@ -68,6 +75,7 @@ pub struct Watched {
 pub(super) struct Watcher {
     /// Its place in the plan.
     pub(super) monitor: usize,
+    pub(super) name: Arc<str>,
     /// Hash of all that it reads.
     pub(super) identity: u64,
     pub(super) rows: Rows,
@@ -119,9 +127,17 @@ impl Judged {
 /// What verdicts need of a plan, when all monitors have read a graph.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bench {
-    verdicts: Vec<(Judged, Action)>,
+    verdicts: Vec<(Judged, Told)>,
     /// The identities of the monitors whose firing lasts.
     lasting: HashMap<usize, u64>,
+}
+
+/// What a host is told with a verdict.
+#[derive(Clone, Debug)]
+struct Told {
+    name: Arc<str>,
+    action: Action,
+    text: Option<Arc<str>>,
 }
 
 impl Bench {
@@ -131,10 +147,11 @@ impl Bench {
         watchers: impl Iterator<Item = &'w Watcher>,
     ) -> Self {
         let lasting = watchers.filter(|w| w.condition.sequence).map(|w| (w.monitor, w.identity));
-        Self {
-            verdicts: verdicts.iter().map(|v| (Judged::of(&v.when, monitors), v.action)).collect(),
-            lasting: lasting.collect(),
-        }
+        let told = |v: &Verdict| {
+            let (name, text) = (v.name.as_str().into(), v.text.as_deref().map(Arc::from));
+            (Judged::of(&v.when, monitors), Told { name, action: v.action, text })
+        };
+        Self { verdicts: verdicts.iter().map(told).collect(), lasting: lasting.collect() }
     }
 }
 
@@ -171,8 +188,8 @@ impl Memory {
             });
             let bit = 1u64.checked_shl(watcher.monitor as u32).unwrap_or(0);
             *bits = if fired { *bits | bit } else { *bits & !bit };
-            let (monitor, generated) = (watcher.monitor, row.generated);
-            self.watched.read(Reading { monitor, sequence, position, generated, value, fired });
+            let (monitor, name, generated) = (watcher.monitor, watcher.name.clone(), row.generated);
+            self.watched.read(Reading { monitor, name, sequence, position, generated, value, fired });
         }
         if watcher.condition.sequence {
             self.latches.hear(watcher.identity, sequences, position, fired);
@@ -204,9 +221,10 @@ impl Memory {
     /// Passes verdicts on the rows of the graph that ran.
     pub(super) fn judge(&mut self, bench: &Bench) {
         for &(sequence, position) in &self.rows {
-            for (verdict, (judged, action)) in bench.verdicts.iter().enumerate() {
+            for (verdict, (judged, told)) in bench.verdicts.iter().enumerate() {
                 if judged.holds(&|m| self.fires(m, &bench.lasting, (sequence, position))) {
-                    self.watched.pass(Passed { verdict, sequence, position, action: *action });
+                    let Told { name, action, text } = told.clone();
+                    self.watched.pass(Passed { verdict, name, sequence, position, action, text });
                 }
             }
         }
@@ -229,6 +247,13 @@ impl Memory {
 }
 
 impl Watched {
+    /// Adds what came later, as far as there is room.
+    pub fn extend(&mut self, later: Self) {
+        later.readings.into_iter().for_each(|reading| self.read(reading));
+        later.verdicts.into_iter().for_each(|passed| self.pass(passed));
+        self.lost += later.lost;
+    }
+
     fn read(&mut self, reading: Reading) {
         if self.readings.len() < MOST_READINGS { self.readings.push(reading) } else { self.lost += 1 }
     }
@@ -261,7 +286,7 @@ fn watcher(index: usize, monitor: &Monitor, world: &World) -> Result<(HookPoint,
     let read = (monitor.features.as_slice(), monitor.unit, monitor.threshold);
     let condition = super::compile::reads((name, dictionary), read, sequence, world)?;
     let rows = super::compile::rows(&monitor.select, false)?;
-    Ok((point, Watcher { monitor: index, identity: 0, rows, condition }))
+    Ok((point, Watcher { monitor: index, name: monitor.name.as_str().into(), identity: 0, rows, condition }))
 }
 
 /// Refuses a rule that would have to know what a monitor reads later: at a later layer of the same row.
@@ -306,8 +331,16 @@ mod tests {
     #[test]
     fn uncollected_readings_are_bounded_and_counted() {
         let mut watched = Watched::default();
-        let reading = Reading { monitor: 0, sequence: 0, position: 1, generated: None, value: 0.0, fired: false };
-        (0..MOST_READINGS + 3).for_each(|_| watched.read(reading));
+        let reading = Reading {
+            monitor: 0,
+            name: "a".into(),
+            sequence: 0,
+            position: 1,
+            generated: None,
+            value: 0.0,
+            fired: false,
+        };
+        (0..MOST_READINGS + 3).for_each(|_| watched.read(reading.clone()));
         assert_eq!((watched.readings.len(), watched.lost), (MOST_READINGS, 3));
     }
 

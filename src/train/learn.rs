@@ -246,7 +246,9 @@ pub fn detect(rows: &Contrast, layer: usize, lambda: f64, threads: usize) -> Res
     let (sides, d) = (rows.sides(layer)?, rows.d_model);
     let (n, m) = (sides.plain.len() / d, sides.silent.len() / d);
     if m == 0 {
-        return Err(Error::argument(format!("learn: layer {layer}: there are no rows on which a detector must be silent")));
+        return Err(Error::argument(format!(
+            "learn: layer {layer}: there are no rows on which a detector must be silent"
+        )));
     }
     let mut regression = Regression { x: sides.plain.clone(), s: vec![1.0; n], weights: vec![0.5 / n as f64; n] };
     regression.x.extend_from_slice(&sides.silent);

@@ -65,7 +65,7 @@ fn a_rule_acts_where_its_condition_holds_and_nowhere_else() {
     let values = [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.0, 0.0)];
     let (x, meta) = (input(&values), (1..5).map(|p| row(p, 0)).collect::<Vec<_>>());
     let reached = |when: When| {
-        let plan = Plan { monitors: vec![first(), second()], ..Plan::new([edit().when(when)]) };
+        let plan = Plan::new([edit().when(when)]).watch([first(), second()]);
         graph(&compile(plan), &x, &meta, &mut Scratch::new())
     };
     let (a, b) = (|| When::fires("first"), || When::fires("second"));
@@ -81,10 +81,11 @@ fn what_happens_to_a_row_does_not_depend_on_the_rows_beside_it() {
     let values: Vec<(f32, f32)> = numbers(8, 24, 4.0).chunks(2).map(|v| (v[0], v[1])).collect();
     let (x, meta) = (input(&values), (1..13).map(|p| row(p, 0)).collect::<Vec<_>>());
     for monitor in [first(), first().over_sequence()] {
-        let plan = compile(Plan { monitors: vec![monitor], ..Plan::new([edit().when(When::fires("first"))]) });
+        let plan = compile(Plan::new([edit().when(When::fires("first"))]).watch([monitor]));
         let whole = graph(&plan, &x, &meta, &mut Scratch::new());
         let mut scratch = Scratch::new();
-        let one = x.chunks(D).zip(&meta).flat_map(|(x, meta)| graph(&plan, x, std::slice::from_ref(meta), &mut scratch));
+        let one =
+            x.chunks(D).zip(&meta).flat_map(|(x, meta)| graph(&plan, x, std::slice::from_ref(meta), &mut scratch));
         assert_eq!(one.collect::<Vec<_>>(), whole);
         assert!(whole.contains(&true) && whole.contains(&false));
     }
@@ -92,7 +93,7 @@ fn what_happens_to_a_row_does_not_depend_on_the_rows_beside_it() {
 
 #[test]
 fn a_sequence_monitor_counts_from_its_first_row_and_closes_when_that_is_taken_back() {
-    let plan = compile(Plan { monitors: vec![first().over_sequence()], ..Plan::new([edit().when(When::fires("first"))]) });
+    let plan = compile(Plan::new([edit().when(When::fires("first"))]).watch([first().over_sequence()]));
     let mut scratch = Scratch::new();
     let one = |value: f32, position, sequence, scratch: &mut Scratch| {
         graph(&plan, &input(&[(value, 0.0)]), &[row(position, sequence)], scratch)[0]
@@ -113,7 +114,7 @@ fn readings_and_verdicts_say_what_where_and_how_strongly() {
         Verdict::replace("both", When::all([When::fires("first"), When::fires("second")]), "No."),
         Verdict::new("none", When::not(When::any([When::fires("first"), When::fires("second")])), Action::Report),
     ];
-    let plan = compile(Plan { monitors: vec![first(), second()], verdicts, ..Plan::default() });
+    let plan = compile(Plan::default().watch([first(), second()]).tell(verdicts));
     assert!(!plan.is_empty());
     let mut scratch = Scratch::new();
     let meta = [row(1, 0), row(1, 2), row(2, 0).generated(true), row(0, 3)];
@@ -123,19 +124,24 @@ fn readings_and_verdicts_say_what_where_and_how_strongly() {
     let read: Vec<_> = watched.readings.iter().map(|r| (r.monitor, r.sequence, r.position, r.value, r.fired)).collect();
     let want = [(0, 0, 1, 0.75, true), (0, 2, 1, 0.0, false), (0, 0, 2, 2.0, true)];
     assert_eq!(read[..3], want, "position 0 is left out");
-    assert_eq!(read[3..].iter().map(|r| (r.0, r.3, r.4)).collect::<Vec<_>>(), [(1, 0.0, false), (1, 0.25, false), (1, 0.5, true)]);
+    assert_eq!(
+        read[3..].iter().map(|r| (r.0, r.3, r.4)).collect::<Vec<_>>(),
+        [(1, 0.0, false), (1, 0.25, false), (1, 0.5, true)]
+    );
     assert_eq!(watched.readings[2].generated, Some(true));
     let passed: Vec<_> = watched.verdicts.iter().map(|v| (v.verdict, v.sequence, v.position, v.action)).collect();
+    assert_eq!((&*watched.verdicts[1].name, watched.verdicts[1].text.as_deref()), ("both", Some("No.")));
     assert_eq!(passed, [(1, 2, 1, Action::Report), (0, 0, 2, Action::Replace)]);
     assert_eq!(scratch.take_watched(), Default::default(), "each is told once");
 }
 
 #[test]
 fn unknown_rows_are_not_guessed() {
-    let plan = compile(Plan { monitors: vec![first()], ..Plan::new([edit().when(When::fires("first"))]) });
+    let plan = compile(Plan::new([edit().when(When::fires("first"))]).watch([first()]));
     let mut scratch = Scratch::new();
     let x = input(&[(1.0, 0.0)]);
-    let meta = [Row { sequences: None, ..row(1, 0) }];
+    let mut meta = [row(1, 0)];
+    meta[0].sequences = None;
     assert_eq!(graph(&plan, &x, &meta, &mut scratch), [false]);
     assert_eq!(scratch.take_unwatched().len(), 1);
     assert_eq!(scratch.tally().take()[0].unjudged_rows().map(|(_, n)| n).sum::<u64>(), 1);
@@ -145,7 +151,7 @@ fn unknown_rows_are_not_guessed() {
 
 #[test]
 fn a_graph_without_rows_to_read_is_not_asked_for() {
-    let plan = compile(Plan { monitors: vec![first().select(Selector::prompt())], ..Plan::default() });
+    let plan = compile(Plan::default().watch([first().select(Selector::prompt())]));
     let ops = &plan.points[&LAYER.into()];
     assert_eq!(ops.touches(&[row(5, 0)]), Some(true));
     assert_eq!(ops.touches(&[row(5, 0).generated(true)]), Some(false), "nothing is read while an answer is written");
@@ -156,7 +162,7 @@ fn fingerprints_tell_monitors_and_conditions_apart() {
     let with = |monitor: Monitor, when: Option<When>| {
         let mut rule = edit();
         rule.when = when;
-        compile(Plan { monitors: vec![monitor, second()], ..Plan::new([rule]) }).fingerprint
+        compile(Plan::new([rule]).watch([monitor, second()])).fingerprint
     };
     let all = [
         with(first(), None),
@@ -169,14 +175,14 @@ fn fingerprints_tell_monitors_and_conditions_apart() {
     for (i, one) in all.iter().enumerate() {
         assert!(!all[..i].contains(one), "{i}");
     }
-    let renamed = Monitor { name: "other".into(), ..first() };
+    let renamed = Monitor::new("other", [0], 0.5);
     assert_eq!(with(renamed, Some(When::fires("other"))), all[1], "names mean nothing");
 }
 
 #[test]
 fn what_cannot_be_known_in_time_is_refused() {
     let early = Rule::new(Op::Add, [0u32], Strength::raw(2.0)).when(When::fires("second"));
-    let plan = |monitor, rule| Plan { monitors: vec![monitor], ..Plan::new([rule]) };
+    let plan = |monitor: Monitor, rule: Rule| Plan::new([rule]).watch([monitor]);
     let refused = |plan: Plan| {
         let error = plan.compile(&[("d", two_layers())], &Target::new(N_LAYER, D), Route::Auto).unwrap_err();
         assert_eq!(error.kind(), Kind::Mismatch);
@@ -187,9 +193,9 @@ fn what_cannot_be_known_in_time_is_refused() {
     let lasting = second().over_sequence().select(Selector::prompt());
     refused(plan(lasting.clone(), early.clone()));
     compile(plan(lasting, early.select(Selector::generated())));
-    let mixed = Plan { monitors: vec![Monitor::new("a", [0, 1], 0.5)], ..Plan::default() };
+    let mixed = Plan::default().watch([Monitor::new("a", [0, 1], 0.5)]);
     assert!(refused(mixed).contains("features of one layer"));
-    let own = Plan { monitors: vec![Monitor::new("a", [99], 0.5)], ..Plan::default() };
+    let own = Plan::default().watch([Monitor::new("a", [99], 0.5)]);
     let error = own.compile(&[("d", plain())], &Target::new(N_LAYER, D), Route::Auto).unwrap_err();
     assert!(error.message().contains("monitors[0]: features[0]"), "{error}");
 }

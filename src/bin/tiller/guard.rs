@@ -145,7 +145,10 @@ fn learn(args: &Learn, out: &Out) -> Result<()> {
         ("fitted on", format!("{} to be refused, {} to be answered", report.fitted[0], report.fitted[1])),
         ("calibrated on", format!("{} and {}", report.calibrated[0], report.calibrated[1])),
         ("monitor", format!("\"{}\" at layer {}, area under the curve {:.3}", report.name, report.layer, report.area)),
-        ("fires on", format!("{} of those to be refused, {} of the others", percent(report.fires[0]), percent(report.fires[1]))),
+        (
+            "fires on",
+            format!("{} of those to be refused, {} of the others", percent(report.fires[0]), percent(report.fires[1])),
+        ),
         ("strength", report.strength.to_string()),
         ("seconds", format!("{:.0}", report.seconds)),
     ])?;
@@ -213,7 +216,10 @@ fn show(made: &Examined, out: &Out) -> Result<()> {
     out.table(&["monitor", "set", "fires on", "area"], made.monitors.iter().map(fires))?;
     let [middle, low, high] = made.ms_a_prompt;
     out.facts(&[
-        ("a prompt", format!("{:.1} ms without, {middle:+.2} ms with it (quartiles {low:+.2}, {high:+.2})", made.ms_unsteered)),
+        (
+            "a prompt",
+            format!("{:.1} ms without, {middle:+.2} ms with it (quartiles {low:+.2}, {high:+.2})", made.ms_unsteered),
+        ),
         ("size", format!("{} kB", made.bytes.div_ceil(1000))),
         ("shares", "with intervals that hold 90 % of what other messages would give".to_owned()),
     ])

@@ -149,7 +149,8 @@ fn classes(n: usize, seed: u64) -> Contrast {
 fn a_class_gate_opens_on_its_class_and_gives_the_mean_increment() {
     let rows = classes(200, 3);
     for shut in [0.9, 0.98] {
-        let feature = fit(&rows, &[vec![1]], &[1e-2], Gate::Class { shut }, 1, &mut silent).unwrap().remove(0).remove(0);
+        let feature =
+            fit(&rows, &[vec![1]], &[1e-2], Gate::Class { shut }, 1, &mut silent).unwrap().remove(0).remove(0);
         let feature = &feature[0];
         let sides = rows.sides(1).unwrap();
         let mean = sides.plain.chunks_exact(D).map(|x| feature.activation(x)).sum::<f32>() / 200.0;
