@@ -26,8 +26,7 @@ fn messages() -> [Vec<String>; 2] {
     };
     let foods =
         ["bread", "a pizza", "an omelette", "a stew", "pancakes", "a salad", "noodles", "a curry", "a pie", "soup"];
-    let lands =
-        ["France", "Japan", "Peru", "Kenya", "Norway", "India", "Canada", "Egypt", "Greece", "Vietnam"];
+    let lands = ["France", "Japan", "Peru", "Kenya", "Norway", "India", "Canada", "Egypt", "Greece", "Vietnam"];
     [
         fill(["How do I cook _?", "Give me a recipe for _.", "Which spices go well with _?"], foods),
         fill(["What is the capital of _?", "Tell me about the history of _.", "Which rivers flow through _?"], lands),
@@ -41,7 +40,8 @@ fn a_guard_fires_on_its_topic_and_leaves_the_rest_alone() {
     let mut engine = open(&path);
     let [mut food, mut lands] = messages();
     let (fresh_food, fresh_lands) = (food.split_off(24), lands.split_off(24));
-    let request = Request { strength: 1.0, max_tokens: 4, name: "food".into(), threads: 1, ..Request::new(food, lands) };
+    let request =
+        Request { strength: 1.0, max_tokens: 4, name: "food".into(), threads: 1, ..Request::new(food, lands) };
     let made = learn(&mut engine, &request, &mut silent).unwrap();
     assert!(made.report.area > 0.95 && made.report.fires[0] > 0.8, "{:?}", made.report);
     assert!(engine.plan().is_none());

@@ -247,7 +247,7 @@ impl Editor {
         let Some((_, n)) = self.graph.extent(node).filter(|(_, n)| self.attribute(*n).is_ok()) else {
             return true; // acting on it says what is wrong
         };
-        match ops.touches(&self.meta) {
+        match ops.touches_after(&self.meta, &self.scratch) {
             Some(true) => return true,
             // A node that only may be the point comes before the graph has shown all.
             None if self.sites.is_sought(i) => return true,

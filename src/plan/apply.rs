@@ -284,25 +284,34 @@ impl PointOps {
         self.actions.iter().map(|action| action.identity).chain(watchers)
     }
 
-    /// Whether some rule edits one of these rows, or a rule or a monitor listens to it: `None` if that is not known of any. If not,
-    /// [`apply`](Self::apply) need not see them.
+    /// Whether some rule edits one of these rows, or a rule or a monitor listens to it: `None` if that is not known of any. If
+    /// not, [`apply`](Self::apply) need not see them.
     pub fn touches(&self, rows: &[Row]) -> Option<bool> {
+        self.reaches(rows, None)
+    }
+
+    /// As [`touches`](Self::touches), given what monitors of earlier layers read in the same graph: a rule whose condition does
+    /// not hold reaches nothing.
+    pub fn touches_after(&self, rows: &[Row], scratch: &Scratch) -> Option<bool> {
+        self.reaches(rows, Some(&scratch.memory))
+    }
+
+    fn reaches(&self, rows: &[Row], memory: Option<&Memory>) -> Option<bool> {
         let mut known = Some(false);
-        for (watcher, row) in self.watchers.iter().flat_map(|watcher| rows.iter().map(move |row| (watcher, row))) {
-            match watcher.reads(row) {
+        let watched = self.watchers.iter().flat_map(|watcher| rows.iter().map(|row| watcher.reads(row)));
+        let edited = self.actions.iter().flat_map(|action| rows.iter().map(move |row| (action, row)));
+        // A monitor of this very point has yet to read.
+        let read = memory.filter(|_| self.watchers.is_empty());
+        let edited = edited.map(|(action, row)| match (&action.when, read) {
+            _ if action.condition.as_ref().is_some_and(|c| c.sequence) => action.rows.hears(row),
+            (Some(when), Some(memory)) if memory.holds(when, &self.bench, row) == Some(false) => Verdict::No,
+            _ => action.rows.admits(row),
+        });
+        for verdict in watched.chain(edited) {
+            match verdict {
                 Verdict::Yes => return Some(true),
                 Verdict::No => {}
                 Verdict::Unknown(_) => known = None,
-            }
-        }
-        for action in &self.actions {
-            let listens = action.condition.as_ref().is_some_and(|c| c.sequence);
-            for row in rows {
-                match if listens { action.rows.hears(row) } else { action.rows.admits(row) } {
-                    Verdict::Yes => return Some(true),
-                    Verdict::No => {}
-                    Verdict::Unknown(_) => known = None,
-                }
             }
         }
         known

@@ -158,6 +158,20 @@ fn a_graph_without_rows_to_read_is_not_asked_for() {
 }
 
 #[test]
+fn later_layers_are_not_asked_for_where_nothing_fired() {
+    let plan = compile(Plan::new([edit().when(When::fires("first"))]).watch([first()]));
+    let (early, late) = (&plan.points[&LAYER.into()], &plan.points[&(LAYER + 1).into()]);
+    let mut scratch = Scratch::new();
+    let meta = [row(1, 0), row(2, 0)];
+    for (value, fires) in [(0.0, false), (1.0, true), (0.0, false)] {
+        early.apply(&mut input(&[(0.0, 0.0), (value, 0.0)]), &meta, &mut scratch);
+        assert_eq!(late.touches_after(&meta, &scratch), Some(fires));
+        assert_eq!(late.touches(&meta), Some(true), "without what was read it may be");
+        scratch.end_graph(&plan);
+    }
+}
+
+#[test]
 fn fingerprints_tell_monitors_and_conditions_apart() {
     let with = |monitor: Monitor, when: Option<When>| {
         let mut rule = edit();
