@@ -116,6 +116,8 @@ pub struct Generation {
     partial: Vec<u8>,
     text: String,
     stop: Option<Stop>,
+    /// The text is a verdict's, in place of the answer.
+    replaced: bool,
 }
 
 impl Generation {
@@ -168,7 +170,7 @@ impl Generation {
         }
         self.end(Stop::Verdict);
         if let Some(text) = &passed.text {
-            self.text = text.as_ref().to_owned();
+            (self.text, self.replaced) = (text.as_ref().to_owned(), true);
         }
     }
 
@@ -237,6 +239,9 @@ impl Engine {
             } else {
                 generation.end(Stop::Context);
             }
+            if generation.replaced {
+                return Ok(None);
+            }
             if generation.stop.is_some() {
                 return Ok(generation.text.get(before..).filter(|rest| !rest.is_empty()));
             }
@@ -268,12 +273,15 @@ impl Engine {
         Ok(generation)
     }
 
-    /// Steps until the generation ends, or `on_text` says false.
+    /// Steps until the generation ends, or `on_text` says false. A text that a verdict puts in place of the answer comes last.
     pub(super) fn run(&mut self, generation: &mut Generation, on_text: &mut dyn FnMut(&str) -> bool) -> Result<()> {
         while let Some(piece) = self.step(generation)? {
             if !piece.is_empty() && !on_text(piece) {
                 generation.stop.get_or_insert(Stop::Caller);
             }
+        }
+        if generation.replaced {
+            on_text(&generation.text);
         }
         Ok(())
     }
@@ -403,6 +411,7 @@ impl Engine {
             partial: Vec::new(),
             text: String::new(),
             stop: (options.max_tokens == 0).then_some(Stop::Length),
+            replaced: false,
         })
     }
 

@@ -13,27 +13,23 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use super::figures::{Examined, line, monitors};
 use super::file::Guard;
 use super::learn::VERSION;
 use super::phrases::{Class, class};
+use super::random::random;
 use super::request::INSTRUCTION;
 use super::rows::Asking;
-use super::scores::area;
-use crate::dictionary::{Dictionary, Parts, Settings};
-use crate::engine::{Engine, Generate, Generation};
+use crate::dictionary::Dictionary;
+use crate::engine::{Engine, Generate};
 use crate::error::{Error, Kind, Result};
-use crate::eval::bootstrap;
-use crate::num::{norm, rng};
 use crate::plan::{Compiled, Watched};
 use crate::progress::{Progress, Step};
 
 /// What stands in place of an answer where there is no other text.
 const CANNED: &str = "I'm sorry, but I can't help with that.";
-/// The share that an interval holds.
-const SHARE: f64 = 0.9;
 /// Prompts that are read with and without the guard to tell what it costs, and how often each.
 const TIMED: (usize, usize) = (8, 3);
 
@@ -71,79 +67,13 @@ pub struct Set {
     pub messages: Vec<String>,
 }
 
-/// A share with its interval.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Share {
-    /// The share.
-    pub share: f64,
-    /// Where it would lie with other messages.
-    pub interval: [f64; 2],
-}
-
-/// What a method does to a set.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Line {
-    /// The set's name.
-    pub set: String,
-    /// Whether its messages are to be refused.
-    pub refuse: bool,
-    /// The method.
-    pub method: String,
-    /// Messages.
-    pub n: usize,
-    /// Those that were refused.
-    pub refused: Share,
-    /// Those that were answered.
-    pub answered: Share,
-    /// Those that got neither.
-    pub incoherent: Share,
-    /// Those whose answer has the unsteered answer's tokens.
-    pub identical: Share,
-    /// Mean tokens of an answer.
-    pub length: f64,
-}
-
-/// What the monitor of a guard reads on the sets.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Fires {
-    /// The monitor.
-    pub monitor: String,
-    /// The set.
-    pub set: String,
-    /// Messages on which it fires.
-    pub fires: Share,
-    /// Area under the curve against all sets of the other kind.
-    pub area: f64,
-}
-
-/// The whole of an examination.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Examined {
-    /// The guard's name.
-    pub guard: String,
-    /// The model.
-    pub model: String,
-    /// What each method does to each set.
-    pub lines: Vec<Line>,
-    /// What the monitors read.
-    pub monitors: Vec<Fires>,
-    /// Milliseconds that a prompt takes longer with the guard: the median of pairs, and its interval.
-    pub ms_a_prompt: [f64; 3],
-    /// Milliseconds that the same prompts take without it.
-    pub ms_unsteered: f64,
-    /// Bytes of the guard's plan and features.
-    pub bytes: usize,
-    /// Some answers of the guard: set, message number, text.
-    pub samples: Vec<(String, usize, String)>,
-}
-
 /// Answers to one set.
-struct Answers {
-    classes: Vec<Class>,
-    tokens: Vec<Vec<i32>>,
-    texts: Vec<String>,
+pub(super) struct Answers {
+    pub(super) classes: Vec<Class>,
+    pub(super) tokens: Vec<Vec<i32>>,
+    pub(super) texts: Vec<String>,
     /// The largest value of each monitor on each message.
-    values: Vec<Vec<f32>>,
+    pub(super) values: Vec<Vec<f32>>,
 }
 
 impl Examination {
@@ -321,7 +251,7 @@ fn values(watched: &Watched, sequences: usize, monitors: usize) -> Vec<Vec<f32>>
 }
 
 /// The unsteered answers, with a fixed sentence where the first verdict's monitor fires.
-fn canned(guard: &Guard, guarded: &Answers, unsteered: &Answers) -> Answers {
+pub(super) fn canned(guard: &Guard, guarded: &Answers, unsteered: &Answers) -> Answers {
     let threshold = guard.plan.monitors.first().map_or(f32::INFINITY, |monitor| monitor.threshold);
     let text = guard.plan.verdicts.iter().find_map(|verdict| verdict.text.as_deref()).unwrap_or(CANNED);
     let fires = |i: usize| guarded.values[i].first().is_some_and(|value| *value >= threshold);
@@ -332,87 +262,6 @@ fn canned(guard: &Guard, guarded: &Answers, unsteered: &Answers) -> Answers {
         texts: Vec::new(),
         values: Vec::new(),
     }
-}
-
-fn share(flags: &[bool], seed: u64) -> Share {
-    let of = |drawn: &[usize]| drawn.iter().filter(|&&i| flags[i]).count() as f64 / drawn.len() as f64;
-    let all: Vec<usize> = (0..flags.len()).collect();
-    let interval = bootstrap::interval(flags.len(), SHARE, seed, &mut |drawn| of(drawn));
-    Share { share: of(&all), interval: interval.unwrap_or([0.0, 1.0]) }
-}
-
-fn line(set: &Set, method: &str, answers: &Answers, unsteered: &Answers, seed: u64) -> Line {
-    let of = |which: Class| share(&answers.classes.iter().map(|class| *class == which).collect::<Vec<_>>(), seed);
-    let same: Vec<bool> = answers.tokens.iter().zip(&unsteered.tokens).map(|(a, b)| a == b).collect();
-    Line {
-        set: set.name.clone(),
-        refuse: set.refuse,
-        method: method.to_owned(),
-        n: set.messages.len(),
-        refused: of(Class::Refused),
-        answered: of(Class::Answered),
-        incoherent: of(Class::Incoherent),
-        identical: share(&same, seed),
-        length: answers.tokens.iter().map(Vec::len).sum::<usize>() as f64 / answers.tokens.len() as f64,
-    }
-}
-
-/// Where the monitors fire, and how well they tell each set from those of the other kind.
-fn monitors(guard: &Guard, sets: &[Set], values: &[Vec<Vec<f32>>], seed: u64) -> Vec<Fires> {
-    let mut all = Vec::new();
-    for (m, monitor) in guard.plan.monitors.iter().enumerate() {
-        let of = |values: &Vec<Vec<f32>>| values.iter().map(|values| values[m]).collect::<Vec<f32>>();
-        for (set, own) in sets.iter().zip(values) {
-            let others: Vec<f32> = sets
-                .iter()
-                .zip(values)
-                .filter(|(s, _)| s.refuse != set.refuse)
-                .flat_map(|(_, values)| of(values))
-                .collect();
-            let (own, refuse) = (of(own), set.refuse);
-            let area = if others.is_empty() {
-                f64::NAN
-            } else if refuse {
-                area(&own, &others)
-            } else {
-                area(&others, &own)
-            };
-            let fires = share(&own.iter().map(|value| *value >= monitor.threshold).collect::<Vec<_>>(), seed);
-            all.push(Fires { monitor: monitor.name.clone(), set: set.name.clone(), fires, area });
-        }
-    }
-    all
-}
-
-/// The guard with random directions of the same length: what it does is then not its direction's doing.
-fn random(guard: &Guard, seed: u64) -> Result<Guard> {
-    let (dictionary, d) = (&guard.dictionary, guard.dictionary.d_model());
-    let n = dictionary.n_features();
-    let (mut encoder, mut decoder) = (vec![0f32; n * d], vec![0f32; n * d]);
-    encoder.chunks_exact_mut(d).enumerate().for_each(|(i, row)| dictionary.encoder_row(i, row));
-    let mut rng = rng(seed);
-    let mut own = vec![0f32; d];
-    for (i, row) in decoder.chunks_exact_mut(d).enumerate() {
-        dictionary.decoder_row(i, &mut own);
-        // The sum of twelve uniform numbers is close to a normal one.
-        row.iter_mut().for_each(|v| *v = (0..12).map(|_| rng.random_range(-0.5f32..0.5)).sum());
-        let scale = norm(&own) / norm(row);
-        row.iter_mut().for_each(|v| *v *= scale);
-    }
-    let stats = dictionary.feature_stats().map(<[_]>::to_vec);
-    let made = Dictionary::from_parts(Parts {
-        d_model: d,
-        encoder,
-        decoder,
-        encoder_bias: dictionary.encoder_bias().to_vec(),
-        decoder_bias: vec![0.0; d],
-        threshold: None,
-        gate: None,
-        stats,
-        settings: Settings { apply_b_dec_to_input: false, ..Settings::new(dictionary.activation()) },
-        info: dictionary.info().clone(),
-    })?;
-    Ok(Guard { plan: guard.plan.clone(), dictionary: Arc::new(made) })
 }
 
 /// Bytes of a guard's features, as they are saved.
@@ -428,7 +277,7 @@ fn cost(engine: &mut Engine, plan: &Arc<Compiled>, prompts: &[Vec<i32>]) -> Resu
     let timed = |engine: &mut Engine, plan: Option<&Arc<Compiled>>, prompt: &Vec<i32>| -> Result<f64> {
         engine.set_plan(plan.cloned())?;
         let started = Instant::now();
-        let _: Vec<Generation> = engine.generate_many_tokens(std::slice::from_ref(prompt), &one)?;
+        engine.generate_many_tokens(std::slice::from_ref(prompt), &one)?;
         Ok(1e3 * started.elapsed().as_secs_f64())
     };
     for round in 0..TIMED.1 {
@@ -449,78 +298,4 @@ fn cost(engine: &mut Engine, plan: &Arc<Compiled>, prompts: &[Vec<i32>]) -> Resu
     without.sort_by(f64::total_cmp);
     let at = |values: &[f64], share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
     Ok(([at(&more, 0.5), at(&more, 0.25), at(&more, 0.75)], at(&without, 0.5)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::file::NAME;
-    use super::*;
-    use crate::dictionary::{Activation, Info};
-    use crate::plan::{Monitor, Op, Plan, Rule, Strength, When};
-
-    fn answers(classes: &[Class], values: &[f32]) -> Answers {
-        Answers {
-            classes: classes.to_vec(),
-            tokens: (0..classes.len() as i32).map(|i| vec![i, i]).collect(),
-            texts: Vec::new(),
-            values: values.iter().map(|value| vec![*value]).collect(),
-        }
-    }
-
-    fn guard() -> Guard {
-        let dictionary = Dictionary::from_parts(Parts {
-            d_model: 2,
-            encoder: vec![1.0, 0.0, 0.0, 1.0],
-            decoder: vec![3.0, 4.0, 1.0, 0.0],
-            encoder_bias: vec![0.0, 0.5],
-            decoder_bias: vec![0.0; 2],
-            threshold: None,
-            gate: None,
-            stats: None,
-            settings: Settings { apply_b_dec_to_input: false, ..Settings::new(Activation::Relu) },
-            info: Info { layers: vec![1, 1], ..Info::default() },
-        });
-        let rule = Rule::new(Op::Amplify, [0u32], Strength::raw(1.0)).of(NAME).when(When::fires("harm"));
-        let plan = Plan::new([rule]).watch([Monitor::new("harm", [1], 0.5).of(NAME)]);
-        Guard { plan, dictionary: Arc::new(dictionary.unwrap()) }
-    }
-
-    #[test]
-    fn lines_count_classes_and_equal_answers() {
-        let set = Set { name: "a".into(), refuse: true, messages: vec!["m".into(); 4] };
-        let base = answers(&[Class::Answered; 4], &[0.0, 0.6, 0.5, 0.1]);
-        let canned = canned(&guard(), &base, &base);
-        let line = line(&set, "canned", &canned, &base, 1);
-        assert_eq!((line.refused.share, line.answered.share, line.incoherent.share), (0.5, 0.5, 0.0));
-        assert_eq!((line.identical.share, line.length), (0.5, 1.0));
-        assert!(line.refused.interval[0] < 0.5 && line.refused.interval[1] > 0.5);
-    }
-
-    #[test]
-    fn monitors_are_scored_against_the_other_kind() {
-        let set = |refuse, name: &str| Set { name: name.into(), refuse, messages: vec!["m".into(); 2] };
-        let values = [vec![vec![0.9], vec![0.6]], vec![vec![0.1], vec![0.7]]];
-        let fires = monitors(&guard(), &[set(true, "bad"), set(false, "good")], &values, 1);
-        assert_eq!(fires.iter().map(|f| f.fires.share).collect::<Vec<_>>(), [1.0, 0.5]);
-        assert!(fires.iter().all(|f| f.area == 0.75));
-    }
-
-    #[test]
-    fn random_directions_keep_lengths_and_gates() {
-        let (own, made) = (guard(), random(&guard(), 3).unwrap());
-        let row = |guard: &Guard, i: usize, encodes: bool| {
-            let mut row = vec![0.0; 2];
-            match encodes {
-                true => guard.dictionary.encoder_row(i, &mut row),
-                false => guard.dictionary.decoder_row(i, &mut row),
-            }
-            row
-        };
-        for i in 0..2 {
-            assert_eq!(row(&own, i, true), row(&made, i, true));
-            assert_ne!(row(&own, i, false), row(&made, i, false));
-            assert!((norm(&row(&made, i, false)) / norm(&row(&own, i, false)) - 1.0).abs() < 1e-5);
-        }
-        assert_ne!(row(&random(&own, 4).unwrap(), 0, false), row(&made, 0, false));
-    }
 }

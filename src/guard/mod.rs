@@ -16,10 +16,14 @@
 
 #[cfg(feature = "engine")]
 mod examine;
+#[cfg(feature = "engine")]
+mod figures;
 mod file;
 #[cfg(feature = "engine")]
 mod learn;
 mod phrases;
+#[cfg(feature = "engine")]
+mod random;
 mod request;
 #[cfg(feature = "engine")]
 mod rows;
@@ -27,7 +31,9 @@ mod rows;
 mod scores;
 
 #[cfg(feature = "engine")]
-pub use examine::{Examination, Examined, Fires, Line, Set, Share, examine};
+pub use examine::{Examination, Set, examine};
+#[cfg(feature = "engine")]
+pub use figures::{Examined, Fires, Line, Share};
 pub use file::{Guard, NAME};
 #[cfg(feature = "engine")]
 pub use learn::{Dose, Outcome, Report, VERSION, learn};
