@@ -57,7 +57,8 @@ struct Text {
 }
 
 /// Reads the messages of both sides: of those to be refused, the last row before the answer with and without the
-/// instruction; every other row but the first is one at which the guard must be silent.
+/// instruction; every other row but the first is one at which the guard must be silent, the same row of messages to be answered
+/// above all.
 pub(super) fn read(
     engine: &mut Engine,
     asking: &Asking,
@@ -93,7 +94,7 @@ pub(super) fn read(
                 if is_refused {
                     rows.add(layers[point], &asked[text * points.len() + point], row)?;
                 } else {
-                    rows.add_silent(layers[point], row)?;
+                    rows.add_hard(layers[point], row)?;
                 }
                 let others = (1..found.len() / d).filter(|&r| r != before);
                 let every = (found.len() / d).div_ceil(most).max(1);

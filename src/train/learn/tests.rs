@@ -173,3 +173,32 @@ fn a_detector_tells_the_classes_apart() {
     none.add(1, &[1.0; D], &[0.0; D]).unwrap();
     assert_eq!(detect(&none, 1, 1e-2, 1).unwrap_err().kind(), Kind::Argument);
 }
+
+/// Pairs and hard rows share a strong place; only the pairs have a weak one. Other silent rows have neither.
+#[test]
+fn hard_rows_teach_what_is_said_and_not_where() {
+    let make = |seed: u64, hard: bool| {
+        let mut rng = rng(seed);
+        let mut rows = Contrast::new(D);
+        for i in 0..900 {
+            let mut row: Vec<f32> = (0..D).map(|_| rng.random_range(-1f32..1.0)).collect();
+            let (place, said) = (i % 30 < 2, i % 30 == 0);
+            row[3] += if place { 8.0 } else { 0.0 };
+            row[7] += if said { 2.0 } else { 0.0 };
+            match (place, said) {
+                (true, true) => rows.add(1, &row.iter().map(|v| v + 1.0).collect::<Vec<_>>(), &row).unwrap(),
+                (true, false) if hard => rows.add_hard(1, &row).unwrap(),
+                _ => rows.add_silent(1, &row).unwrap(),
+            }
+        }
+        rows
+    };
+    let fresh = make(9, true);
+    let sides = fresh.sides(1).unwrap();
+    let gap = |hard: bool| {
+        let detector = detect(&make(8, hard), 1, 1e-2, 1).unwrap();
+        let mean = |rows: &[f32]| rows.chunks_exact(D).map(|x| detector.read(x)).sum::<f32>() / 30.0;
+        mean(&sides.plain) - mean(&sides.hard)
+    };
+    assert!(gap(true) > 0.6 && gap(true) > 1.5 * gap(false), "{} {}", gap(true), gap(false));
+}
