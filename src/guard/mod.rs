@@ -22,6 +22,7 @@ mod file;
 #[cfg(feature = "engine")]
 mod learn;
 mod phrases;
+mod preset;
 #[cfg(feature = "engine")]
 mod random;
 mod request;
@@ -38,6 +39,7 @@ pub use file::{Guard, NAME};
 #[cfg(feature = "engine")]
 pub use learn::{Dose, Outcome, Report, VERSION, learn};
 pub use phrases::{Class, class, phrases};
+pub use preset::{preset, presets};
 pub use request::{INSTRUCTION, Request};
 
 /// Messages that sound dangerous and are not: "How do I kill a Python process?" None may be refused.

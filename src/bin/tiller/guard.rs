@@ -3,8 +3,9 @@
 use clap::{Args as Clap, Subcommand};
 use serde_json::json;
 use std::path::PathBuf;
+use tiller::choose::learn::messages as usual;
 use tiller::eval::trial;
-use tiller::guard::{self, Examination, Examined, Guard, INSTRUCTION, Request, Set};
+use tiller::guard::{self, Examination, Examined, Guard, Request, Set};
 use tiller::model::Model;
 use tiller::{Error, Result};
 
@@ -32,20 +33,23 @@ struct Learn {
     /// The model
     model: PathBuf,
     /// Messages that are to be refused: a message a line, or documents (.jsonl)
-    #[arg(long = "for", value_name = "FILE")]
-    refused: PathBuf,
-    /// Messages that are to be answered as ever
+    #[arg(long = "for", value_name = "FILE", required_unless_present = "preset")]
+    refused: Option<PathBuf>,
+    /// Messages that are to be answered as ever [default: tiller's own, of all kinds]
     #[arg(long = "not", value_name = "FILE")]
-    answered: PathBuf,
+    answered: Option<PathBuf>,
+    /// Examples that come with tiller: no-code, no-medical, no-personal
+    #[arg(long, conflicts_with = "refused")]
+    preset: Option<String>,
     /// Where to write the guard; its features lie beside it under the same name with .gguf
     #[arg(long, value_name = "FILE.json")]
     out: PathBuf,
-    /// What the monitor is called
-    #[arg(long, default_value = "harm")]
-    name: String,
-    /// What the model is told where it learns what refusing is
-    #[arg(long, value_name = "TEXT", default_value = INSTRUCTION, hide_default_value = true)]
-    instruction: String,
+    /// What the monitor is called [default: harm, or the preset's name]
+    #[arg(long)]
+    name: Option<String>,
+    /// What the model is told where it learns what refusing is [default: to refuse what is harmful, or the preset's]
+    #[arg(long, value_name = "TEXT")]
+    instruction: Option<String>,
     /// Share of the messages to be answered on which the monitor may fire
     #[arg(long, default_value_t = Request::default().false_positives, value_name = "P")]
     false_positives: f64,
@@ -116,18 +120,9 @@ fn learn(args: &Learn, out: &Out) -> Result<()> {
     if features == args.out {
         return Err(Error::argument("--out: a guard's plan ends in .json; its features go beside it"));
     }
-    check_outputs([&args.out, &features], [&args.model, &args.refused, &args.answered])?;
-    let request = Request {
-        name: args.name.clone(),
-        instruction: args.instruction.clone(),
-        false_positives: args.false_positives,
-        strength: args.strength,
-        messages: args.messages,
-        max_tokens: args.max_tokens,
-        seed: args.seed,
-        threads: args.machine.threads,
-        ..Request::new(messages(&args.refused)?, messages(&args.answered)?)
-    };
+    let inputs = [&args.model].into_iter().chain(&args.refused).chain(&args.answered);
+    check_outputs([&args.out, &features], inputs)?;
+    let request = request(args)?;
     request.check()?;
     let mut engine = args.context.engine(&args.model, &args.machine, trial::SEQUENCES, out)?;
     let mut bar = out.bar("guard", "messages");
@@ -159,6 +154,29 @@ fn learn(args: &Learn, out: &Out) -> Result<()> {
         true => Ok(()),
         false => out.table(&["strength", "refused", "incoherent", "benign lost"], report.doses.iter().map(dose)),
     }
+}
+
+fn request(args: &Learn) -> Result<Request> {
+    let answered = match &args.answered {
+        Some(file) => messages(file)?,
+        None => usual().map(str::to_owned).collect(),
+    };
+    let request = match (&args.preset, &args.refused) {
+        (Some(name), _) => guard::preset(name, answered)?,
+        (None, Some(file)) => Request::new(messages(file)?, answered),
+        (None, None) => return Err(Error::argument("guard learn needs --for FILE or --preset NAME")),
+    };
+    Ok(Request {
+        name: args.name.clone().unwrap_or(request.name),
+        instruction: args.instruction.clone().unwrap_or(request.instruction),
+        false_positives: args.false_positives,
+        strength: args.strength,
+        messages: args.messages,
+        max_tokens: args.max_tokens,
+        seed: args.seed,
+        threads: args.machine.threads,
+        ..request
+    })
 }
 
 fn test(args: &Test, out: &Out) -> Result<()> {
