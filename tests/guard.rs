@@ -77,6 +77,8 @@ fn always(engine: &Engine, select: Selector, verdict: Verdict) -> Guard {
     let d = engine.d_model();
     let mut encoder = vec![0.0; d];
     encoder[0] = 1.0;
+    let mut settings = tiller::dictionary::Settings::new(tiller::dictionary::Activation::Relu);
+    settings.apply_b_dec_to_input = false;
     let dictionary = tiller::dictionary::Dictionary::from_parts(tiller::dictionary::Parts {
         d_model: d,
         encoder,
@@ -86,10 +88,7 @@ fn always(engine: &Engine, select: Selector, verdict: Verdict) -> Guard {
         threshold: None,
         gate: None,
         stats: None,
-        settings: tiller::dictionary::Settings {
-            apply_b_dec_to_input: false,
-            ..tiller::dictionary::Settings::new(tiller::dictionary::Activation::Relu)
-        },
+        settings,
         info: tiller::dictionary::Info { layers: vec![3], ..Default::default() },
     });
     let monitor = Monitor::new("always", [0], 1.0).of(NAME).select(select);
