@@ -319,11 +319,11 @@ impl Contrast {
         }
         let decoder: Vec<f32> = mean.iter().map(|v| v / length).collect();
         let along = |row: &[f32]| row.iter().zip(&decoder).map(|(&v, &z)| f64::from(v) * f64::from(z)).sum::<f64>();
-        let mut s: Vec<f64> = match gate {
+        let s: Vec<f64> = match gate {
             Gate::Need => delta.chunks_exact(d).map(along).collect(),
             Gate::Class { .. } => vec![1.0; n],
         };
-        let mut x: Vec<f32> = sides.asked.iter().zip(&delta).map(|(a, delta)| a - delta).collect();
+        let x: Vec<f32> = sides.asked.iter().zip(&delta).map(|(a, delta)| a - delta).collect();
         let regression = Regression::new(x, s, sides, d);
         let (m, n_hard) = (regression.s.len() - n, sides.hard.len() / d);
         let gates = regression.solve(d, lambdas, threads)?;
