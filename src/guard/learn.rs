@@ -92,12 +92,13 @@ struct Deal {
 }
 
 impl Deal {
-    /// A quarter is held back.
+    /// A quarter is held back; of either part no more is used than the request allows.
     fn of(messages: &[String], request: &Request) -> Self {
         let mut fit = messages.to_vec();
         fit.shuffle(&mut rng(request.seed));
-        let hold = fit.split_off(fit.len() - fit.len() / 4);
+        let mut hold = fit.split_off(fit.len() - fit.len() / 4);
         fit.truncate(request.messages);
+        hold.truncate(request.messages);
         Self { fit, hold }
     }
 }

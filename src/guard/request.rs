@@ -29,7 +29,7 @@ pub struct Request {
     pub false_positives: f64,
     /// How strongly the rule acts; 0 tries some on messages that nothing was fitted on.
     pub strength: f32,
-    /// Messages of each side that are fitted on, at most.
+    /// Messages of each side that are fitted on, at most, and that calibrate, at most.
     pub messages: usize,
     /// Tokens of answers that are read as rows at which the guard must be silent, at most; 0 reads none.
     pub max_tokens: usize,
