@@ -1190,6 +1190,56 @@ private:
     detail::owned<tiller_ledger, tiller_ledger_free> c_;
 };
 
+// What a plan's monitors read, and the verdicts that followed. Names and texts live as long as it.
+class watched {
+public:
+    explicit watched(tiller_watched *handle) : c_(handle) {}
+    std::vector<tiller_reading> readings() const {
+        std::vector<tiller_reading> out(tiller_watched_n_readings(get()), detail::sized<tiller_reading>());
+        for (size_t i = 0; i < out.size(); i++) {
+            detail::call([&](auto **err) { return tiller_watched_reading(get(), i, &out[i], err); });
+        }
+        return out;
+    }
+    std::vector<tiller_verdict> verdicts() const {
+        std::vector<tiller_verdict> out(tiller_watched_n_verdicts(get()), detail::sized<tiller_verdict>());
+        for (size_t i = 0; i < out.size(); i++) {
+            detail::call([&](auto **err) { return tiller_watched_verdict(get(), i, &out[i], err); });
+        }
+        return out;
+    }
+    // Readings and verdicts that were not kept, because nobody asked in time.
+    uint64_t lost() const noexcept { return tiller_watched_lost(get()); }
+    const tiller_watched *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_watched, tiller_watched_free> c_;
+};
+
+// A plan with monitors, and the features beside it.
+class guard {
+public:
+    explicit guard(const std::string &file)
+        : c_(detail::make<tiller_guard>([&](auto **out, auto **err) { return tiller_guard_open(file.c_str(), out, err); })) {}
+    explicit guard(tiller_guard *handle) : c_(handle) {}
+    void save(const std::string &file) const {
+        detail::call([&](auto **err) { return tiller_guard_save(get(), file.c_str(), err); });
+    }
+    // Throws unless it was learned from this model, or another quantization of it.
+    void check_model(const model &model) const {
+        detail::call([&](auto **err) { return tiller_guard_check_model(get(), model.get(), err); });
+    }
+    tiller::compiled compile(tiller_target target) const {
+        target.size = static_cast<uint32_t>(sizeof target);
+        return tiller::compiled(detail::make<tiller_compiled>(
+            [&](auto **out, auto **err) { return tiller_guard_compile(get(), &target, out, err); }));
+    }
+    const tiller_guard *get() const noexcept { return c_.get(); }
+
+private:
+    detail::owned<tiller_guard, tiller_guard_free> c_;
+};
+
 // How a hook sees your ggml, without its headers. `lookup` gives the function of a name, or NULL, and must not throw;
 // dlsym() is one, with the handle of a library as `user`.
 inline tiller_ggml probe_ggml(tiller_lookup_fn lookup, void *user) {
@@ -1255,6 +1305,11 @@ public:
     tiller::ledger ledger() {
         return tiller::ledger(
             detail::make<tiller_ledger>([&](auto **out, auto **err) { return tiller_hook_ledger(get(), out, err); }));
+    }
+    // What the plan's monitors read since the last call, and the verdicts that followed.
+    tiller::watched watched() {
+        return tiller::watched(
+            detail::make<tiller_watched>([&](auto **out, auto **err) { return tiller_hook_watched(get(), out, err); }));
     }
     // For cb_eval, with get() as its user data. It never throws.
     static bool eval(struct ggml_tensor *tensor, bool ask, void *hook) { return tiller_hook_eval(tensor, ask, hook); }
@@ -1516,6 +1571,33 @@ public:
         const std::unique_ptr<tiller_text, decltype(&tiller_text_free)> report(text, tiller_text_free);
         dictionary features(made);
         return {std::move(features), std::string(tiller_text_data(report.get()), tiller_text_length(report.get()))};
+    }
+    // Learns a guard, with a report. Request and report are JSON: tiller_engine_guard_learn().
+    std::pair<guard, std::string> guard_learn(const std::string &request, const progress_fn &progress = nullptr) {
+        tiller_guard *made = nullptr;
+        tiller_text *text = nullptr;
+        detail::progress lent(progress);
+        lent.run([&](tiller_error **err) {
+            return tiller_engine_guard_learn(get(), request.c_str(), lent.get(), &made, &text, err);
+        });
+        const std::unique_ptr<tiller_text, decltype(&tiller_text_free)> report(text, tiller_text_free);
+        guard learned(made);
+        return {std::move(learned), std::string(tiller_text_data(report.get()), tiller_text_length(report.get()))};
+    }
+    // Examines a guard and returns a report. Request and report are JSON: tiller_engine_guard_test().
+    std::string guard_test(const guard &guard, const std::string &request, const progress_fn &progress = nullptr) {
+        tiller_text *text = nullptr;
+        detail::progress lent(progress);
+        lent.run([&](tiller_error **err) {
+            return tiller_engine_guard_test(get(), guard.get(), request.c_str(), lent.get(), &text, err);
+        });
+        const std::unique_ptr<tiller_text, decltype(&tiller_text_free)> report(text, tiller_text_free);
+        return std::string(tiller_text_data(report.get()), tiller_text_length(report.get()));
+    }
+    // What the plan's monitors read since the last call, and the verdicts that followed.
+    tiller::watched watched() {
+        return tiller::watched(
+            detail::make<tiller_watched>([&](auto **out, auto **err) { return tiller_engine_watched(get(), out, err); }));
     }
     // Runs an evaluator and returns its report. Request and report are JSON: tiller_engine_evaluate().
     std::string evaluate(const std::string &request, const progress_fn &progress = nullptr) {

@@ -14,7 +14,7 @@
 //! | 6 | [`engine`] (feature `engine`) |
 //! | 7 | [`eval`] |
 //! | 8 | [`choose`] (with the engine) |
-//! | 9 | [`adopt`] (with the engine) |
+//! | 9 | [`adopt`] (with the engine), [`guard`] |
 //! | 10 | `capi` and the command `tiller` |
 
 pub mod activations;
@@ -30,6 +30,7 @@ pub mod error;
 pub mod eval;
 pub mod explain;
 pub mod file;
+pub mod guard;
 pub mod hook;
 pub mod hook_point;
 pub mod model;

@@ -28,6 +28,7 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("Your ggml", "ggml", None),
     ("What a hook did", "ledger", None),
     ("The hook in your llama.cpp", "hook", None),
+    ("Guards", "watched", None),
     ("The engine", "engine", Some("TILLER_ENGINE")),
     ("Writing text with the engine", "engine_generate", Some("TILLER_ENGINE")),
     ("Reading rows with the engine", "engine_harvest", Some("TILLER_ENGINE")),
@@ -35,6 +36,7 @@ const SECTIONS: &[(&str, &str, Option<&str>)] = &[
     ("Explaining and testing with the engine", "engine_measure", Some("TILLER_ENGINE")),
     ("Finding features and a strength with the engine", "engine_trial", Some("TILLER_ENGINE")),
     ("Learning an instruction with the engine", "engine_learn", Some("TILLER_ENGINE")),
+    ("Learning and examining guards with the engine", "engine_guard", Some("TILLER_ENGINE")),
     ("Evaluating with the engine", "engine_evaluate", Some("TILLER_ENGINE")),
     ("Making a model steerable", "adopt", Some("TILLER_ENGINE")),
 ];

@@ -6,9 +6,12 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::Arc;
 
 use tiller::Kind;
+use tiller::dictionary::{Activation, Dictionary, Info, Parts, Settings};
 use tiller::hook::{Captured, Fields, Functions, Hook, Host, Ledger, Tensor};
 use tiller::hook_point::{HookPoint, Site};
-use tiller::plan::{Compiled, Plan, Route, Row, Rule, Selector, SequenceSet, Strength, Target};
+use tiller::plan::{
+    Action, Compiled, Monitor, Plan, Route, Row, Rule, Selector, SequenceSet, Strength, Target, Verdict, When,
+};
 
 const F32: c_int = 0;
 const I32: c_int = 26;
@@ -837,4 +840,59 @@ fn a_known_way_is_passed_without_a_look() {
     graph.nodes.insert(3, extra);
     let _ = (looks(&mut hook, &mut graph), looks(&mut hook, &mut graph));
     hook.finish().ok().unwrap();
+}
+
+/// Reads the first number of a row after block 0, which is its place in the batch.
+fn place() -> Arc<Dictionary> {
+    let mut settings = Settings::new(Activation::Relu);
+    settings.apply_b_dec_to_input = false;
+    let parts = Parts {
+        d_model: D,
+        encoder: vec![1.0, 0.0],
+        decoder: vec![1.0, 0.0],
+        encoder_bias: vec![0.0],
+        decoder_bias: vec![0.0; D],
+        threshold: None,
+        gate: None,
+        stats: None,
+        settings,
+        info: Info { layer: Some(0), ..Info::default() },
+    };
+    Arc::new(Dictionary::from_parts(parts).unwrap())
+}
+
+/// What a monitor reads after one block, a rule of a later one goes by, wherever rows lie; and the host learns of each row.
+#[test]
+fn later_layers_go_by_what_a_monitor_read_and_the_host_is_told() {
+    let monitor = Monitor::new("late", [0], 3.0).select(Selector::generated());
+    let verdict = Verdict::new("stop it", When::fires("late"), Action::Stop);
+    let plan =
+        Plan::new([adds(10.0, 1, Selector::default()).when(When::fires("late"))]).watch([monitor]).tell([verdict]);
+    let plan = Arc::new(plan.compile(&[("d", place())], &Target::new(3, D), Route::Callback).unwrap());
+    for on_device in [false, true] {
+        let mut hook = Hook::new(host());
+        hook.set_plan(Some(plan.clone())).unwrap();
+        let batch = Batch { on_device, n_layer: 3, ..Batch::new(&[4, 5, 6, 7, 8], &[1, 2, 1, 2, 3]) };
+        let rows: Vec<Row> = [(1, 0), (2, 0), (1, 1), (2, 1), (3, 1)].map(|(p, s)| row(p, s).generated(true)).to_vec();
+        for generated in [true, false, true] {
+            hook.announce(&rows.iter().map(|row| row.generated(generated)).collect::<Vec<_>>());
+            let graph = play(&mut hook, &context(1), &batch);
+            let by = if generated { 10.0 } else { 0.0 };
+            assert_eq!(moved(&graph, "l_out-1"), [0.0, 0.0, 0.0, by, by], "on a device: {on_device}");
+            let watched = hook.take_watched();
+            let read: Vec<_> = watched.readings.iter().map(|r| (r.sequence, r.position, r.value, r.fired)).collect();
+            let want =
+                [(0, 1, 0.0, false), (0, 2, 1.0, false), (1, 1, 2.0, false), (1, 2, 3.0, true), (1, 3, 4.0, true)];
+            assert_eq!(read, if generated { want.to_vec() } else { Vec::new() });
+            let passed: Vec<_> = watched.verdicts.iter().map(|v| (&*v.name, v.sequence, v.position)).collect();
+            assert_eq!(passed.len(), if generated { 2 } else { 0 });
+            assert!(passed.iter().all(|v| v.0 == "stop it" && v.1 == 1));
+            hook.finish().ok().unwrap();
+            hook.rebind();
+        }
+        // Nobody says who wrote what: nothing is read, nothing is edited, and that is told.
+        assert_eq!(moved(&play(&mut hook, &context(1), &batch), "l_out-1"), [0.0; 5]);
+        let told = faults(&hook.finish());
+        assert!(told.contains("monitors: rows were not read"), "{told}");
+    }
 }

@@ -16,7 +16,7 @@ use tiller::explain::Explanations;
 use tiller::hook_point::HookPoint;
 use tiller::plan::{Op, Plan, Route, Rule, Strength};
 use tiller::progress::silent;
-use tiller::train::learn::{Contrast, Feature, fit};
+use tiller::train::learn::{Contrast, Feature, Fit, Gate, fit};
 use tiller::{Kind, Result};
 
 fn model() -> Option<PathBuf> {
@@ -164,7 +164,7 @@ fn features_of_an_instruction_make_the_model_speak_of_its_subject() {
         let mut add = |_, point: usize, found: &[f32]| rows.add(layers[point], &asked[point], &behind(found));
         engine.read_rows(std::slice::from_ref(&pair.plain), &points, &mut add).unwrap();
     }
-    let fitted = fit(&rows, &[layers], (1, 0.3), 1, &mut silent).unwrap();
+    let fitted = fit(&rows, &[layers], Fit { rank: 1, lambda: 0.3, gate: Gate::Need }, 1, &mut silent).unwrap();
     let dictionary = Arc::new(dictionary(&fitted[0]));
     let rule = Rule::all(Op::Amplify, Strength::raw(1.4));
     let plan = Plan::new([rule]).compile(&[("", dictionary)], &engine.target(), Route::Auto).unwrap();

@@ -520,6 +520,54 @@ func (n *Engine) Learn(request string, progress Progress) (*Dictionary, string, 
 	return dictionary, C.GoString(C.tiller_text_data(report)), nil
 }
 
+// LearnGuard learns a guard, with a report. Request and report are JSON: tiller_engine_guard_learn() in the header has their
+// keys.
+func (n *Engine) LearnGuard(request string, progress Progress) (*Guard, string, error) {
+	defer runtime.KeepAlive(n.h)
+	text := cstring(request)
+	defer free(text)
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var out *C.tiller_guard
+	var report *C.tiller_text
+	var err *C.tiller_error
+	status := C.tiller_engine_guard_learn(n.h.c(), text, lent, &out, &report, &err)
+	defer C.tiller_text_free(report)
+	guard, failed := newGuard(status, out, err)
+	if failed != nil {
+		return nil, "", failed
+	}
+	return guard, C.GoString(C.tiller_text_data(report)), nil
+}
+
+// TestGuard examines a guard and returns a report. Request and report are JSON: tiller_engine_guard_test() in the header has
+// their keys.
+func (n *Engine) TestGuard(guard *Guard, request string, progress Progress) (string, error) {
+	defer runtime.KeepAlive(n.h)
+	defer runtime.KeepAlive(guard.h)
+	text := cstring(request)
+	defer free(text)
+	lent, giveBack := lend(progress)
+	defer giveBack()
+	var report *C.tiller_text
+	var err *C.tiller_error
+	status := C.tiller_engine_guard_test(n.h.c(), guard.h.c(), text, lent, &report, &err)
+	if e := check(status, err); e != nil {
+		return "", e
+	}
+	defer C.tiller_text_free(report)
+	return C.GoString(C.tiller_text_data(report)), nil
+}
+
+// Watched gives what the monitors of the engine's plan read since the last call, and the verdicts that followed.
+func (n *Engine) Watched() (Watched, error) {
+	defer runtime.KeepAlive(n.h)
+	var out *C.tiller_watched
+	var err *C.tiller_error
+	status := C.tiller_engine_watched(n.h.c(), &out, &err)
+	return newWatched(status, out, err)
+}
+
 // Evaluate runs an evaluator and returns its report. Request and report are JSON: tiller_engine_evaluate() in the header has
 // their keys.
 func (n *Engine) Evaluate(request string, progress Progress) (string, error) {

@@ -213,7 +213,7 @@ pub extern "C" fn tiller_generation_n_prompt(generation: Option<&tiller_generati
 }
 
 /// Why it ended: 0 it goes on, 1 the model ended its answer, 2 `max_tokens` were generated, 3 you asked to stop, 4 the
-/// context is full: open the engine with a larger one.
+/// context is full: open the engine with a larger one, 5 a verdict of the plan ended it.
 #[unsafe(no_mangle)]
 pub extern "C" fn tiller_generation_stop(generation: Option<&tiller_generation>) -> u32 {
     match generation.and_then(|g| g.generation.stop()) {
@@ -222,6 +222,7 @@ pub extern "C" fn tiller_generation_stop(generation: Option<&tiller_generation>)
         Some(Stop::Length) => 2,
         Some(Stop::Caller) => 3,
         Some(Stop::Context) => 4,
+        Some(Stop::Verdict) => 5,
     }
 }
 

@@ -33,7 +33,7 @@ pub struct tiller_hook {
 
 impl tiller_hook {
     /// The hook, if no other thread is using it.
-    fn lock(&self) -> Result<MutexGuard<'_, Hook>> {
+    pub(super) fn lock(&self) -> Result<MutexGuard<'_, Hook>> {
         match self.hook.try_lock() {
             Ok(hook) => Ok(hook),
             Err(TryLockError::Poisoned(hook)) => Ok(hook.into_inner()),

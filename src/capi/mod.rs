@@ -23,6 +23,8 @@ mod engine_evaluate;
 #[cfg(feature = "engine")]
 mod engine_generate;
 #[cfg(feature = "engine")]
+mod engine_guard;
+#[cfg(feature = "engine")]
 mod engine_harvest;
 #[cfg(feature = "engine")]
 mod engine_learn;
@@ -50,3 +52,4 @@ mod temporal;
 mod text;
 mod train;
 mod vector;
+mod watched;

@@ -31,6 +31,13 @@ pub struct tiller_compiled {
     warnings: CString,
 }
 
+impl From<Arc<Compiled>> for tiller_compiled {
+    fn from(plan: Arc<Compiled>) -> Self {
+        let (fingerprint, warnings) = (c_string(&plan.fingerprint), c_string(&plan.warnings.join("\n")));
+        Self { plan, fingerprint, warnings }
+    }
+}
+
 /// A dictionary under the name by which a plan's rules call it.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -261,9 +268,7 @@ pub unsafe extern "C" fn tiller_plan_compile(
         let route = choice(route, &[Route::Auto, Route::Callback, Route::ControlVector], "route")?;
         // SAFETY: the header requires `n` structs, and a struct whose `size` is set.
         let (dictionaries, target) = unsafe { (resolve(dictionaries, n)?, tiller_target::read(target)?) };
-        let plan = plan.0.compile(&dictionaries, &target, route)?;
-        let (fingerprint, warnings) = (c_string(&plan.fingerprint), c_string(&plan.warnings.join("\n")));
-        Ok(tiller_compiled { fingerprint, warnings, plan: Arc::new(plan) })
+        Ok(Arc::new(plan.0.compile(&dictionaries, &target, route)?).into())
     })
 }
 

@@ -207,7 +207,7 @@ impl Engine {
         self.epoch += 1;
         let (tokens, version) = (prompt.get(..kept).unwrap_or_default().to_vec(), self.hook_mut().plan_version());
         self.kept = Kept { tokens, epoch: self.epoch, version };
-        let generation = self.generation(prompt.iter().map(|(token, _)| *token).collect(), 0, options)?;
+        let mut generation = self.generation(prompt.iter().map(|(token, _)| *token).collect(), 0, options)?;
         for chunk in prompt.get(kept..).unwrap_or_default().chunks(self.options.batch.max(1)) {
             let start = self.kept.tokens.len();
             let mut meta = Vec::with_capacity(chunk.len());
@@ -221,6 +221,7 @@ impl Engine {
             let mut tokens: Vec<i32> = chunk.iter().map(|(token, _)| *token).collect();
             self.decode(&mut tokens, &meta, &mut logits)?;
             self.kept.tokens.extend_from_slice(chunk);
+            self.heed([&mut generation]);
         }
         Ok((generation, kept))
     }

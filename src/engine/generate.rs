@@ -6,7 +6,7 @@ use ggml_sys as sys;
 
 use super::{Engine, guard};
 use crate::error::{Error, Result};
-use crate::plan::Row;
+use crate::plan::{Action, Passed, Row};
 
 /// Generated tokens that [`Generate::repeat_penalty`] looks back on.
 pub const REPEAT_WINDOW: i32 = 64;
@@ -87,16 +87,19 @@ pub enum Stop {
     Caller,
     /// The context is full: there is no room for another token.
     Context,
+    /// A verdict of the plan ended it; with the action `replace` its text is the verdict's.
+    Verdict,
 }
 
 impl Stop {
-    /// `end`, `length`, `caller` or `context`.
+    /// `end`, `length`, `caller`, `context` or `verdict`.
     pub fn name(self) -> &'static str {
         match self {
             Self::End => "end",
             Self::Length => "length",
             Self::Caller => "caller",
             Self::Context => "context",
+            Self::Verdict => "verdict",
         }
     }
 }
@@ -113,6 +116,8 @@ pub struct Generation {
     partial: Vec<u8>,
     text: String,
     stop: Option<Stop>,
+    /// The text is a verdict's, in place of the answer.
+    replaced: bool,
 }
 
 impl Generation {
@@ -155,6 +160,17 @@ impl Generation {
         if self.stop.is_none() {
             self.stop = Some(stop);
             self.text.push_str(&String::from_utf8_lossy(&std::mem::take(&mut self.partial)));
+        }
+    }
+
+    /// Ends it if a verdict on one of its rows wants that.
+    pub(super) fn heed(&mut self, passed: &Passed) {
+        if passed.sequence != self.sequence || self.stop.is_some() || passed.action == Action::Report {
+            return;
+        }
+        self.end(Stop::Verdict);
+        if let Some(text) = &passed.text {
+            (self.text, self.replaced) = (text.as_ref().to_owned(), true);
         }
     }
 
@@ -218,8 +234,15 @@ impl Engine {
                 Some((last, row)) => self.try_decode(&mut [last], &[row], &mut [1])? && self.keep(last),
                 None => false,
             };
-            if !computed {
+            if computed {
+                self.heed([&mut *generation]);
+            } else {
                 generation.end(Stop::Context);
+            }
+            if generation.replaced {
+                return Ok(None);
+            }
+            if generation.stop.is_some() {
                 return Ok(generation.text.get(before..).filter(|rest| !rest.is_empty()));
             }
         }
@@ -250,12 +273,15 @@ impl Engine {
         Ok(generation)
     }
 
-    /// Steps until the generation ends, or `on_text` says false.
+    /// Steps until the generation ends, or `on_text` says false. A text that a verdict puts in place of the answer comes last.
     pub(super) fn run(&mut self, generation: &mut Generation, on_text: &mut dyn FnMut(&str) -> bool) -> Result<()> {
         while let Some(piece) = self.step(generation)? {
             if !piece.is_empty() && !on_text(piece) {
                 generation.stop.get_or_insert(Stop::Caller);
             }
+        }
+        if generation.replaced {
+            on_text(&generation.text);
         }
         Ok(())
     }
@@ -385,6 +411,7 @@ impl Engine {
             partial: Vec::new(),
             text: String::new(),
             stop: (options.max_tokens == 0).then_some(Stop::Length),
+            replaced: false,
         })
     }
 
@@ -403,6 +430,7 @@ impl Engine {
                 }
                 break;
             }
+            self.heed([&mut generation]);
             if first && generation.stop.is_none() {
                 let token = generation.sampler.sample(self, -1)?;
                 generation.accept(token, &self.token_bytes(token, false), self.is_end(token));
@@ -454,7 +482,11 @@ impl Engine {
                 self.forget_sequence(sequence)?;
             }
         }
-        for (i, g) in (0_i32..).zip(generations.iter_mut().filter(|g| g.stop.is_none())) {
+        // The place of a generation's logits in the batch, from before verdicts end any.
+        let places: Vec<usize> = (0..generations.len()).filter(|&g| generations[g].stop.is_none()).collect();
+        self.heed(generations.iter_mut());
+        for (i, place) in (0_i32..).zip(places) {
+            let Some(g) = generations.get_mut(place).filter(|g| g.stop.is_none()) else { continue };
             let token = g.sampler.sample(self, i)?;
             g.accept(token, &self.token_bytes(token, false), self.is_end(token));
         }

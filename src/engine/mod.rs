@@ -24,6 +24,7 @@ mod score;
 mod stream;
 mod text;
 mod threads;
+mod verdicts;
 
 use std::ffi::CString;
 use std::mem::ManuallyDrop;
@@ -48,7 +49,7 @@ pub use text::Message;
 use crate::error::{Error, Kind, Result};
 use crate::hook::{Hook, Ledger, Steering};
 use crate::model::Model;
-use crate::plan::{Compiled, Row, Target};
+use crate::plan::{Compiled, Row, Target, Watched};
 use conversation::Kept;
 use options::Fitted;
 use threads::Threads;
@@ -74,6 +75,8 @@ pub struct Engine {
     /// What a conversation left in the cache.
     kept: Kept,
     plan: Option<Arc<Compiled>>,
+    /// What monitors read that the host has not taken.
+    watched: Watched,
     notes: Vec<String>,
     /// The process that opened it: its threads are not in a forked child.
     process: u32,
@@ -135,6 +138,7 @@ impl Engine {
             epoch: 0,
             kept: Kept::default(),
             plan: None,
+            watched: Watched::default(),
             notes,
             process: std::process::id(),
             broken: OnceLock::new(),

@@ -12,7 +12,7 @@ use super::sites::{Found, Sites};
 use super::{Captured, Patch};
 use crate::error::{Error, Kind, Result};
 use crate::hook_point::HookPoint;
-use crate::plan::{Compiled, PointOps, Row, Scratch};
+use crate::plan::{Compiled, PointOps, Row, Scratch, Watched};
 
 /// The part of a hook that a graph passes by.
 #[derive(Default)]
@@ -86,8 +86,17 @@ impl Editor {
                 self.faults.add(Kind::Mismatch, format!("rules[{rule}]: rows were left unsteered: {why}"), n);
             }
         }
+        for (why, n) in self.scratch.take_unwatched() {
+            self.faults.add(Kind::Mismatch, format!("monitors: rows were not read: {why}"), n);
+        }
         self.faults.take(&mut ledger);
         ledger
+    }
+
+    /// What monitors read since the last call, the graph at hand included, which is over.
+    pub(super) fn take_watched(&mut self) -> Watched {
+        self.end_graph();
+        self.scratch.take_watched()
     }
 
     pub(super) fn fail(&mut self, error: &Error) {
@@ -238,7 +247,7 @@ impl Editor {
         let Some((_, n)) = self.graph.extent(node).filter(|(_, n)| self.attribute(*n).is_ok()) else {
             return true; // acting on it says what is wrong
         };
-        match ops.touches(&self.meta) {
+        match ops.touches_after(&self.meta, &self.scratch) {
             Some(true) => return true,
             // A node that only may be the point comes before the graph has shown all.
             None if self.sites.is_sought(i) => return true,
@@ -422,6 +431,9 @@ impl Editor {
                 }
             }
             self.graph.count(n);
+        }
+        if let Some(plan) = &self.plan {
+            self.scratch.end_graph(plan);
         }
         self.miss();
     }

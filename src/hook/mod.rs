@@ -38,7 +38,7 @@ pub use probe::{Lookup, Probed};
 
 use crate::error::{Error, Result};
 use crate::hook_point::HookPoint;
-use crate::plan::{Compiled, Row};
+use crate::plan::{Compiled, Row, Watched};
 use editor::Editor;
 use node::Node;
 
@@ -195,6 +195,12 @@ impl Hook {
     /// that.
     pub fn finish(&mut self) -> Ledger {
         self.editor.finish()
+    }
+
+    /// What the plan's monitors read since the last call, and the verdicts that followed. Call it after a decode: a host that
+    /// asks after each one learns of every token.
+    pub fn take_watched(&mut self) -> Watched {
+        self.editor.take_watched()
     }
 
     /// The body of `cb_eval`. `ask`: is this node wanted? Otherwise: here it is, computed. False only to end the graph

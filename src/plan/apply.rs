@@ -8,6 +8,7 @@ use super::encoder::Encoder;
 use super::row::Row;
 use super::select::{Latches, Rows, Unknown, Verdict};
 use super::tally::Tally;
+use super::watch::{Bench, Judged, Memory, Watched, Watcher};
 use crate::dictionary::{Dictionary, Undo};
 use crate::hook_point::HookPoint;
 use crate::num::{axpy, axpy8, is_bearable, norm};
@@ -97,6 +98,7 @@ pub struct Scratch {
     /// The rows before the rule at hand. `[rows, d_model]`
     before: Vec<f32>,
     latches: Latches,
+    memory: Memory,
     tally: Tally,
     fault: Option<Fault>,
 }
@@ -129,17 +131,35 @@ impl Scratch {
     /// opened a gate (a restored state): going back closes gates by itself.
     pub fn forget_sequence(&mut self, sequence: i32) {
         self.latches.retain(|_, s| s != sequence);
+        self.memory.retain(|_, s| s != sequence);
     }
 
     /// Closes every sequence gate.
     pub fn forget(&mut self) {
         self.latches.retain(|_, _| false);
+        self.memory.retain(|_, _| false);
+    }
+
+    /// Ends a graph: its rows are through every hook point, and `plan` passes its verdicts on them.
+    pub fn end_graph(&mut self, plan: &super::Compiled) {
+        self.memory.judge(&plan.bench);
+    }
+
+    /// What monitors read since the last call, and the verdicts that followed.
+    pub fn take_watched(&mut self) -> Watched {
+        self.memory.take()
+    }
+
+    /// Rows that monitors could not be judged on since the last call, by reason.
+    pub fn take_unwatched(&mut self) -> Vec<(Unknown, u64)> {
+        self.memory.take_unjudged()
     }
 
     /// Closes the sequence gates of rules that `plan` does not have.
     pub fn keep(&mut self, plan: Option<&super::Compiled>) {
         let kept: Vec<u64> = plan.iter().flat_map(|plan| plan.points.values()).flat_map(PointOps::identities).collect();
         self.latches.retain(|rule, _| kept.contains(&rule));
+        self.memory.retain(|monitor, _| kept.contains(&monitor));
         self.tally = Tally::default();
     }
 }
@@ -152,6 +172,20 @@ pub(super) struct Condition {
     pub(super) share: Vec<f32>,
     pub(super) threshold: f32,
     pub(super) sequence: bool,
+}
+
+impl Condition {
+    /// `Σ share_c relu(f_c)`
+    fn mean(&self, codes: &[f32]) -> f32 {
+        codes.iter().zip(&self.share).map(|(f, share)| f * share).sum()
+    }
+}
+
+impl Watcher {
+    /// Whether the monitor reads the row.
+    fn reads(&self, row: &Row) -> Verdict {
+        self.rows.admits(row)
+    }
 }
 
 /// How a code f changes to f', given the feature's strength s.
@@ -210,6 +244,8 @@ pub(super) struct Action {
     pub(super) identity: u64,
     pub(super) rows: Rows,
     pub(super) condition: Option<Condition>,
+    /// What has to hold of the plan's monitors.
+    pub(super) when: Option<Judged>,
     pub(super) edit: Edit,
     pub(super) norm_preserve: bool,
 }
@@ -220,9 +256,16 @@ pub struct PointOps {
     pub(super) point: HookPoint,
     pub(super) d_model: usize,
     pub(super) actions: Vec<Action>,
+    /// The monitors that read here, before any action.
+    pub(super) watchers: Vec<Watcher>,
+    bench: Arc<Bench>,
 }
 
 impl PointOps {
+    pub(super) fn new(point: HookPoint, d_model: usize, bench: Arc<Bench>) -> Self {
+        Self { point, d_model, actions: Vec::new(), watchers: Vec::new(), bench }
+    }
+
     /// The hook point.
     pub fn point(&self) -> HookPoint {
         self.point
@@ -239,21 +282,38 @@ impl PointOps {
     }
 
     fn identities(&self) -> impl Iterator<Item = u64> + '_ {
-        self.actions.iter().map(|action| action.identity)
+        let watchers = self.watchers.iter().map(|watcher| watcher.identity);
+        self.actions.iter().map(|action| action.identity).chain(watchers)
     }
 
-    /// Whether some rule edits one of these rows or listens to it: `None` if that is not known of any. If not,
-    /// [`apply`](Self::apply) need not see them.
+    /// Whether some rule edits one of these rows, or a rule or a monitor listens to it: `None` if that is not known of any. If
+    /// not, [`apply`](Self::apply) need not see them.
     pub fn touches(&self, rows: &[Row]) -> Option<bool> {
+        self.reaches(rows, None)
+    }
+
+    /// As [`touches`](Self::touches), given what monitors of earlier layers read in the same graph: a rule whose condition does
+    /// not hold reaches nothing.
+    pub fn touches_after(&self, rows: &[Row], scratch: &Scratch) -> Option<bool> {
+        self.reaches(rows, Some(&scratch.memory))
+    }
+
+    fn reaches(&self, rows: &[Row], memory: Option<&Memory>) -> Option<bool> {
         let mut known = Some(false);
-        for action in &self.actions {
-            let listens = action.condition.as_ref().is_some_and(|c| c.sequence);
-            for row in rows {
-                match if listens { action.rows.hears(row) } else { action.rows.admits(row) } {
-                    Verdict::Yes => return Some(true),
-                    Verdict::No => {}
-                    Verdict::Unknown(_) => known = None,
-                }
+        let watched = self.watchers.iter().flat_map(|watcher| rows.iter().map(|row| watcher.reads(row)));
+        let edited = self.actions.iter().flat_map(|action| rows.iter().map(move |row| (action, row)));
+        // A monitor of this very point has yet to read.
+        let read = memory.filter(|_| self.watchers.is_empty());
+        let edited = edited.map(|(action, row)| match (&action.when, read) {
+            _ if action.condition.as_ref().is_some_and(|c| c.sequence) => action.rows.hears(row),
+            (Some(when), Some(memory)) if memory.holds(when, &self.bench, row) == Some(false) => Verdict::No,
+            _ => action.rows.admits(row),
+        });
+        for verdict in watched.chain(edited) {
+            match verdict {
+                Verdict::Yes => return Some(true),
+                Verdict::No => {}
+                Verdict::Unknown(_) => known = None,
             }
         }
         known
@@ -263,6 +323,7 @@ impl PointOps {
     pub fn pass(&self, meta: &[Row], scratch: &mut Scratch) -> Edited {
         let mut total = Edited { rows: meta.len() as u64, ..Edited::default() };
         for row in meta {
+            self.unread(row, scratch);
             let mut unjudged = false;
             for action in &self.actions {
                 if let Verdict::Unknown(why) = action.rows.admits(row) {
@@ -306,12 +367,62 @@ impl PointOps {
         scratch.state.resize(meta.len(), State::Untouched);
         scratch.original.clear();
         scratch.original.extend_from_slice(block);
+        self.watch(block, meta, scratch);
         for action in &self.actions {
             self.select(action, block, meta, scratch);
+            self.judge(action, meta, scratch);
             if !scratch.active.is_empty() {
                 self.edit(action, block, meta, scratch);
             }
         }
+    }
+
+    /// Has the monitors read the block.
+    fn watch(&self, block: &[f32], meta: &[Row], scratch: &mut Scratch) {
+        for watcher in &self.watchers {
+            let Scratch { active, codes, frames, memory, .. } = scratch;
+            active.clear();
+            for (r, row) in meta.iter().enumerate() {
+                match watcher.reads(row) {
+                    Verdict::Yes => active.push(r),
+                    Verdict::No => {}
+                    Verdict::Unknown(why) => memory.unknown(why),
+                }
+            }
+            let encoder = &watcher.condition.encoder;
+            let n = encoder.len();
+            codes.resize((active.len() * n).max(codes.len()), 0.0);
+            encoder.encode(block, self.d_model, active, codes, frames);
+            for (codes, &r) in codes.chunks_exact(n).zip(&*active) {
+                memory.note(watcher, &meta[r], watcher.condition.mean(codes));
+            }
+        }
+    }
+
+    /// Counts what monitors could not be judged on, of a row that nothing reads.
+    fn unread(&self, row: &Row, scratch: &mut Scratch) {
+        for watcher in &self.watchers {
+            if let Verdict::Unknown(why) = watcher.reads(row) {
+                scratch.memory.unknown(why);
+            }
+        }
+    }
+
+    /// Leaves in `scratch.active` those of its rows on which the action's condition over monitors holds.
+    fn judge(&self, action: &Action, meta: &[Row], scratch: &mut Scratch) {
+        let Some(when) = &action.when else { return };
+        let Scratch { active, state, memory, tally, .. } = scratch;
+        active.retain(|&r| match memory.holds(when, &self.bench, &meta[r]) {
+            Some(holds) => holds,
+            None => {
+                let why = if meta[r].sequences.is_none() { Unknown::Sequence } else { Unknown::Position };
+                tally.of(action.rule).unjudged(why);
+                if state[r] == State::Untouched {
+                    state[r] = State::Unjudged;
+                }
+                false
+            }
+        });
     }
 
     /// Leaves in `scratch.active` the rows that the action edits.
@@ -343,10 +454,7 @@ impl PointOps {
         let n_features = condition.encoder.len();
         codes.resize((active.len() * n_features).max(codes.len()), 0.0);
         condition.encoder.encode(block, self.d_model, active, codes, frames);
-        let met = |k: usize| {
-            let codes = &codes[k * n_features..][..n_features];
-            codes.iter().zip(&condition.share).map(|(f, share)| f * share).sum::<f32>() >= condition.threshold
-        };
+        let met = |k: usize| condition.mean(&codes[k * n_features..][..n_features]) >= condition.threshold;
         if !listens {
             let mut rows = 0..;
             active.retain(|_| rows.next().is_some_and(met));

@@ -1,12 +1,13 @@
 //! What can be wrong with a plan before any dictionary or model is known.
 
+use super::monitor::{self, Monitor};
 use super::rule::{Feature, Op, Rule, Strength, Unit, Vector};
-use super::selector::{Gate, Selector, Sequences};
+use super::selector::{Selector, Sequences};
 use super::{Plan, VERSION};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 
-/// Features of all rules and gates together. Each costs an encoder and a decoder row of memory (at a width of 4,096, 32 KB),
+/// Features of all rules, gates and monitors together. Each costs an encoder and a decoder row of memory (at a width of 4,096, 32 KB),
 /// and as much reading for every row that is steered: this is all of the larger dictionaries once.
 pub(super) const MAX_FEATURES: usize = 1 << 16;
 
@@ -23,19 +24,21 @@ pub(super) fn plan(plan: &Plan) -> Result<()> {
         return Err(Error::argument(format!("rules: expected at most {MAX_RULES} rules, found {found}")));
     }
     let named = |rule: &Rule| rule.features.len() + rule.gate.as_ref().map_or(0, |gate| gate.features.len());
-    let named: usize = plan.rules.iter().map(named).sum();
+    let watched: usize = plan.monitors.iter().map(|monitor| monitor.features.len()).sum();
+    let named: usize = plan.rules.iter().map(named).sum::<usize>() + watched;
     if named > MAX_FEATURES {
         return Err(Error::argument(format!(
-            "rules: expected at most {MAX_FEATURES} features, counted in each rule and gate that names them, found {named}"
+            "rules: expected at most {MAX_FEATURES} features, counted in each rule, gate and monitor that names them, found {named}"
         )));
     }
+    monitor::check(&plan.monitors, &plan.verdicts)?;
     for (index, r) in plan.rules.iter().enumerate() {
-        rule(r).map_err(|e| e.context(format!("rules[{index}]")))?;
+        rule(r, &plan.monitors).map_err(|e| e.context(format!("rules[{index}]")))?;
     }
     Ok(())
 }
 
-fn rule(rule: &Rule) -> Result<()> {
+fn rule(rule: &Rule, monitors: &[Monitor]) -> Result<()> {
     match (&rule.vector, rule.features.is_none()) {
         (None, true) => {
             return Err(Error::argument("features: expected at least one feature or a `vector`, found none"));
@@ -66,10 +69,10 @@ fn rule(rule: &Rule) -> Result<()> {
         (Some(s), op) => strength(op, s)?,
     }
     selector(&rule.select).map_err(|e| e.context("select"))?;
-    match &rule.gate {
-        Some(g) => gate(g).map_err(|e| e.context("gate")),
-        None => Ok(()),
+    if let Some(g) = &rule.gate {
+        condition(&g.features, g.threshold, g.unit).map_err(|e| e.context("gate"))?;
     }
+    rule.when.as_ref().map_or(Ok(()), |when| when.check(monitors).map_err(|e| e.context("when")))
 }
 
 fn vector(rule: &Rule, vector: &Vector) -> Result<()> {
@@ -136,7 +139,7 @@ fn strength(op: Op, strength: Strength) -> Result<()> {
     Ok(())
 }
 
-fn selector(select: &Selector) -> Result<()> {
+pub(super) fn selector(select: &Selector) -> Result<()> {
     if let (from, Some(to)) = (select.from.unwrap_or(0), select.to)
         && from >= to
     {
@@ -154,21 +157,19 @@ fn selector(select: &Selector) -> Result<()> {
     }
 }
 
-fn gate(gate: &Gate) -> Result<()> {
-    if gate.features.is_empty() {
+/// Checks what a gate or a monitor reads.
+pub(super) fn condition(features: &[u32], threshold: f32, unit: Unit) -> Result<()> {
+    if features.is_empty() {
         return Err(Error::argument("features: expected at least one, found none"));
     }
     let mut seen = HashSet::new();
-    if let Some(index) = gate.features.iter().position(|&id| !seen.insert(id)) {
-        return Err(Error::argument(format!("features[{index}]: feature {} is listed twice", gate.features[index])));
+    if let Some(index) = features.iter().position(|&id| !seen.insert(id)) {
+        return Err(Error::argument(format!("features[{index}]: feature {} is listed twice", features[index])));
     }
-    if !gate.threshold.is_finite() || gate.threshold < 0.0 {
-        return Err(Error::argument(format!(
-            "threshold: expected a finite number of 0 or more, found {}",
-            gate.threshold
-        )));
+    if !threshold.is_finite() || threshold < 0.0 {
+        return Err(Error::argument(format!("threshold: expected a finite number of 0 or more, found {threshold}")));
     }
-    if gate.unit == Unit::Norm {
+    if unit == Unit::Norm {
         return Err(Error::argument("unit: expected `raw` or `activation`, found `norm`"));
     }
     Ok(())

@@ -10,8 +10,9 @@ use super::encoder::Encoder;
 use super::row::SequenceSet;
 use super::rule::{Feature, Op, Rule, Unit, Vector};
 use super::select::Rows;
-use super::selector::{Gate, Scope, Sequences};
+use super::selector::{Gate, Scope, Selector, Sequences};
 use super::target::Target;
+use super::watch::{self, Bench, Judged, Watcher};
 use super::{Plan, digest, propagate};
 use crate::dictionary::{Dictionary, Normalization};
 use crate::error::{Error, Result};
@@ -45,6 +46,8 @@ pub struct Compiled {
     pub points: BTreeMap<HookPoint, PointOps>,
     /// What the graph adds by itself.
     pub control_vector: Option<ControlVector>,
+    /// What the plan's verdicts need.
+    pub(super) bench: Arc<Bench>,
     /// SHA-256, in hex, of everything that decides what the plan does to the residual stream: two plans with equal
     /// fingerprints may share KV and prefix caches, whatever their names, notes, key order, dictionary files or route.
     pub fingerprint: String,
@@ -61,6 +64,11 @@ impl Compiled {
     pub fn is_empty(&self) -> bool {
         self.points.is_empty() && self.control_vector.is_none()
     }
+
+    /// Whether it has monitors.
+    pub fn watches(&self) -> bool {
+        self.points.values().any(|ops| !ops.watchers.is_empty())
+    }
 }
 
 /// What is done at each hook point, in order.
@@ -73,6 +81,8 @@ pub(super) struct World<'a> {
     pub(super) d_model: usize,
     encoders: Shared<Encoder>,
     decoders: Shared<Vec<f32>>,
+    /// The plan's monitors.
+    watchers: Vec<(HookPoint, Watcher)>,
 }
 
 /// What rules share that name the same features in the same order, by dictionary and features.
@@ -95,7 +105,8 @@ impl Plan {
         }
         let (encoders, decoders) = (Shared::default(), Shared::default());
         let (n_layer, d_model) = (target.n_layer, target.d_model);
-        let world = World { dictionaries, n_layer, d_model, encoders, decoders };
+        let mut world = World { dictionaries, n_layer, d_model, encoders, decoders, watchers: Vec::new() };
+        world.watchers = watch::watchers(&self.monitors, &world).map_err(|e| self.named(e))?;
         let mut actions = Actions::new();
         for (index, rule) in self.rules.iter().enumerate() {
             let resolved = self.resolve_rule(index, rule, &world);
@@ -105,12 +116,23 @@ impl Plan {
                 actions.entry(point).or_default().push(action);
             }
         }
-        let warnings = warnings(&actions);
-        let fingerprint = digest::fingerprint(&mut actions);
+        let warnings = warnings(&actions, &world.watchers);
+        let mut watchers = std::mem::take(&mut world.watchers);
+        for (i, (point, _)) in watchers.iter().enumerate() {
+            target.check(*point).map_err(|e| self.named(e.context(format!("monitors[{i}]"))))?;
+        }
+        let fingerprint = digest::fingerprint(&mut actions, &mut watchers);
         let (actions, control_vector) = self.route(actions, d_model, route).map_err(|e| self.named(e))?;
-        let points =
-            actions.into_iter().map(|(point, actions)| (point, PointOps { point, d_model, actions })).collect();
-        Ok(Compiled { points, control_vector, fingerprint, warnings, n_layer, d_model })
+        let bench = Arc::new(Bench::of(&self.verdicts, &self.monitors, watchers.iter().map(|(_, watcher)| watcher)));
+        let mut points = BTreeMap::new();
+        let ops = |point| PointOps::new(point, d_model, bench.clone());
+        for (point, actions) in actions {
+            points.entry(point).or_insert_with(|| ops(point)).actions = actions;
+        }
+        for (point, watcher) in watchers {
+            points.entry(point).or_insert_with(|| ops(point)).watchers.push(watcher);
+        }
+        Ok(Compiled { points, control_vector, bench, fingerprint, warnings, n_layer, d_model })
     }
 
     /// Moves into a control vector what `route` wants there.
@@ -148,6 +170,7 @@ impl Plan {
             _ if point.resid_post().is_none() => format!("it acts on `{}`", point.site().name()),
             _ if point.layer() == 0 => "it is on layer 0".into(),
             _ if rule.gate.is_some() => "it has a gate".into(),
+            _ if rule.when.is_some() => "it has a condition".into(),
             _ if rule.norm_preserve => "it preserves the norm".into(),
             _ if rule.strength.is_some_and(|s| s.unit == Unit::Norm) => {
                 "its strength is relative to the row's norm".into()
@@ -175,29 +198,20 @@ impl Plan {
             }
         };
         let constant = rule.is_unconditional_add() && edits.iter().all(|(_, edit)| edit.is_constant());
-        let first = rule.select.include_first.unwrap_or(constant);
-        let rows = Rows {
-            phase: rule.select.phase,
-            from: position(rule.select.from.unwrap_or(0)),
-            to: rule.select.to.map_or(i32::MAX, position),
-            first,
-            sequences: match &rule.select.sequences {
-                Sequences::All => None,
-                Sequences::Only(ids) if ids.is_empty() => Some(SequenceSet::default()),
-                Sequences::Only(ids) => Some(SequenceSet::of(ids.iter().copied()).ok_or_else(|| {
-                    Error::argument(format!("select.sequences: expected ids from 0 to 255, found {ids:?}"))
-                })?),
-            },
-        };
+        let rows = rows(&rule.select, constant)?;
+        let when = rule.when.as_ref().map(|when| Judged::of(when, &self.monitors));
         let mut actions = Vec::with_capacity(edits.len());
         for (point, edit) in edits {
             let condition = match &rule.gate {
                 Some(gate) => Some(condition(gate, rule, point, world).map_err(|e| e.context("gate"))?),
                 None => None,
             };
+            if let Some(when) = &when {
+                watch::check_order(rule, point, when, (&self.monitors, &world.watchers))?;
+            }
             let norm_preserve = rule.norm_preserve || rule.op == Op::CalibrateSpread;
-            actions
-                .push((point, Action { rule: index, identity: 0, rows: rows.clone(), condition, edit, norm_preserve }));
+            let (rows, when) = (rows.clone(), when.clone());
+            actions.push((point, Action { rule: index, identity: 0, rows, condition, when, edit, norm_preserve }));
         }
         Ok(actions)
     }
@@ -389,6 +403,23 @@ fn feature_edit(
     Ok((point, Edit::Codes { encoder, decoder, change, strengths, relative }))
 }
 
+/// Which rows a selector takes, every default resolved; `constant`: the first row too, if it says nothing.
+pub(super) fn rows(select: &Selector, constant: bool) -> Result<Rows> {
+    Ok(Rows {
+        phase: select.phase,
+        from: position(select.from.unwrap_or(0)),
+        to: select.to.map_or(i32::MAX, position),
+        first: select.include_first.unwrap_or(constant),
+        sequences: match &select.sequences {
+            Sequences::All => None,
+            Sequences::Only(ids) if ids.is_empty() => Some(SequenceSet::default()),
+            Sequences::Only(ids) => Some(SequenceSet::of(ids.iter().copied()).ok_or_else(|| {
+                Error::argument(format!("select.sequences: expected ids from 0 to 255, found {ids:?}"))
+            })?),
+        },
+    })
+}
+
 fn condition(gate: &Gate, rule: &Rule, point: HookPoint, world: &World) -> Result<Condition> {
     let (name, dictionary) = world.dictionary(gate.dictionary.as_deref().or(rule.dictionary.as_deref()))?;
     world.check_reads(name, dictionary, "a gate", false)?;
@@ -402,22 +433,32 @@ fn condition(gate: &Gate, rule: &Rule, point: HookPoint, world: &World) -> Resul
             _ => format!("dictionary: \"{name}\" is for {own}, the rule acts on {point}"),
         }));
     }
-    let n = gate.features.len() as f32;
-    let share = match gate.unit {
+    let read = (gate.features.as_slice(), gate.unit, gate.threshold);
+    reads((name, dictionary), read, gate.scope == Scope::Sequence, world)
+}
+
+/// What holds where the mean of features, in a unit, reaches a threshold.
+pub(super) fn reads(
+    (name, dictionary): (&str, &Arc<Dictionary>),
+    (features, unit, threshold): (&[u32], Unit, f32),
+    sequence: bool,
+    world: &World,
+) -> Result<Condition> {
+    let n = features.len() as f32;
+    let share = match unit {
         Unit::Activation => {
-            let means = means(name, dictionary, &gate.features, "unit", "features")?;
+            let means = means(name, dictionary, features, "unit", "features")?;
             means.iter().map(|mean| 1.0 / (n * mean)).collect()
         }
-        Unit::Raw | Unit::Norm => vec![1.0 / n; gate.features.len()],
+        Unit::Raw | Unit::Norm => vec![1.0 / n; features.len()],
     };
-    let encoder = world.encoder(dictionary, &gate.features)?;
-    let sequence = gate.scope == Scope::Sequence;
-    Ok(Condition { encoder, share: finite(share)?, threshold: gate.threshold, sequence })
+    let encoder = world.encoder(dictionary, features)?;
+    Ok(Condition { encoder, share: finite(share)?, threshold, sequence })
 }
 
 impl<'a> World<'a> {
     /// A dictionary by the name that a rule gives, or the only one.
-    fn dictionary(&self, name: Option<&str>) -> Result<(&'a str, &'a Arc<Dictionary>)> {
+    pub(super) fn dictionary(&self, name: Option<&str>) -> Result<(&'a str, &'a Arc<Dictionary>)> {
         let (found, dictionary) = match (name, self.dictionaries) {
             (Some(name), all) => all.iter().find(|(n, _)| *n == name).ok_or_else(|| {
                 let names = all.iter().map(|(n, _)| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
@@ -458,7 +499,7 @@ impl<'a> World<'a> {
     }
 
     /// Codes are read where the dictionary reads, and edits of codes act there too: a transcoder writes elsewhere.
-    fn check_reads(&self, name: &str, dictionary: &Dictionary, what: &str, edits: bool) -> Result<()> {
+    pub(super) fn check_reads(&self, name: &str, dictionary: &Dictionary, what: &str, edits: bool) -> Result<()> {
         if dictionary.reads_elsewhere() || (edits && dictionary.settings().transcodes) {
             let (hook, info) = (dictionary.hook_point(), dictionary.info());
             let writes = if info.hook_out.is_empty() { "" } else { &format!(" and writes \"{}\"", info.hook_out) };
@@ -484,7 +525,7 @@ impl<'a> World<'a> {
         Err(Error::mismatch(format!("layer: the model has {} (from 0), found {layer}", self.n_layer)))
     }
 
-    fn check_features(&self, name: &str, dictionary: &Dictionary, ids: &[u32], key: &str) -> Result<()> {
+    pub(super) fn check_features(&self, name: &str, dictionary: &Dictionary, ids: &[u32], key: &str) -> Result<()> {
         let n = dictionary.n_features();
         match ids.iter().position(|&id| id as usize >= n) {
             None => Ok(()),
@@ -513,7 +554,9 @@ fn shared<T>(
 }
 
 /// What callers should know of the actions, in the order of rules.
-fn warnings(actions: &Actions) -> Vec<String> {
+fn warnings(actions: &Actions, watchers: &[(HookPoint, Watcher)]) -> Vec<String> {
+    let read = watchers.iter().filter_map(|(_, w)| Some((w.monitor, w.condition.encoder.warning()?)));
+    let mut watched: Vec<String> = read.map(|(monitor, why)| format!("monitors[{monitor}]: {why}")).collect();
     let mut warnings = Vec::new();
     for action in actions.values().flatten() {
         let edit = match &action.edit {
@@ -526,7 +569,8 @@ fn warnings(actions: &Actions) -> Vec<String> {
     }
     warnings.sort_by_key(|w| w.0);
     warnings.dedup();
-    warnings.into_iter().map(|w| w.1).collect()
+    watched.extend(warnings.into_iter().map(|w| w.1));
+    watched
 }
 
 /// Whether one unit of a code is the same length in every row.

@@ -7,6 +7,7 @@
 use super::apply::{Action, Condition, Edit};
 use super::encoder::{Encoder, Feature, Kind};
 use super::select::Rows;
+use super::watch::{Judged, Watcher};
 use crate::dictionary::{Activation, Dictionary, Normalization, Unit};
 use crate::hook_point::HookPoint;
 use sha2::{Digest, Sha256};
@@ -14,10 +15,30 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 /// SHA-256 in hex over everything that the actions do; gives each action its identity.
-pub(super) fn fingerprint(actions: &mut BTreeMap<HookPoint, Vec<Action>>) -> String {
+pub(super) fn fingerprint(
+    actions: &mut BTreeMap<HookPoint, Vec<Action>>,
+    watchers: &mut [(HookPoint, Watcher)],
+) -> String {
     let mut out = Hasher(Sha256::new());
     let mut seen = HashMap::new();
     out.0.update(b"tiller plan 2");
+    // Equal ones are told apart by their order.
+    let mut named = |digest: &[u8]| {
+        let head = digest.iter().take(8).fold(0u64, |head, &byte| head << 8 | u64::from(byte));
+        let before = seen.entry(head).or_insert(0u64);
+        *before += 1;
+        head.wrapping_add(*before - 1)
+    };
+    let mut read = Vec::with_capacity(watchers.len());
+    for (point, watcher) in watchers {
+        let mut own = Hasher(Sha256::new());
+        own.0.update(point.to_string());
+        own.rows(&watcher.rows);
+        own.condition(&watcher.condition);
+        let digest = own.0.finalize();
+        watcher.identity = named(&digest);
+        read.push(watcher.identity);
+    }
     for (point, list) in actions {
         out.0.update(point.to_string());
         out.number(list.len());
@@ -25,13 +46,12 @@ pub(super) fn fingerprint(actions: &mut BTreeMap<HookPoint, Vec<Action>>) -> Str
             let mut own = Hasher(Sha256::new());
             own.0.update(point.to_string());
             own.action(action);
+            if let Some(when) = &action.when {
+                own.judged(when, &read);
+            }
             let digest = own.0.finalize();
             out.0.update(digest);
-            // Equal rules are told apart by their order.
-            let head = digest.iter().take(8).fold(0u64, |head, &byte| head << 8 | u64::from(byte));
-            let before = seen.entry(head).or_insert(0u64);
-            action.identity = head.wrapping_add(*before);
-            *before += 1;
+            action.identity = named(&digest);
         }
     }
     out.0.finalize().iter().fold(String::new(), |mut text, byte| {
@@ -64,14 +84,11 @@ impl Hasher {
     }
 
     fn action(&mut self, action: &Action) {
-        let Action { rule: _, identity: _, rows, condition, edit, norm_preserve } = action;
+        let Action { rule: _, identity: _, rows, condition, when: _, edit, norm_preserve } = action;
         self.rows(rows);
         self.number(usize::from(condition.is_some()));
-        if let Some(Condition { encoder, share, threshold, sequence }) = condition {
-            self.encoder(encoder);
-            self.floats(share);
-            self.floats(&[*threshold]);
-            self.number(usize::from(*sequence));
+        if let Some(condition) = condition {
+            self.condition(condition);
         }
         self.number(usize::from(*norm_preserve));
         match edit {
@@ -97,6 +114,30 @@ impl Hasher {
                 self.number(usize::from(*relative));
             }
         }
+    }
+
+    fn condition(&mut self, condition: &Condition) {
+        let Condition { encoder, share, threshold, sequence } = condition;
+        self.encoder(encoder);
+        self.floats(share);
+        self.floats(&[*threshold]);
+        self.number(usize::from(*sequence));
+    }
+
+    /// A condition over monitors, which are known by what they read.
+    fn judged(&mut self, judged: &Judged, read: &[u64]) {
+        let (kind, of): (usize, &[Judged]) = match judged {
+            Judged::Fires(monitor) => {
+                self.number(10);
+                return self.number(read.get(*monitor).map_or(usize::MAX, |&identity| identity as usize));
+            }
+            Judged::Any(of) => (11, of),
+            Judged::All(of) => (12, of),
+            Judged::Not(of) => (13, std::slice::from_ref(of)),
+        };
+        self.number(kind);
+        self.number(of.len());
+        of.iter().for_each(|judged| self.judged(judged, read));
     }
 
     fn rows(&mut self, rows: &Rows) {

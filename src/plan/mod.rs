@@ -25,7 +25,9 @@
 //! |---|---|---|
 //! | `version` | 1 | required |
 //! | `note` | any text; changes nothing | none |
-//! | `rules` | list of rules; an empty list is an empty plan | required |
+//! | `monitors` | list of monitors, see below | none |
+//! | `verdicts` | list of verdicts, see below | none |
+//! | `rules` | list of rules; an empty list steers nothing | required |
 //!
 //! A rule:
 //!
@@ -42,6 +44,7 @@
 //! | `norm_preserve` | rescale the row to its norm before the rule | `false` |
 //! | `select` | which rows, see below | every row but the first |
 //! | `gate` | only where a condition holds, see below | none |
+//! | `when` | only where this holds of the plan's monitors, see below | none |
 //! | `note` | any text; changes nothing | none |
 //!
 //! Operators, for each feature i of the rule with code `f` of the live row, decoder row `d_i` and strength `s`; the row moves
@@ -98,9 +101,37 @@
 //! When a sequence goes back to the row that opened the gate, or before it, the gate closes again. At the model's last layer
 //! the graph holds only rows whose logits were asked for: gates there hear only those.
 //!
+//! # Monitors and verdicts
+//!
+//! A monitor is a named detector. It reads the mean `(1/|C|) Σ relu(f_c)` on every row that it selects, as the rules of
+//! earlier layers left it, and fires where that reaches the threshold. Conditions combine monitors: a name, `{"any": […]}`,
+//! `{"all": […]}`, `{"not": …}`. A rule with `when` edits only rows on which its condition holds; a verdict tells the host.
+//!
+//! | key of a monitor | value | default |
+//! |---|---|---|
+//! | `name` | what conditions call it | required |
+//! | `features` | list of ids, all of one layer | required |
+//! | `threshold` | number, not negative | required |
+//! | `dictionary` | name | the only one, if there is one |
+//! | `unit` | `raw`, or `activation`: each code is divided by its feature's mean positive activation first | `raw` |
+//! | `select` | which rows, as of a rule | every row but the first |
+//! | `scope` | `row`: it counts on the row where it fires; `sequence`: there and on all later rows of the sequence | `row` |
+//! | `note` | any text; changes nothing | none |
+//!
+//! | key of a verdict | value | default |
+//! |---|---|---|
+//! | `name` | what the host knows it by | required |
+//! | `when` | a condition; the verdict is passed at every row of a sequence on which it holds | required |
+//! | `action` | what the host should do: `report`, `stop` (end the answer), `replace` (by `text`) | required |
+//! | `text` | what stands in place of the answer | for `replace` |
+//! | `note` | any text; changes nothing | none |
+//!
+//! A rule with `when` acts on the layers of its monitors or later ones. The one exception: a rule that selects
+//! generated rows and whose monitors all read the prompt with scope `sequence` may act anywhere.
+//!
 //! # Limits
 //!
-//! A plan has at most 1,024 rules, which name at most 65,536 features together, gates included; rules that name the same
+//! A plan has at most 64 monitors, 64 verdicts and 1,024 rules, which name at most 65,536 features together, gates included; rules that name the same
 //! features in the same order share their rows.
 //!
 //! # Order
@@ -115,6 +146,7 @@ mod control_vector;
 mod digest;
 mod encoder;
 mod json;
+mod monitor;
 mod propagate;
 mod row;
 mod rule;
@@ -122,16 +154,19 @@ mod select;
 mod selector;
 mod tally;
 mod target;
+mod watch;
 
 pub use apply::{Edited, Fault, PointOps, Scratch};
 pub use compile::{Compiled, Route};
 pub use control_vector::ControlVector;
+pub use monitor::{Action, All, Any, Monitor, Not, Verdict, When};
 pub use row::{Row, SequenceSet};
 pub use rule::{Feature, Features, Op, Rule, Strength, Unit, Vector};
 pub use select::Unknown;
 pub use selector::{Gate, Phase, Scope, Selector, Sequences};
 pub use tally::{RuleTally, Tally};
 pub use target::Target;
+pub use watch::{Passed, Reading, Watched};
 
 use crate::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -155,6 +190,12 @@ pub struct Plan {
     /// Free text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// What to watch for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub monitors: Vec<Monitor>,
+    /// What the host is told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<Verdict>,
     /// What to do; rules on the same layer act in this order.
     pub rules: Vec<Rule>,
     /// The file that the plan was read from: errors name it, and relative paths in rules start beside it.
@@ -164,14 +205,24 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { version: VERSION, note: None, rules: Vec::new(), source: None }
+        Self {
+            version: VERSION,
+            note: None,
+            monitors: Vec::new(),
+            verdicts: Vec::new(),
+            rules: Vec::new(),
+            source: None,
+        }
     }
 }
 
 /// Plans are equal if they say the same, wherever they were read from.
 impl PartialEq for Plan {
     fn eq(&self, other: &Self) -> bool {
-        (self.version, &self.note, &self.rules) == (other.version, &other.note, &other.rules)
+        (self.version, &self.note) == (other.version, &other.note)
+            && self.rules == other.rules
+            && self.monitors == other.monitors
+            && self.verdicts == other.verdicts
     }
 }
 
@@ -184,6 +235,16 @@ impl Plan {
     /// The same with free text.
     pub fn note(self, note: impl Into<String>) -> Self {
         Self { note: Some(note.into()), ..self }
+    }
+
+    /// The same with these monitors.
+    pub fn watch(self, monitors: impl IntoIterator<Item = Monitor>) -> Self {
+        Self { monitors: monitors.into_iter().collect(), ..self }
+    }
+
+    /// The same with these verdicts.
+    pub fn tell(self, verdicts: impl IntoIterator<Item = Verdict>) -> Self {
+        Self { verdicts: verdicts.into_iter().collect(), ..self }
     }
 
     /// The plan with every strength multiplied by `factor`; rules without one (`ablate`) stay as they are.

@@ -1,5 +1,6 @@
 //! The nouns of a plan: rules, features, strengths. Data only; the [module](super) defines what they mean.
 
+use super::monitor::When;
 use super::selector::{Gate, Selector};
 use crate::dictionary::{Form, Learned};
 use crate::hook_point::Site;
@@ -54,6 +55,9 @@ pub struct Rule {
     /// Under which condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
+    /// Only on rows where this holds of the plan's monitors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<When>,
     /// Free text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -78,6 +82,7 @@ impl Rule {
             norm_preserve: false,
             select: Selector::default(),
             gate: None,
+            when: None,
             note: None,
         }
     }
@@ -142,6 +147,11 @@ impl Rule {
         Self { gate: Some(gate), ..self }
     }
 
+    /// The same where this holds of the plan's monitors.
+    pub fn when(self, when: When) -> Self {
+        Self { when: Some(when), ..self }
+    }
+
     /// The same with free text.
     pub fn note(self, note: impl Into<String>) -> Self {
         Self { note: Some(note.into()), ..self }
@@ -152,6 +162,7 @@ impl Rule {
         self.op == Op::Add
             && !self.norm_preserve
             && self.gate.is_none()
+            && self.when.is_none()
             && self.strength.is_some_and(|s| s.unit != Unit::Norm)
             && self.select.is_every_row()
     }

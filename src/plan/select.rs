@@ -154,6 +154,11 @@ impl Latches {
         open
     }
 
+    /// Whether the gate of `rule` is open at a position of a sequence.
+    pub(super) fn is_open(&self, rule: u64, sequence: i32, position: i32) -> bool {
+        self.opened.get(&(rule, sequence)).is_some_and(|&since| since <= position)
+    }
+
     pub(super) fn retain(&mut self, mut keeps: impl FnMut(u64, i32) -> bool) {
         self.opened.retain(|&(rule, sequence), _| keeps(rule, sequence));
     }

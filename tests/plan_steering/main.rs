@@ -3,6 +3,7 @@
 mod compile;
 mod fixtures;
 mod layered;
+mod monitors;
 mod operators;
 mod propagate;
 mod selection;

@@ -196,6 +196,7 @@ impl Chat<'_> {
         }
         match reply.generation.stop() {
             Some(Stop::Caller) => out.note("note: the answer was stopped"),
+            Some(Stop::Verdict) => out.note("note: a verdict of the plan ended the answer"),
             Some(Stop::Length) => {
                 out.note(format!("note: the answer was cut after {} tokens; --max-tokens N", generate.max_tokens));
             }

@@ -132,7 +132,7 @@ fn examples(path: &Path) -> Result<Vec<Example>> {
 }
 
 /// The messages of a file.
-fn messages(path: &Path) -> Result<Vec<String>> {
+pub(crate) fn messages(path: &Path) -> Result<Vec<String>> {
     let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     if !matches!(ending.as_str(), "jsonl" | "ndjson" | "json") {
         let text = read_text(path, MAX_BYTES)?;

@@ -17,6 +17,7 @@ mod explain;
 mod explained;
 mod fetch;
 mod find;
+mod guard;
 mod harvest;
 mod info;
 mod interrupt;
@@ -60,6 +61,7 @@ enum Command {
     Adopt(adopt::Args),
     Info(info::Args),
     Learn(learn::Args),
+    Guard(guard::Args),
     Harvest(harvest::Args),
     Train(train::Args),
     Convert(convert::Args),
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
         Command::Adopt(args) => adopt::run(&args, &out),
         Command::Info(args) => info::run(&args, &out),
         Command::Learn(args) => learn::run(&args, &out),
+        Command::Guard(args) => guard::run(&args, &out),
         Command::Harvest(args) => harvest::run(&args, &out),
         Command::Train(args) => train::run(&args, &out),
         Command::Convert(args) => convert::run(&args, &out),

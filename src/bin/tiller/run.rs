@@ -97,6 +97,10 @@ pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
     ledger.ok().map_err(|e| e.context("the text above is not what the plan says"))?;
     match made.stop() {
         Some(Stop::Caller) => Err(Error::cancelled().hinted("what was written is above")),
+        Some(Stop::Verdict) => {
+            out.note("note: a verdict of the plan ended the text");
+            Ok(())
+        }
         Some(Stop::Context) => {
             full(&engine, "the text ends here", out);
             Ok(())

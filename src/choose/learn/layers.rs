@@ -6,7 +6,7 @@ use super::pack;
 use super::work::Work;
 use crate::dictionary::{Dictionary, Form, Info};
 use crate::error::Result;
-use crate::train::learn::{Contrast, Feature, fit};
+use crate::train::learn::{Contrast, Feature, Fit, Gate, fit};
 
 /// Directions a layer.
 pub(super) const RANK: usize = 16;
@@ -62,7 +62,8 @@ pub(super) struct Fitted {
 impl Fitted {
     pub(super) fn new(n_layer: usize, rows: &Contrast, threads: usize, work: &mut Work<'_>) -> Result<Self> {
         let (names, layers): (Vec<_>, Vec<_>) = sets(n_layer).into_iter().unzip();
-        let fitted = fit(rows, &layers, (RANK, LAMBDA), threads, &mut |_| work.go_on("fitting"))?;
+        let how = Fit { rank: RANK, lambda: LAMBDA, gate: Gate::Need };
+        let fitted = fit(rows, &layers, how, threads, &mut |_| work.go_on("fitting"))?;
         Ok(Self { sets: names.into_iter().zip(fitted).collect() })
     }
 

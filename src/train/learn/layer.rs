@@ -1,9 +1,11 @@
 //! The features of one layer.
 
+use std::ops::RangeInclusive;
+
 use rand::Rng;
 
 use super::ridge::Ridge;
-use super::{At, Contrast, Feature};
+use super::{At, Contrast, Feature, Fit, Gate};
 use crate::error::{Error, Result};
 use crate::num::{Mat, dot, gemm, linalg, norm, rng};
 
@@ -55,12 +57,7 @@ impl Moved {
 
 impl Contrast {
     /// The features of a layer, those along the mean first.
-    pub(super) fn fit_layer(
-        &self,
-        (layer, before): At,
-        (rank, lambda): (usize, f64),
-        threads: usize,
-    ) -> Result<Vec<Feature>> {
+    pub(super) fn fit_layer(&self, (layer, before): At, how: Fit, threads: usize) -> Result<Vec<Feature>> {
         let d = self.d_model;
         let sides = self.sides(layer)?;
         let before = before.map(|before| self.sides(before)).transpose()?;
@@ -76,56 +73,84 @@ impl Contrast {
         }
         let mut x: Vec<f32> = sides.asked.iter().zip(&delta).map(|(a, delta)| a - delta).collect();
         x.extend_from_slice(&sides.silent);
+        x.extend_from_slice(&sides.hard);
         let moved = Moved::new(delta, d);
         let length = norm(&moved.mean);
         if !(length.is_finite() && length > 0.0) {
             return Err(Error::numeric(format!("learn: layer {layer}: both runs have the same rows")));
         }
-        let silent = sides.silent.len() / d;
-        let share = if silent > 0 { 0.5 } else { 1.0 };
-        let mut weights = vec![share / n as f64; n];
-        weights.resize(n + silent, share / silent.max(1) as f64);
-        let ridge = Ridge::new(x, weights, d, lambda, threads)?;
+        let ridge = Ridge::new(x, sides.weights(d), d, how.lambda, threads)?;
         let mut directions: Vec<f32> = moved.mean.iter().map(|v| v / length).collect();
-        directions.extend(others(&ridge, &moved, &directions, rank.min(d) - 1, threads)?);
-        features(layer, &ridge, &moved, &directions, threads)
+        directions.extend(others(&ridge, &moved, &directions, how.rank.min(d) - 1, threads)?);
+        let layer = Layer { number: layer, n_hard: sides.hard.len() / d, ridge, moved, gate: how.gate };
+        layer.features(&directions, threads)
     }
 }
 
-/// The features along `directions` `[r, d]`: one for the first, two for each of the others, for it is needed both ways.
-fn features(layer: usize, ridge: &Ridge, moved: &Moved, directions: &[f32], threads: usize) -> Result<Vec<Feature>> {
-    let (d, n) = (moved.mean.len(), moved.usual.len());
-    let r = directions.len() / d;
-    let s = moved.along(directions, r, threads);
-    let gates = ridge.solve(&s, r)?;
-    let total: f64 = moved.delta.iter().map(|&v| f64::from(v).powi(2)).sum();
-    let mut features = Vec::with_capacity(2 * r - 1);
-    for (k, (w, b)) in gates.into_iter().enumerate() {
-        let both: &[f64] = if k == 0 { &[1.0] } else { &[1.0, -1.0] };
-        for &sign in both {
-            let turn = |row: &[f32]| row.iter().map(|&v| (sign * f64::from(v)) as f32).collect::<Vec<f32>>();
-            let targets: Vec<f64> = s[k..].iter().step_by(r).map(|&s| sign * f64::from(s)).collect();
-            let gate = (turn(&w), sign * b);
-            let codes = ridge.codes(&gate.0, gate.1);
-            let (w, b, codes) = if codes.len() > n { shut(gate, codes, &targets) } else { (gate.0, gate.1, codes) };
-            let active: Vec<f64> = codes[..n].iter().map(|f| f.max(0.0)).collect();
-            // ‖δ − f z‖² = ‖δ‖² − 2 f s + f².
-            let rows = active.iter().zip(&targets).zip(&moved.usual).filter(|(_, usual)| **usual);
-            let left: f64 = rows.map(|((f, s), _)| f * (f - 2.0 * s)).sum();
-            features.push(Feature {
-                layer,
-                direction: k,
-                encoder: w,
-                bias: b as f32,
-                decoder: turn(&directions[k * d..(k + 1) * d]),
-                mean: if k == 0 { norm(&moved.mean) } else { (active.iter().sum::<f64>() / n as f64) as f32 },
-                max: active.iter().copied().fold(0.0, f64::max) as f32,
-                density: (active.iter().filter(|f| **f > 0.0).count() as f64 / n as f64) as f32,
-                explained: (-left / total) as f32,
-            });
+/// What the features of a layer are made of.
+struct Layer {
+    number: usize,
+    /// The last rows of the regression that are hard ones.
+    n_hard: usize,
+    ridge: Ridge,
+    moved: Moved,
+    gate: Gate,
+}
+
+impl Layer {
+    /// The features along `directions` `[r, d]`: one for the first, two for each of the others, for it is needed both ways.
+    fn features(&self, directions: &[f32], threads: usize) -> Result<Vec<Feature>> {
+        let (d, n) = (self.moved.mean.len(), self.moved.usual.len());
+        let r = directions.len() / d;
+        let s = self.moved.along(directions, r, threads);
+        let gates = match self.gate {
+            Gate::Need => self.ridge.solve(&s, r)?,
+            Gate::Class { .. } => self.ridge.solve(&vec![1.0; n], 1)?,
+        };
+        let turn = |row: &[f32], sign: f64| row.iter().map(|&v| (sign * f64::from(v)) as f32).collect::<Vec<f32>>();
+        let mut features = Vec::with_capacity(2 * r - 1);
+        for (k, (w, b)) in gates.into_iter().enumerate() {
+            let both: &[f64] = if k == 0 { &[1.0] } else { &[1.0, -1.0] };
+            for &sign in both {
+                let needs: Vec<f64> = s[k..].iter().step_by(r).map(|&s| sign * f64::from(s)).collect();
+                let decoder = turn(&directions[k * d..(k + 1) * d], sign);
+                features.push(self.feature(k, (turn(&w, sign), sign * b), decoder, &needs));
+            }
+        }
+        Ok(features)
+    }
+
+    /// The feature along a direction, of which rows need `needs`.
+    fn feature(&self, direction: usize, gate: (Vec<f32>, f64), decoder: Vec<f32>, needs: &[f64]) -> Feature {
+        let n = needs.len();
+        let mean = |values: &mut dyn Iterator<Item = f64>| values.map(|f| f.max(0.0)).sum::<f64>() / n as f64;
+        let (share, scales, wanted) = match self.gate {
+            Gate::Need => (SHUT, 1.0..=MOST_SCALE, mean(&mut needs.iter().copied())),
+            Gate::Class { shut } => (shut, f64::MIN_POSITIVE..=f64::MAX, f64::from(norm(&self.moved.mean))),
+        };
+        let codes = self.ridge.codes(&gate.0, gate.1);
+        let (w, b, codes) = match codes.len() > n {
+            true => shut(gate, codes, (n, self.n_hard), (share, wanted), scales),
+            false => (gate.0, gate.1, codes),
+        };
+        let active: Vec<f64> = codes[..n].iter().map(|f| f.max(0.0)).collect();
+        // ‖δ − f z‖² = ‖δ‖² − 2 f s + f².
+        let rows = active.iter().zip(needs).zip(&self.moved.usual).filter(|(_, usual)| **usual);
+        let left: f64 = rows.map(|((f, s), _)| f * (f - 2.0 * s)).sum();
+        let total: f64 = self.moved.delta.iter().map(|&v| f64::from(v).powi(2)).sum();
+        let along_mean = direction == 0;
+        Feature {
+            layer: self.number,
+            direction,
+            encoder: w,
+            bias: b as f32,
+            decoder,
+            mean: if along_mean { norm(&self.moved.mean) } else { mean(&mut active.iter().copied()) as f32 },
+            max: active.iter().copied().fold(0.0, f64::max) as f32,
+            density: (active.iter().filter(|f| **f > 0.0).count() as f64 / n as f64) as f32,
+            explained: (-left / total) as f32,
         }
     }
-    Ok(features)
 }
 
 /// `r` more directions `[r, d]`, at right angles to `first` and to one another: those along which the ridge regression explains
@@ -184,17 +209,24 @@ fn orthonormal(rows: &mut [f32], first: &[f32]) {
     }
 }
 
-/// Raises a gate's threshold to what [`SHUT`] of the silent codes (those after the first) reach, then scales it so that the
-/// mean of the others is again that of their targets.
-fn shut((mut w, mut b): (Vec<f32>, f64), mut codes: Vec<f64>, targets: &[f64]) -> (Vec<f32>, f64, Vec<f64>) {
-    let n = targets.len();
-    let mut silent = codes[n..].to_vec();
-    silent.sort_by(f64::total_cmp);
-    let threshold = silent[((silent.len() - 1) as f64 * SHUT).round() as usize].max(0.0);
-    let mean = |codes: &mut dyn Iterator<Item = f64>| codes.map(|f| f.max(0.0)).sum::<f64>() / n as f64;
-    let wanted = mean(&mut targets.iter().copied());
-    let left = mean(&mut codes[..n].iter().map(|f| f - threshold));
-    let scale = (wanted / left.max(f64::MIN_POSITIVE)).clamp(1.0, MOST_SCALE);
+/// Raises a gate's threshold to what `share` of the silent codes (those after the first n) and of the `n_hard` last ones
+/// reach, then scales it within `scales` so that the mean of the first n is `wanted`.
+fn shut(
+    (mut w, mut b): (Vec<f32>, f64),
+    mut codes: Vec<f64>,
+    (n, n_hard): (usize, usize),
+    (share, wanted): (f64, f64),
+    scales: RangeInclusive<f64>,
+) -> (Vec<f32>, f64, Vec<f64>) {
+    let reach = |codes: &[f64]| {
+        let mut sorted = codes.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get((sorted.len().saturating_sub(1) as f64 * share).round() as usize).copied().unwrap_or(0.0)
+    };
+    let (silent, hard) = codes[n..].split_at(codes.len() - n - n_hard);
+    let threshold = reach(silent).max(reach(hard)).max(0.0);
+    let left = codes[..n].iter().map(|f| (f - threshold).max(0.0)).sum::<f64>() / n as f64;
+    let scale = (wanted / left.max(f64::MIN_POSITIVE)).clamp(*scales.start(), *scales.end());
     w.iter_mut().for_each(|v| *v = (f64::from(*v) * scale) as f32);
     b = (b - threshold) * scale;
     codes.iter_mut().for_each(|f| *f = (*f - threshold) * scale);
