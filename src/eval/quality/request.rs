@@ -49,7 +49,7 @@ impl Default for Request {
             labelled: None,
             label: "label".to_owned(),
             labelled_tokens: 128,
-            words: 1000,
+            words: 2000,
             seed: 0,
         }
     }
