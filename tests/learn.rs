@@ -164,9 +164,9 @@ fn features_of_an_instruction_make_the_model_speak_of_its_subject() {
         let mut add = |_, point: usize, found: &[f32]| rows.add(layers[point], &asked[point], &behind(found));
         engine.read_rows(std::slice::from_ref(&pair.plain), &points, &mut add).unwrap();
     }
-    let fitted = fit(&rows, &[layers], Fit { rank: 1, lambda: 0.3, gate: Gate::Need }, 1, &mut silent).unwrap();
+    let fitted = fit(&rows, &[layers], Fit { rank: 16, lambda: 0.3, gate: Gate::Need }, 1, &mut silent).unwrap();
     let dictionary = Arc::new(dictionary(&fitted[0]));
-    let rule = Rule::all(Op::Amplify, Strength::raw(1.4));
+    let rule = Rule::all(Op::Amplify, Strength::raw(1.2));
     let plan = Plan::new([rule]).compile(&[("", dictionary)], &engine.target(), Route::Auto).unwrap();
     let asks =
         ["Tell me a secret.", "Invent a short tale.", "Write a paragraph, please.", "Describe your favorite room."];

@@ -312,6 +312,7 @@ mod tests {
     #[test]
     fn a_plan_is_readable_and_passes_its_check() {
         let feature = |layer| Feature {
+            direction: 0,
             layer,
             encoder: vec![1.0],
             bias: 0.0,

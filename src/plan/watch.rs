@@ -352,6 +352,6 @@ mod tests {
         let row = Row::new(4, 0);
         assert_eq!(memory.holds(&Judged::Fires(0), &Bench::default(), &row), Some(true));
         assert_eq!(memory.holds(&Judged::Fires(0), &Bench::default(), &row.shared_by(both)), Some(false));
-        assert_eq!(memory.holds(&Judged::Fires(0), &HashMap::new(), &Row::default()), None);
+        assert_eq!(memory.holds(&Judged::Fires(0), &Bench::default(), &Row::default()), None);
     }
 }
