@@ -2166,6 +2166,123 @@ TILLER_API const tiller_row *tiller_captured_tokens(const tiller_captured *captu
 // Frees `captured`. NULL is a no-op.
 TILLER_API void tiller_captured_free(tiller_captured *captured);
 
+/* ---- Guards ---------------------------------------------------------------------------------------------- */
+
+// A guard: a plan with monitors, and the features that it uses, in two files.
+//
+// Its life: tiller_guard_open(); tiller_guard_check_model(); tiller_guard_compile(); hand the compiled plan to
+// tiller_hook_set_plan() or tiller_engine_set_plan(); after a decode tiller_hook_watched() has its verdicts.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_guard tiller_guard;
+
+// What a plan's monitors read, and the verdicts that followed.
+//
+// Thread safety: immutable; may be used from several threads at once.
+typedef struct tiller_watched tiller_watched;
+
+// What a monitor read on a row.
+typedef struct {
+    // Set it to sizeof(tiller_reading) before the call.
+    uint32_t size;
+    // The monitor's place in the plan.
+    uint32_t monitor;
+    // The sequence.
+    int32_t sequence;
+    // The position.
+    int32_t position;
+    // 1 the model wrote the row's token, 0 it was given, -1 nobody said.
+    int32_t generated;
+    // 1 if the value reaches the monitor's threshold.
+    uint32_t fired;
+    // The mean over the monitor's features.
+    float value;
+    // Always 0.
+    uint32_t reserved;
+    // The monitor's name. Valid until the tiller_watched is freed.
+    const char *name;
+} tiller_reading;
+
+// A verdict at a row.
+typedef struct {
+    // Set it to sizeof(tiller_verdict) before the call.
+    uint32_t size;
+    // What you should do: 0 nothing, 1 end the answer, 2 end it and put `text` in its place.
+    uint32_t action;
+    // The sequence.
+    int32_t sequence;
+    // The position.
+    int32_t position;
+    // The verdict's name. Valid until the tiller_watched is freed.
+    const char *name;
+    // What stands in place of the answer, or NULL. Valid until the tiller_watched is freed.
+    const char *text;
+} tiller_verdict;
+
+// Opens a guard's plan and the features beside it: the file of the same name that ends in .gguf.
+//
+// On success `*out` owns a new object; free it with tiller_guard_free().
+TILLER_API tiller_status tiller_guard_open(const char *file, tiller_guard **out, tiller_error **err);
+
+// Writes the guard's plan to `file` and its features beside it.
+TILLER_API
+tiller_status tiller_guard_save(const tiller_guard *guarding,
+                                const char *file,
+                                tiller_error **err);
+
+// Checks that the guard was learned from this model, or another quantization of it: TILLER_OK or TILLER_E_MISMATCH.
+TILLER_API
+tiller_status tiller_guard_check_model(const tiller_guard *guarding,
+                                       const tiller_model *model,
+                                       tiller_error **err);
+
+// Resolves the guard's plan for a model. All of it goes to the callback.
+//
+// On success `*out` owns a new object; free it with tiller_compiled_free(). It keeps nothing of the guard.
+TILLER_API
+tiller_status tiller_guard_compile(const tiller_guard *guarding,
+                                   const tiller_target *target,
+                                   tiller_compiled **out,
+                                   tiller_error **err);
+
+// Frees a guard. NULL is a no-op.
+TILLER_API void tiller_guard_free(tiller_guard *guarding);
+
+// What the monitors of the hook's plan read since the last call, and the verdicts that followed: call it after a decode, and
+// you learn of every token. At most 65,536 readings are kept for you.
+//
+// On success `*out` owns a new object; free it with tiller_watched_free().
+TILLER_API
+tiller_status tiller_hook_watched(const tiller_hook *hook,
+                                  tiller_watched **out,
+                                  tiller_error **err);
+
+// Number of readings. 0 if `watched` is NULL.
+TILLER_API size_t tiller_watched_n_readings(const tiller_watched *watched);
+
+// The `reading`-th reading, counted from 0, in the order in which they were made.
+TILLER_API
+tiller_status tiller_watched_reading(const tiller_watched *watched,
+                                     size_t reading,
+                                     tiller_reading *out,
+                                     tiller_error **err);
+
+// Number of verdicts. 0 if `watched` is NULL.
+TILLER_API size_t tiller_watched_n_verdicts(const tiller_watched *watched);
+
+// The `verdict`-th verdict, counted from 0, in the order of rows.
+TILLER_API
+tiller_status tiller_watched_verdict(const tiller_watched *watched,
+                                     size_t verdict,
+                                     tiller_verdict *out,
+                                     tiller_error **err);
+
+// Readings and verdicts that were not kept, because nobody asked in time. 0 if `watched` is NULL.
+TILLER_API uint64_t tiller_watched_lost(const tiller_watched *watched);
+
+// Frees `watched`. NULL is a no-op.
+TILLER_API void tiller_watched_free(tiller_watched *watched);
+
 /* ---- The engine ------------------------------------------------------------------------------------------ */
 
 #ifdef TILLER_ENGINE
@@ -2425,7 +2542,7 @@ TILLER_API const int32_t *tiller_generation_tokens(const tiller_generation *gene
 TILLER_API size_t tiller_generation_n_prompt(const tiller_generation *generation);
 
 // Why it ended: 0 it goes on, 1 the model ended its answer, 2 `max_tokens` were generated, 3 you asked to stop, 4 the
-// context is full: open the engine with a larger one.
+// context is full: open the engine with a larger one, 5 a verdict of the plan ended it.
 TILLER_API
 uint32_t tiller_generation_stop(const tiller_generation *generation);
 
@@ -2793,6 +2910,55 @@ tiller_status tiller_engine_learn(tiller_engine *engine,
                                   tiller_dictionary **out,
                                   tiller_text **report,
                                   tiller_error **err);
+
+#endif /* TILLER_ENGINE */
+
+/* ---- Learning and examining guards with the engine ------------------------------------------------------- */
+
+#ifdef TILLER_ENGINE
+
+// Learns a guard: a monitor that fires on messages like some and not on messages like others, and a rule that refuses where
+// it does.
+//
+// `request` is JSON: {"for": [messages to be refused], "not": [messages to be answered]}, and if wanted "name",
+// "instruction" (what the model is told where it learns what refusing is), "false_positives" (the knob), "strength" (0 tries
+// some), "messages", "max_tokens", "seed", "threads", "counts_as". `*report` is JSON: the monitor's layer and threshold, how
+// well it tells the messages apart that set it, and what strengths did. Open the engine with several sequences. No plan is in
+// force afterwards; progress counts messages.
+//
+// On success `*out` owns a new guard, to be freed with tiller_guard_free(), after tiller_guard_save(), and `*report`, which
+// may be NULL, a text, to be freed with tiller_text_free().
+TILLER_API
+tiller_status tiller_engine_guard_learn(tiller_engine *engine,
+                                        const char *request,
+                                        const tiller_progress *progress,
+                                        tiller_guard **out,
+                                        tiller_text **report,
+                                        tiller_error **err);
+
+// Examines a guard on messages that it was not learned from.
+//
+// `request` is JSON: {"sets": [{"name": "mine", "refuse": true, "messages": […]}, …]}, and if wanted "max_tokens",
+// "directions" (random ones that it is held against), "prompted" (whether a system prompt is tried), "seed". The report is
+// JSON: for each set and method the shares that were refused, answered and neither, with intervals; where the monitors fire;
+// what a prompt costs. No plan is in force afterwards; progress counts answers.
+//
+// On success `*out` owns a new text; free it with tiller_text_free().
+TILLER_API
+tiller_status tiller_engine_guard_test(tiller_engine *engine,
+                                       const tiller_guard *guarding,
+                                       const char *request,
+                                       const tiller_progress *progress,
+                                       tiller_text **out,
+                                       tiller_error **err);
+
+// What the monitors of the engine's plan read since the last call, and the verdicts that followed; see tiller_hook_watched().
+//
+// On success `*out` owns a new object; free it with tiller_watched_free().
+TILLER_API
+tiller_status tiller_engine_watched(tiller_engine *engine,
+                                    tiller_watched **out,
+                                    tiller_error **err);
 
 #endif /* TILLER_ENGINE */
 
