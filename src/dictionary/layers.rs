@@ -1,4 +1,4 @@
-//! Features that live at several layers: what learning an instruction makes, one feature a layer or a few.
+//! Features that live at several layers: what learning an instruction makes.
 //!
 //! Such a dictionary is a list of features, each with the layer whose output it reads and writes; there is no row that all of
 //! them read. Rules of plans act on each at its own layer. What works on whole rows takes one layer: [`Dictionary::at_layer`].

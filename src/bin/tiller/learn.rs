@@ -1,4 +1,4 @@
-//! `tiller learn`: an instruction, distilled into one feature a layer.
+//! `tiller learn`: an instruction, distilled into features of the model's layers.
 
 use clap::{Args as Clap, ValueEnum};
 use serde_json::json;
@@ -57,8 +57,8 @@ pub(crate) struct Args {
     /// Tokens of each, at most
     #[arg(long, default_value_t = Request::default().max_tokens, value_name = "N")]
     max_tokens: usize,
-    /// Learn with a copy of the model requantized to this type, made once and kept. By default that is F16, the same weights,
-    /// where the model is small and its own type has no fast kernel, and otherwise the model itself
+    /// Learn with a copy of the model requantized to this type, made once and kept. By default that is F16, or
+    /// Q8_0 with AMX, where the model is small and its own type has no fast kernel, and otherwise the model itself
     #[arg(long, value_name = "TYPE")]
     run_as: Option<String>,
     /// Deals the messages out

@@ -70,7 +70,7 @@ pub fn messages() -> impl Iterator<Item = &'static str> {
 
 /// What learning makes.
 pub struct Outcome {
-    /// One feature a layer, with what was found out about them.
+    /// The features of its layers, with what was found out about them.
     pub dictionary: Dictionary,
     /// The constant form at its own best strength, for any llama.cpp; none if the features must be silent on some messages.
     pub control_vector: Option<ControlVector>,

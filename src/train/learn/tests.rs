@@ -1,8 +1,8 @@
 use rand::Rng;
 
+use super::layer::mean_row;
 use super::*;
 use crate::Kind;
-use super::layer::mean_row;
 use crate::num::{dot, norm, rng};
 use crate::progress::silent;
 
