@@ -15,9 +15,8 @@
 //! for they are needed both ways. `amplify` by α is the gated form x + α·Σ relu(w·x + b)·z; `add` of α multiples of the mean,
 //! ‖mean δ_l‖ along z_0, is the constant form x + α·mean(δ_l), a control vector.
 //!
-//! *More than one direction*: the mean explains a few percent of δ, sixteen directions some three times as much on rows that
-//! they were not fitted on, and texts follow: at the perplexity that asking costs, SmolLM2 says ten times as many words of a
-//! subject.
+//! *More than one direction*: the mean explains a few percent of δ, sixteen directions two to three times as much on rows
+//! that they were not fitted on. SmolLM2 then says three times as many words of a subject, at the same perplexity.
 //!
 //! *Rows that do not count*: where a token holds attention (a sink) in one of the runs only, both differ by many times as much
 //! as elsewhere, and a mean over all rows points at that. They are left out, and gates do there what they do on average.
