@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tiller::Kind;
@@ -14,7 +14,7 @@ use tiller::model::Model;
 use tiller::plan::{Action, Monitor, Plan, Selector, Verdict, When};
 use tiller::progress::silent;
 
-fn open(path: &PathBuf) -> Engine {
+fn open(path: &Path) -> Engine {
     let options = Options { threads: support::THREADS, context: 4096, sequences: 8, ..Options::default() };
     Engine::open(path, &options).unwrap()
 }

@@ -159,7 +159,7 @@ impl When {
     }
 
     /// It does not hold.
-    pub fn not(of: When) -> Self {
+    pub fn unless(of: When) -> Self {
         Self::Not(Not { not: Box::new(of) })
     }
 

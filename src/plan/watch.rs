@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn conditions_combine() {
         let monitors = ["a", "b", "c"].map(|name| Monitor::new(name, [0], 0.5));
-        let when = When::all([When::any([When::fires("a"), When::fires("b")]), When::not(When::fires("c"))]);
+        let when = When::all([When::any([When::fires("a"), When::fires("b")]), When::unless(When::fires("c"))]);
         let judged = Judged::of(&when, &monitors);
         for bits in 0..8usize {
             let on = |m: usize| bits >> m & 1 == 1;

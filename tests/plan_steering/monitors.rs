@@ -72,8 +72,8 @@ fn a_rule_acts_where_its_condition_holds_and_nowhere_else() {
     assert_eq!(reached(a()), [true, false, true, false]);
     assert_eq!(reached(When::any([a(), b()])), [true, true, true, false]);
     assert_eq!(reached(When::all([a(), b()])), [false, false, true, false]);
-    assert_eq!(reached(When::not(a())), [false, true, false, true]);
-    assert_eq!(reached(When::all([a(), When::not(b())])), [true, false, false, false]);
+    assert_eq!(reached(When::unless(a())), [false, true, false, true]);
+    assert_eq!(reached(When::all([a(), When::unless(b())])), [true, false, false, false]);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_sequence_monitor_counts_from_its_first_row_and_closes_when_that_is_taken_ba
 fn readings_and_verdicts_say_what_where_and_how_strongly() {
     let verdicts = vec![
         Verdict::replace("both", When::all([When::fires("first"), When::fires("second")]), "No."),
-        Verdict::new("none", When::not(When::any([When::fires("first"), When::fires("second")])), Action::Report),
+        Verdict::new("none", When::unless(When::any([When::fires("first"), When::fires("second")])), Action::Report),
     ];
     let plan = compile(Plan::default().watch([first(), second()]).tell(verdicts));
     assert!(!plan.is_empty());
@@ -182,7 +182,7 @@ fn fingerprints_tell_monitors_and_conditions_apart() {
         with(first(), None),
         with(first(), Some(When::fires("first"))),
         with(first(), Some(When::fires("second"))),
-        with(first(), Some(When::not(When::fires("first")))),
+        with(first(), Some(When::unless(When::fires("first")))),
         with(Monitor::new("first", [0], 0.6), Some(When::fires("first"))),
         with(first().over_sequence(), Some(When::fires("first"))),
     ];

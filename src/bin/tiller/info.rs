@@ -64,14 +64,40 @@ impl Facts {
             out.object(&known.chain(why).map(|(k, v)| (k.replace(' ', "_"), v)).collect::<Map<_, _>>())?;
             return refused.map_or(Ok(()), Err);
         }
-        let text = |value: Value| match value {
+        let text = |(name, value): (&'static str, Value)| match value {
             Value::String(text) => text,
             Value::Array(list) => list.iter().map(|v| v.to_string().replace('"', "")).collect::<Vec<_>>().join(", "),
+            tried if name == "doses" => doses(&tried),
             other => other.to_string(),
         };
-        out.facts(&known.map(|(name, value)| (name, text(value))).collect::<Vec<_>>())?;
+        out.facts(&known.map(|(name, value)| (name, text((name, value)))).collect::<Vec<_>>())?;
         refused.map_or(Ok(()), Err)
     }
+}
+
+/// A strength as it was chosen, without the digits that its type adds.
+fn shortened(strength: f32) -> f64 {
+    (f64::from(strength) * 1e4).round() / 1e4
+}
+
+/// The strengths that learning tried, a line each.
+fn doses(tried: &Value) -> String {
+    let line = |dose: &Value| {
+        let number = |key: &str| dose[key].as_f64().unwrap_or_default();
+        let name = |key: &str| dose[key].as_str().unwrap_or_default();
+        let rank = dose["rank"].as_u64().map_or_else(String::new, |rank| format!(", rank {rank}"));
+        format!(
+            "{} × {:.2}, {}{rank}: effect {:.0} %, perplexity × {:.2}, loops {:.0} %{}",
+            name("form"),
+            number("strength"),
+            name("layers"),
+            100.0 * number("effect"),
+            number("perplexity"),
+            100.0 * number("broken"),
+            if dose["good"] == true { "" } else { " (too much)" },
+        )
+    };
+    tried["doses"].as_array().map(|all| all.iter().map(line).collect::<Vec<_>>().join("\n")).unwrap_or_default()
 }
 
 pub(crate) fn run(args: &Args, out: &Out) -> Result<()> {
@@ -228,7 +254,9 @@ fn dictionary(path: &Path) -> Result<Facts> {
     facts.add("k", dictionary.activation().k());
     facts.add("layer", dictionary.layer());
     if dictionary.is_layered() {
-        facts.add("layers", dictionary.layers().to_vec());
+        let mut layers = dictionary.layers().to_vec();
+        layers.dedup();
+        facts.add("layers", layers);
     }
     facts.add("hook", dictionary.hook_point());
     facts.add("stored as", dictionary.storage());
@@ -236,9 +264,10 @@ fn dictionary(path: &Path) -> Result<Facts> {
         facts.add("instruction", learned.instruction.clone());
         facts.add("explanation", learned.explanation.clone());
         facts.add("form", learned.form.name());
-        facts.add("strength", learned.strength);
-        facts.add("strength against", learned.avoid);
-        facts.add("doses", learned.doses.clone());
+        facts.add("strength", shortened(learned.strength));
+        facts.add("strength against", learned.avoid.map(shortened));
+        let doses = serde_json::from_str(&learned.doses);
+        facts.add("doses", doses.unwrap_or_else(|_| Value::from(learned.doses.clone())));
     }
     facts.add("model", info.model_name.clone());
     facts.add("model fingerprint", info.model_fingerprint.clone());

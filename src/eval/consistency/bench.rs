@@ -18,6 +18,9 @@ use crate::hook_point::HookPoint;
 use crate::plan::Compiled;
 use crate::progress::{Progress, Step};
 
+/// Answers and what they say, a list a group.
+type Answered = (Vec<Vec<String>>, Vec<Vec<Said>>);
+
 /// What a chat model is told besides, so that answers can be compared.
 const SHORT: &str = "Answer with one or two words only.";
 /// Tokens that go on behind a neutral beginning.
@@ -82,7 +85,7 @@ impl<'e, 'p, 'q> Bench<'e, 'p, 'q> {
         groups: &[Group],
         prompts: &Prompts,
         note: &'static str,
-    ) -> Result<(Vec<Vec<String>>, Vec<Vec<Said>>)> {
+    ) -> Result<Answered> {
         self.work.note = note;
         let flat: Vec<Vec<i32>> = prompts.iter().flatten().cloned().collect();
         let greedy = Generate { max_tokens: self.max_tokens, ..Generate::default() };

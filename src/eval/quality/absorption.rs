@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(of(&[(0, 10.0)], 8.0), (0.0, false), "the letter's own feature says it all");
         assert_eq!(of(&[(1, 10.0)], 8.0), (1.0, true), "another has taken it");
         assert_eq!(of(&[(1, 4.0)], 8.0), (0.0, false), "2 is less than 0.4 × 8");
-        assert_eq!(of(&[(5, 1000.0)], 8.0).1, false, "the largest is not aligned");
+        assert!(!of(&[(5, 1000.0)], 8.0).1, "the largest is not aligned");
         assert_eq!(of(&[(5, 1000.0)], 8.0).0, 0.0);
         // M = 4, A = 4: of the 5 that are left of 9, four are taken.
         let (fraction, full) = of(&[(0, 5.0), (1, 8.0)], 9.0);
@@ -243,7 +243,7 @@ mod tests {
         let (fraction, full) = of(&[(2, 5.0), (3, 4.0), (4, 4.0), (1, 0.1)], 4.0);
         assert!(fraction == 1.0 && !full, "1 alone is less than 0.4 × 4");
         assert_eq!(of(&[], 4.0), (0.0, false));
-        assert_eq!(of(&[(1, 10.0)], -1.0).1, false, "the probe says no");
+        assert!(!of(&[(1, 10.0)], -1.0).1, "the probe says no");
     }
 
     #[test]
