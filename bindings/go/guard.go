@@ -1,5 +1,6 @@
 package tiller
 
+// #include <stdlib.h>
 // #include "tiller.h"
 import "C"
 

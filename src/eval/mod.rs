@@ -8,7 +8,7 @@
 //! | [`choices`] | does a plan harm what the model knows? |
 //! | [`codes`] | what are the codes of rows in files, and the rows of codes? |
 //! | [`concepts`] | does steering by a concept's words work, and how hard should it be? |
-//! | [`consistency`] | does a model answer paraphrases alike, and can steering make it? |
+//! | [`consistency`] | does a model answer paraphrases alike, and can steering make it? (feature `engine`) |
 //! | [`diagnosis`] | what is wrong with a dictionary that does not fit? |
 //! | [`divergence`] | how far does a plan move what comes next? (feature `engine`) |
 //! | [`drift`] | what does quantizing the model do to a dictionary? (feature `engine`) |
@@ -35,6 +35,7 @@ pub mod card;
 pub mod choices;
 pub mod codes;
 pub mod concepts;
+#[cfg(feature = "engine")]
 pub mod consistency;
 pub mod diagnosis;
 #[cfg(feature = "engine")]

@@ -11,17 +11,14 @@
 //! with the plan and once for every control.
 
 pub mod answers;
-#[cfg(feature = "engine")]
 mod bench;
 pub mod contrast;
 pub mod groups;
 mod report;
 mod request;
-#[cfg(feature = "engine")]
 mod run;
 mod split;
 
 pub use report::{Cost, Dose, Example, Report};
 pub use request::Request;
-#[cfg(feature = "engine")]
 pub use run::consistency;
