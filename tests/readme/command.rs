@@ -28,13 +28,13 @@ fn listed(help: &str) -> Vec<String> {
     names.filter(|&name| name != "help").map(str::to_owned).collect()
 }
 
-/// Every command: those of `train` and `eval` one by one.
+/// Every command: those of `train`, `eval` and `guard` one by one.
 fn commands() -> BTreeSet<String> {
     let nested = |name: &str| listed(&help(&[name])).into_iter().map(|sub| format!("{name} {sub}")).collect();
     let all = listed(&help(&[]));
     assert!(all.len() > 10, "{all:?}");
     all.into_iter()
-        .flat_map(|name| if ["train", "eval"].contains(&name.as_str()) { nested(&name) } else { vec![name] })
+        .flat_map(|name| if ["train", "eval", "guard"].contains(&name.as_str()) { nested(&name) } else { vec![name] })
         .collect()
 }
 

@@ -10,7 +10,7 @@ mod pages;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pages::{Page, blocks, file, root};
 use tiller::explain::Explanations;
@@ -77,6 +77,12 @@ fn json_is_read() {
             let explanations = Explanations::load(&path).unwrap_or_else(|e| panic!("{}: {e}", block.place));
             assert!(!explanations.list().is_empty(), "{}: no feature", block.place);
             kinds.insert("explanations");
+        } else if block.code.contains("\"texts\"") {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("groups.jsonl");
+            fs::write(&path, block.code.repeat(10)).expect("a file");
+            groups(&path);
+            kinds.insert("groups");
         } else if block.code.contains("\"rules\"") {
             let plan = Plan::from_json(&block.code).and_then(|plan| plan.check().map(|()| plan));
             let plan = plan.unwrap_or_else(|e| panic!("{}: {e}", block.place));
@@ -87,7 +93,17 @@ fn json_is_read() {
             kinds.insert("request");
         }
     }
-    assert_eq!(kinds.len(), 3, "{kinds:?}");
+    assert_eq!(kinds.len(), 4, "{kinds:?}");
+}
+
+/// Groups of paraphrases.
+fn groups(path: &Path) {
+    #[cfg(feature = "engine")]
+    {
+        let read = tiller::eval::consistency::groups::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert!(read.iter().all(|group| group.texts.len() > 1), "a question asked once");
+    }
+    assert!(path.is_file());
 }
 
 /// The request to learn, with every key's default.
