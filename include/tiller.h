@@ -2892,7 +2892,7 @@ tiller_status tiller_engine_rank(tiller_engine *engine,
 
 #ifdef TILLER_ENGINE
 
-// Learns an instruction from what it does to the model: one feature a layer, which make the model do it without being told.
+// Learns an instruction from what it does to the model: features of its layers, which make the model do it without being told.
 //
 // `request` is JSON: {"instruction": "Talk about the sea."}, and if wanted "messages" and "unless" (lists of what users say;
 // on the latter the features stay silent), "place" ("auto", "system", "appended", "front"), "avoid", "answers",
