@@ -244,7 +244,7 @@ fn plan(request: &Request, report: &Report, features: &[Feature], threshold: f32
         .note(format!("a guard against what the examples of \"{name}\" have in common"))
 }
 
-/// The weakest strength at which enough is refused, else the one that is best by what it refuses less what it loses.
+/// Rises until enough is refused, and takes the strength that refuses most beyond what it loses.
 fn strengths(
     engine: &mut Engine,
     asking: &Asking,
