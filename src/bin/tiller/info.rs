@@ -350,5 +350,9 @@ fn plan(path: &Path) -> Result<Facts> {
         true => facts.add("features", "all of a dictionary"),
         false => facts.add("features", plan.rules.iter().map(|rule| rule.features.len()).sum::<usize>()),
     }
+    if !plan.monitors.is_empty() {
+        facts.add("monitors", plan.monitors.iter().map(|monitor| monitor.name.as_str()).collect::<Vec<_>>());
+        facts.add("verdicts", plan.verdicts.iter().map(|verdict| verdict.name.as_str()).collect::<Vec<_>>());
+    }
     Ok(facts)
 }
